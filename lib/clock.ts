@@ -1,0 +1,47 @@
+// Time and chance as arguments. The only file that asks the machine for the time, a timer or a random number;
+// everything else is handed a Clock, so that a simulation can drive it.
+
+export interface Clock {
+  /** ms since 1970. It may step either way: use it for what is stored, never for waiting. */
+  now(): number;
+  /** ms from an arbitrary start, never stepping back: for ages and time-outs. */
+  monotonic(): number;
+  /** Resolves after the time, or at once when the signal aborts; never rejects. */
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+  /** Calls back once after the time. The returned function cancels. */
+  after(durationMs: number, callback: () => void): () => void;
+  /** Calls back when the input that the event loop has already read is handed over: the end of the tick. */
+  atEndOfTick(callback: () => void): void;
+  /** [0, 1) */
+  random(): number;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  sleep(durationMs, signal) {
+    return new Promise((resolve) => {
+      if (signal?.aborted) return resolve();
+      const done = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, durationMs);
+      signal?.addEventListener("abort", done);
+    });
+  },
+  after(durationMs, callback) {
+    const timer = setTimeout(callback, durationMs);
+    return () => clearTimeout(timer);
+  },
+  atEndOfTick(callback) {
+    setImmediate(callback);
+  },
+  random: () => Math.random(),
+};
+
+/** Capped exponential back-off with full jitter: [0, min(max, first * 2^attempt)). */
+export function backoffMs(attempt: number, firstMs: number, maxMs: number, random: () => number): number {
+  return random() * Math.min(maxMs, firstMs * 2 ** Math.min(attempt, 30));
+}

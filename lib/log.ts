@@ -1,0 +1,61 @@
+// Contract: the ordered, durable log between receipt and storage.
+//
+// Writing. `append` resolves when the entries are durable: that is what "received" means. Entries of one key
+// land in one partition, in the order of the appends. An append that failed with LogUnavailableError may
+// have been written; the caller repeats it, and readers see the copy again (same session and sequence).
+//
+// Reading. One consumer iterates `deliveries`. An `assigned` delivery opens an epoch: the caller forgets all
+// older state, asks `position` for each partition and says with `seek` where reading starts; no batch of the
+// epoch comes for a partition before that. Batches of one partition are contiguous (fromOffset = the
+// nextOffset of the one before, or the offset sought). Not asking for the next delivery is the back pressure.
+// The log never moves a committed position by itself; `commit` of an older epoch fails with StaleEpochError
+// and changes nothing. What lies below a commit may be deleted, what lies at or above it is kept.
+
+/** What a record holds: Avro of schemas/trades.avsc, JSON of a feed event, JSON of a dead letter. */
+export type RecordKind = "trades" | "event" | "dead";
+
+export type LogEntry = Readonly<{ kind: RecordKind; key: string; value: Uint8Array }>;
+
+export type LogRecord = Readonly<{
+  kind: RecordKind;
+  offset: number;
+  /** When it was appended, ms since 1970. */
+  timestampMs: number;
+  value: Uint8Array;
+}>;
+
+/** `topic/number`, e.g. `market/0`. */
+export type PartitionId = string;
+
+/** `offset` = the next record to read; `metadata` = the reader's own words, up to 1,000 characters. */
+export type Position = Readonly<{ offset: number; metadata: string }>;
+
+export type Delivery =
+  | Readonly<{ type: "assigned"; epoch: number; partitions: readonly PartitionId[] }>
+  | Readonly<{
+      type: "batch";
+      epoch: number;
+      partition: PartitionId;
+      fromOffset: number;
+      nextOffset: number;
+      records: readonly LogRecord[];
+    }>;
+
+export type PartitionRange = Readonly<{
+  committed: Position | null;
+  /** The oldest record kept, and the offset the next record will get. */
+  beginOffset: number;
+  endOffset: number;
+}>;
+
+export interface LogWriter {
+  append(entries: readonly LogEntry[]): Promise<void>;
+}
+
+export interface LogReader {
+  /** Ends when the signal aborts. Iterated once. */
+  deliveries(signal: AbortSignal): AsyncIterable<Delivery>;
+  position(epoch: number, partition: PartitionId): Promise<PartitionRange>;
+  seek(epoch: number, partition: PartitionId, offset: number): void;
+  commit(epoch: number, partition: PartitionId, position: Position): Promise<void>;
+}

@@ -1,0 +1,48 @@
+// Contract: where rows live and are read again.
+//
+// Every put is idempotent: the same rows may be put any number of times, by anybody, in any order. A put
+// resolves when all its rows are stored. It rejects with StoreUnavailableError when trying again may help
+// (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
+// Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
+
+import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow } from "./trade.ts";
+
+export type WindowRow =
+  | Readonly<{ kind: "average"; row: AverageRow }>
+  | Readonly<{ kind: "candle"; row: CandleRow }>;
+
+/** Half-open: [fromMs, toMs). */
+export type TimeRange = Readonly<{ fromMs: number; toMs: number }>;
+
+/** Newest first. `before` continues a page: only rows that sort after it. */
+export type TradeQuery = Readonly<{
+  symbol: string;
+  range: TimeRange;
+  limit: number;
+  before?: Readonly<{ trade_timestamp: number; uuid: string }>;
+}>;
+export type WindowQuery = Readonly<{ symbol: string; range: TimeRange; limit: number }>;
+
+export interface StoreWriter {
+  /** Rows of one put share this name and are at most rowsPerPutMax; putsInFlightMax puts may run at once. */
+  groupOf(row: TradeRow): string;
+  readonly rowsPerPutMax: number;
+  readonly putsInFlightMax: number;
+  putTrades(rows: readonly TradeRow[]): Promise<void>;
+  putWindows(windows: readonly WindowRow[]): Promise<void>;
+  putEvents(rows: readonly FeedEventRow[]): Promise<void>;
+  putDead(letters: readonly DeadLetter[]): Promise<void>;
+  /** Whether `trades` holds no row at all. */
+  isEmpty(): Promise<boolean>;
+  /** Every row of one symbol in [fromMs, toMs), in pages of a bounded size, in any order. */
+  scanTrades(symbol: string, range: TimeRange): AsyncIterable<readonly TradeRow[]>;
+}
+
+export interface StoreReader {
+  listTrades(query: TradeQuery): Promise<readonly TradeRow[]>;
+  /** Windows whose window_end lies in the range. */
+  listAverages(query: WindowQuery): Promise<readonly AverageRow[]>;
+  /** Windows whose window_start lies in the range. */
+  listCandles(query: WindowQuery): Promise<readonly CandleRow[]>;
+  listEvents(query: Readonly<{ range: TimeRange; limit: number }>): Promise<readonly FeedEventRow[]>;
+}
