@@ -28,6 +28,7 @@ export function createMetrics() {
       "feed_duplicates_suspected_total",
       "Trades equal to one received up to 200 ms before; never dropped",
     ),
+    pausesTotal: counter("feed_pauses_total", "Times the feed stopped reading: its queue was full"),
     connectsTotal: counter("feed_connects_total", "Connections that were opened"),
     disconnectsTotal: counter("feed_disconnects_total", "Connections lost or not made", ["reason"]),
 
@@ -45,10 +46,18 @@ export function createMetrics() {
       "operation",
     ]),
     windowsWrittenTotal: counter("processor_windows_written_total", "Aggregate rows acknowledged", ["kind"]),
+    refusedForGoodTotal: counter(
+      "processor_refused_for_good_total",
+      "Aggregates, events or dead letters that the store refuses",
+      ["kind"],
+    ),
     panesReadTotal: counter("processor_panes_read_total", "Panes read back from trades"),
     commitsTotal: counter("processor_commits_total", "Positions committed"),
     epochsTotal: counter("processor_epochs_total", "Times the partitions were dealt out"),
-    lagMessages: gauge("processor_lag_messages", "Records of the log not yet stored"),
+    recordsUnstored: gauge(
+      "processor_records_unstored",
+      "Records read from the log and not yet wholly stored",
+    ),
     windowsUnwritten: gauge("processor_windows_unwritten", "Changed windows not yet written"),
     receiptToStoredMs: histogram("receipt_to_stored_ms", "From receipt to the acknowledged row"),
     tradeToReceiptMs: histogram("trade_to_receipt_ms", "From the trade's own time to its receipt"),

@@ -5,11 +5,7 @@
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
 
-import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow } from "./trade.ts";
-
-export type WindowRow =
-  | Readonly<{ kind: "average"; row: AverageRow }>
-  | Readonly<{ kind: "candle"; row: CandleRow }>;
+import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow, WindowRow } from "./trade.ts";
 
 /** Half-open: [fromMs, toMs). */
 export type TimeRange = Readonly<{ fromMs: number; toMs: number }>;
@@ -34,8 +30,17 @@ export interface StoreWriter {
   putDead(letters: readonly DeadLetter[]): Promise<void>;
   /** Whether `trades` holds no row at all. */
   isEmpty(): Promise<boolean>;
-  /** Every row of one symbol in [fromMs, toMs), in pages of a bounded size, in any order. */
+  /**
+   * Every row of one symbol in [fromMs, toMs), each once, in pages of a bounded size, in any order: all that was
+   * put before the call, and perhaps some of what is put while it runs.
+   */
   scanTrades(symbol: string, range: TimeRange): AsyncIterable<readonly TradeRow[]>;
+  /**
+   * Rows received at or after the time, in pages; null = in the last two hours in which anything was received.
+   * Only where the store can outlive the end of the log (two files, one power cut), so that the windows of
+   * rows whose records are gone are computed all the same.
+   */
+  scanReceived?(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
 }
 
 export interface StoreReader {

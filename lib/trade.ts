@@ -70,6 +70,10 @@ export type CandleRow = Readonly<{
   trade_count: number;
 }>;
 
+export type WindowRow =
+  | Readonly<{ kind: "average"; row: AverageRow }>
+  | Readonly<{ kind: "candle"; row: CandleRow }>;
+
 /** A row of `feed_events`: what the feed could not know, and why. `detail` is JSON text. */
 export type FeedEventRow = Readonly<{
   day: string;
@@ -99,6 +103,8 @@ export type DeadReason =
   | BadTrade
   | "garbage_frame" // Not JSON, or not an object with a type.
   | "bad_frame" // A trade frame whose data is no list.
+  | "unknown_frame" // A frame of another type that holds what looks like trades.
+  | "frame_too_long" // Longer than frame.ts takes; only its beginning is kept.
   | "undecodable" // Bytes on the topic that are no message.
   | "no_session" // The origin's producer wrote it.
   | "several_symbols" // One message carries one symbol; this one does not.
@@ -157,6 +163,18 @@ export function tradeRow(trade: Trade, uuid: string, receivedAtMs: number): Trad
     volume: trade.volume,
     trade_conditions: trade.conditions === null ? null : JSON.stringify(trade.conditions),
     ingest_timestamp: receivedAtMs,
+  };
+}
+
+/** The trade of a row that tradeRow made. */
+export function tradeOf(row: TradeRow): Trade {
+  return {
+    symbol: row.symbol,
+    price: row.price,
+    volume: row.volume,
+    tradedAtMs: row.trade_timestamp,
+    conditions:
+      row.trade_conditions === null ? null : (JSON.parse(row.trade_conditions) as (string | null)[]),
   };
 }
 

@@ -1,0 +1,280 @@
+// The log on one SQLite file: the producer's outbox, and the embedded mode's log with a reader behind it. An
+// append is one synchronous transaction, so the tick that read a frame ends with the frame on disk. One process
+// owns the file; the lock falls with the process, kill -9 included. It deletes only what a durable commit covers.
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import sql from "../sql/log.sql" with { type: "text" };
+import type { Clock } from "./clock.ts";
+import { LogFullError, LogUnavailableError, StaleEpochError } from "./errors.ts";
+import type {
+  Delivery,
+  LogEntry,
+  LogReader,
+  LogRecord,
+  LogWriter,
+  PartitionRange,
+  Position,
+  RecordKind,
+} from "./log.ts";
+import type { Metrics } from "./metrics.ts";
+import { type Database, inTransaction, openDatabase, type SyncMode, sqliteFault } from "./sqlite.ts";
+
+/** Where the reader's position is kept: in the file of what it speaks of. `save` returns when it is durable. */
+export interface CommitStore {
+  load(logId: string): Position | null;
+  save(logId: string, position: Position): void;
+}
+
+export type SqliteLogOptions = Readonly<{
+  /** The directory; the file in it is outbox.sqlite. */
+  directory: string;
+  topic: string;
+  sync: SyncMode;
+  bytesMax: number;
+  clock: Clock;
+  metrics: Metrics;
+}>;
+
+export type SqliteLogHealth = Readonly<{
+  recordCount: number;
+  bytes: number;
+  bytesMax: number;
+  oldestAtMs: number | null;
+}>;
+
+export interface SqliteLog extends LogWriter, Disposable {
+  /** The one reader. Opening another moves the epoch on: the older one's deliveries end, its commits fail. */
+  openReader(commits: CommitStore): LogReader;
+  health(): SqliteLogHealth;
+}
+
+/** Of one delivery: about 5 ms of storing, so that everything else on the event loop gets its turn. */
+const BATCH_RECORDS_MAX = 256;
+/** Of one deletion transaction, for the same reason. */
+const DELETE_RECORDS_MAX = 2_000;
+/** What a record costs beside its value: ids, key, kind, time, page overhead. Measured 70 to 90. */
+const RECORD_OVERHEAD_BYTES = 90;
+/** Kept free for feed events, above bytesMax: a full log must still be able to say since when it is full. */
+const EVENT_ROOM_BYTES = 1 << 20;
+
+type Row = [offset: number, kind: RecordKind, appendedAt: number, value: Uint8Array];
+
+export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
+  const { topic, bytesMax, clock, metrics } = options;
+  const partition = `${topic}/0`;
+  const db = openDatabase({
+    path: join(options.directory, "outbox.sqlite"),
+    sync: options.sync,
+    schema: sql,
+    exclusive: true,
+  });
+  const logId = readOrMakeId(db, clock);
+  const insert = db.query("INSERT INTO records (kind, key, appended_at, value) VALUES (?, ?, ?, ?)");
+  const select = db.query<unknown, [number, number]>(
+    "SELECT offset, kind, appended_at, value FROM records WHERE offset >= ? ORDER BY offset LIMIT ?",
+  );
+  const measure = db.query<{ count: number; size: number }, [number]>(
+    "SELECT count(*) AS count, coalesce(sum(length(value)), 0) AS size FROM records WHERE offset < ?",
+  );
+  const remove = db.query("DELETE FROM records WHERE offset < ?");
+  const oldest = db.query<{ offset: number; appended_at: number }, []>(
+    "SELECT offset, appended_at FROM records ORDER BY offset LIMIT 1",
+  );
+  const lastOffset = db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'records'");
+
+  let { count: recordCount, size: valueBytes } = measure.get(Number.MAX_SAFE_INTEGER)!;
+  let epoch = 0;
+  let isClosed = false;
+  /** Wakes the reader; replaced at each wake. */
+  let wake = Promise.withResolvers<void>();
+  let isDeleting = false;
+  let deleteBelow = 0;
+
+  const bytes = () => valueBytes + recordCount * RECORD_OVERHEAD_BYTES;
+  const endOffset = () => (lastOffset.get()?.seq ?? 0) + 1;
+  const notify = () => {
+    wake.resolve();
+    wake = Promise.withResolvers<void>();
+  };
+  const gauge = () => {
+    metrics.logBytes.set(bytes());
+    metrics.logMessages.set(recordCount);
+  };
+
+  async function append(entries: readonly LogEntry[]): Promise<void> {
+    if (entries.length === 0) return;
+    let addedBytes = 0;
+    for (const { value } of entries) addedBytes += value.length;
+    const limit = entries.every(({ kind }) => kind === "event") ? bytesMax + EVENT_ROOM_BYTES : bytesMax;
+    if (bytes() + addedBytes + entries.length * RECORD_OVERHEAD_BYTES > limit) {
+      throw new LogFullError(
+        `the outbox holds ${bytes()} bytes and its limit is ${bytesMax}`,
+        "see why nothing is taken out of it (/health), or raise OUTBOX_MAX_BYTES",
+      );
+    }
+    const now = clock.now();
+    try {
+      inTransaction(db, () => {
+        for (const { kind, key, value } of entries) insert.run(kind, key, now, value);
+      });
+    } catch (error) {
+      throw appendError(error);
+    }
+    recordCount += entries.length;
+    valueBytes += addedBytes;
+    metrics.messagesAppendedTotal.inc(entries.length);
+    gauge();
+    notify();
+  }
+
+  /** Deletes below the offset a slice at a time; nobody waits for it, and it can be cut off at any point. */
+  function deleteUpTo(offset: number): void {
+    deleteBelow = Math.max(deleteBelow, offset);
+    if (isDeleting) return;
+    isDeleting = true;
+    const deleteSlice = () => {
+      const first = isClosed ? undefined : oldest.get()?.offset;
+      if (first === undefined || first >= deleteBelow) {
+        isDeleting = false;
+        return;
+      }
+      const below = Math.min(deleteBelow, first + DELETE_RECORDS_MAX);
+      const { count, size } = measure.get(below)!;
+      try {
+        remove.run(below);
+        recordCount -= count;
+        valueBytes -= size;
+        gauge();
+      } catch (error) {
+        // A disk without room for the deletion's own pages: the next commit tries again.
+        if (sqliteFault(error) === undefined) throw error;
+        isDeleting = false;
+        return;
+      }
+      clock.atEndOfTick(deleteSlice);
+    };
+    deleteSlice();
+  }
+
+  function openReader(commits: CommitStore): LogReader {
+    const ownEpoch = ++epoch;
+    let position: number | null = null;
+    const committed = commits.load(logId);
+    // A power cut may take the unsynced end of this file but not the commit that speaks of it: offsets up to
+    // there are used up.
+    if (committed !== null && endOffset() < committed.offset) raiseOffsets(db, committed.offset);
+    notify();
+
+    const checkEpoch = (given: number) => {
+      if (given !== epoch || isClosed) throw new StaleEpochError(`epoch ${given} of the log has ended`);
+    };
+
+    async function* deliveries(signal: AbortSignal): AsyncGenerator<Delivery> {
+      const aborted = new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        else signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+      const isCurrent = () => ownEpoch === epoch && !signal.aborted && !isClosed;
+      if (!isCurrent()) return;
+      yield { type: "assigned", epoch: ownEpoch, partitions: [partition] };
+      while (isCurrent()) {
+        // Taken before the look at the table: an append in between must not be slept through.
+        const woken = wake.promise;
+        const rows = position === null ? [] : (select.values(position, BATCH_RECORDS_MAX) as Row[]);
+        if (rows.length === 0) {
+          await Promise.race([woken, aborted]);
+          continue;
+        }
+        const fromOffset = position!;
+        const nextOffset = rows.at(-1)![0] + 1;
+        position = nextOffset;
+        yield {
+          type: "batch",
+          epoch: ownEpoch,
+          partition,
+          fromOffset,
+          nextOffset,
+          records: rows.map(recordOf),
+        };
+        // Everything above runs in microtasks: with a backlog, sockets and timers would never get their turn.
+        if (rows.length === BATCH_RECORDS_MAX)
+          await new Promise<void>((resolve) => clock.atEndOfTick(resolve));
+      }
+    }
+
+    return {
+      deliveries,
+      async position(given): Promise<PartitionRange> {
+        checkEpoch(given);
+        const end = endOffset();
+        return {
+          committed: commits.load(logId),
+          beginOffset: oldest.get()?.offset ?? end,
+          endOffset: end,
+        };
+      },
+      seek(given, sought, offset) {
+        checkEpoch(given);
+        assert.equal(sought, partition);
+        position = offset;
+        notify();
+      },
+      async commit(given, _partition, toCommit) {
+        checkEpoch(given);
+        commits.save(logId, toCommit);
+        deleteUpTo(toCommit.offset);
+      },
+    };
+  }
+
+  return {
+    append,
+    openReader,
+    health: () => ({ recordCount, bytes: bytes(), bytesMax, oldestAtMs: oldest.get()?.appended_at ?? null }),
+    [Symbol.dispose]() {
+      isClosed = true;
+      notify();
+      db.close();
+    },
+  };
+}
+
+function recordOf([offset, kind, timestampMs, value]: Row): LogRecord {
+  return { kind, offset, timestampMs, value };
+}
+
+function appendError(error: unknown): unknown {
+  switch (sqliteFault(error)) {
+    case "full":
+      return new LogFullError("the disk of the outbox is full", "make room in DATA_DIR", error);
+    case "transient":
+      return new LogUnavailableError(
+        `the outbox could not be written: ${String(error)}`,
+        "see the disk of DATA_DIR",
+        error,
+      );
+    default:
+      return error;
+  }
+}
+
+function readOrMakeId(db: Database, clock: Clock): string {
+  return inTransaction(db, () => {
+    const known = db.query<{ id: string }, []>("SELECT id FROM log_identity").get();
+    if (known) return known.id;
+    const id = Math.floor(clock.random() * 2 ** 52)
+      .toString(16)
+      .padStart(13, "0");
+    db.query("INSERT INTO log_identity (id) VALUES (?)").run(id);
+    return id;
+  });
+}
+
+/** The next record gets at least this offset. */
+function raiseOffsets(db: Database, offset: number): void {
+  inTransaction(db, () => {
+    db.run("DELETE FROM sqlite_sequence WHERE name = 'records'");
+    db.run("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?)", [offset - 1]);
+  });
+}

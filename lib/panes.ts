@@ -1,0 +1,119 @@
+// The unit of aggregation: 5 seconds of one symbol by event time. A pane's sums are exact and its open and
+// close follow (trade_timestamp, uuid), so the order in which trades come is nowhere to be seen; panes merge
+// into windows. Reads no clock, does no I/O, knows nothing of what is stored.
+
+/** Divides the hour, so a pane lies in exactly one hour and thus in one partition of `trades`. */
+export const PANE_MS = 5_000;
+
+/** What a pane needs of a row of `trades`. */
+export type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
+
+/**
+ * A sum of doubles without rounding: non-overlapping partials, smallest first, whose exact sum is the sum
+ * (Shewchuk 1997). Rounded once, when read.
+ */
+type ExactSum = number[];
+
+export type Pane = {
+  count: number;
+  pv: ExactSum;
+  p: ExactSum;
+  v: ExactSum;
+  high: number;
+  low: number;
+  open: number;
+  openAtMs: number;
+  openUuid: string;
+  close: number;
+  closeAtMs: number;
+  closeUuid: string;
+};
+
+export function paneStart(timeMs: number): number {
+  return timeMs - (timeMs % PANE_MS);
+}
+
+export function newPane(): Pane {
+  return {
+    count: 0,
+    pv: [],
+    p: [],
+    v: [],
+    high: Number.NEGATIVE_INFINITY,
+    low: Number.POSITIVE_INFINITY,
+    open: Number.NaN,
+    openAtMs: Number.POSITIVE_INFINITY,
+    openUuid: "",
+    close: Number.NaN,
+    closeAtMs: Number.NEGATIVE_INFINITY,
+    closeUuid: "",
+  };
+}
+
+/** Adds a trade. The caller answers for adding each trade once. */
+export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volume }: PaneTrade): void {
+  pane.count += 1;
+  addExactly(pane.pv, price * volume);
+  addExactly(pane.p, price);
+  addExactly(pane.v, volume);
+  if (price > pane.high) pane.high = price;
+  if (price < pane.low) pane.low = price;
+  if (comesBefore(atMs, uuid, pane.openAtMs, pane.openUuid)) {
+    pane.open = price;
+    pane.openAtMs = atMs;
+    pane.openUuid = uuid;
+  }
+  if (comesBefore(pane.closeAtMs, pane.closeUuid, atMs, uuid)) {
+    pane.close = price;
+    pane.closeAtMs = atMs;
+    pane.closeUuid = uuid;
+  }
+}
+
+/** Adds all of `from` to `into`; `from` is left as it was. */
+export function mergePane(into: Pane, from: Pane): void {
+  if (from.count === 0) return;
+  into.count += from.count;
+  for (const part of from.pv) addExactly(into.pv, part);
+  for (const part of from.p) addExactly(into.p, part);
+  for (const part of from.v) addExactly(into.v, part);
+  if (from.high > into.high) into.high = from.high;
+  if (from.low < into.low) into.low = from.low;
+  if (comesBefore(from.openAtMs, from.openUuid, into.openAtMs, into.openUuid)) {
+    into.open = from.open;
+    into.openAtMs = from.openAtMs;
+    into.openUuid = from.openUuid;
+  }
+  if (comesBefore(into.closeAtMs, into.closeUuid, from.closeAtMs, from.closeUuid)) {
+    into.close = from.close;
+    into.closeAtMs = from.closeAtMs;
+    into.closeUuid = from.closeUuid;
+  }
+}
+
+/** The sum, rounded to the nearest double once. */
+export function rounded(sum: ExactSum): number {
+  if (sum.length === 0) return 0;
+  return sum.length === 1 ? sum[0]! : Math.sumPrecise(sum);
+}
+
+/** By time, then by UUID, whose text order is its order. */
+function comesBefore(atMs: number, uuid: string, otherAtMs: number, otherUuid: string): boolean {
+  return atMs === otherAtMs ? uuid < otherUuid : atMs < otherAtMs;
+}
+
+function addExactly(sum: ExactSum, value: number): void {
+  let carried = value;
+  let kept = 0;
+  for (let index = 0; index < sum.length; index++) {
+    const part = sum[index]!;
+    const total = carried + part;
+    // What the rounding of carried + part lost, exactly (two-sum).
+    const partVirtual = total - carried;
+    const lost = carried - (total - partVirtual) + (part - partVirtual);
+    if (lost !== 0) sum[kept++] = lost;
+    carried = total;
+  }
+  sum.length = kept;
+  if (carried !== 0 || kept === 0) sum.push(carried);
+}

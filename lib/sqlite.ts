@@ -1,0 +1,107 @@
+// What the two SQLite files of the embedded mode share: opening, one transaction, and which errors mean what.
+
+import { Database, SQLiteError } from "bun:sqlite";
+import { mkdirSync } from "node:fs";
+import { dirname } from "node:path";
+import { SetupError } from "./errors.ts";
+
+export type { Database };
+
+/** `full` = every transaction is synced to disk; `normal` = a power cut may lose the last moments. */
+export type SyncMode = "normal" | "full";
+
+type OpenOptions = Readonly<{ path: string; sync: SyncMode; schema: string; exclusive: boolean }>;
+
+/** Another process that writes gets this long before the statement fails with SQLITE_BUSY. */
+const BUSY_TIMEOUT_MS = 2_000;
+
+/**
+ * Opens or creates a database in WAL mode. `exclusive`: this process alone may have it open, from now until it
+ * closes it or dies. Throws SetupError when the file cannot be had or is no database.
+ */
+export function openDatabase({ path, sync, schema, exclusive }: OpenOptions): Database {
+  let db: Database | undefined;
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    db = new Database(path, { create: true, readwrite: true });
+    db.run(`PRAGMA busy_timeout = ${exclusive ? 0 : BUSY_TIMEOUT_MS}`);
+    if (exclusive) db.run("PRAGMA locking_mode = EXCLUSIVE");
+    // Only on a file without tables does this have an effect: freed pages can be given back to the disk.
+    db.run("PRAGMA auto_vacuum = INCREMENTAL");
+    db.run("PRAGMA journal_mode = WAL");
+    setSync(db, sync);
+    db.run(schema);
+    // In exclusive mode the lock is taken by the first write and kept.
+    db.run("BEGIN IMMEDIATE; COMMIT");
+    return db;
+  } catch (error) {
+    db?.close();
+    throw openError(path, error);
+  }
+}
+
+export function setSync(db: Database, sync: SyncMode): void {
+  db.run(`PRAGMA synchronous = ${sync.toUpperCase()}`);
+}
+
+/** Runs the work in one transaction; whatever it throws, nothing of it stays. */
+export function inTransaction<T>(db: Database, work: () => T): T {
+  db.run("BEGIN IMMEDIATE");
+  try {
+    const result = work();
+    db.run("COMMIT");
+    return result;
+  } catch (error) {
+    // SQLite has rolled back by itself after some errors (disk full, I/O).
+    if (db.inTransaction) db.run("ROLLBACK");
+    throw error;
+  }
+}
+
+/** `full`: no room. `invalid`: these very rows. `transient`: the same may succeed later. Undefined: a bug. */
+export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | undefined {
+  const code = codeOf(error);
+  if (code === undefined) return undefined;
+  if (code === "SQLITE_FULL") return "full";
+  if (/^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG)/.test(code)) return "invalid";
+  // Not SQLITE_IOERR: after a failed sync the next one may "succeed" without the pages. Such a process ends.
+  if (/^SQLITE_(BUSY|LOCKED)/.test(code)) return "transient";
+  return undefined;
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
+  return typeof code === "string" && (error instanceof SQLiteError || code.startsWith("SQLITE_"))
+    ? code
+    : undefined;
+}
+
+function openError(path: string, error: unknown): unknown {
+  const code = codeOf(error);
+  if (code?.startsWith("SQLITE_BUSY")) {
+    return new SetupError(
+      `${path} is in use by another process`,
+      "stop that process first, or give this one its own DATA_DIR",
+      error,
+    );
+  }
+  if (code?.startsWith("SQLITE_NOTADB") || code?.startsWith("SQLITE_CORRUPT")) {
+    return new SetupError(
+      `${path} is damaged: ${String(error)}`,
+      "move the file (and its -wal file) away to keep it for an inspection, then start again",
+      error,
+    );
+  }
+  if (code !== undefined || isFileError(error)) {
+    return new SetupError(
+      `${path} cannot be opened: ${String(error)}`,
+      "check DATA_DIR, its owner and free space",
+      error,
+    );
+  }
+  return error;
+}
+
+function isFileError(error: unknown): boolean {
+  return error instanceof Error && "syscall" in error;
+}
