@@ -1,0 +1,117 @@
+// Which fault befalls the next frame or the next handshake, by a seeded die or because a test asked for it.
+// Pure: it says what is to happen; simulator.ts makes it happen.
+
+import { seededRandom } from "./simulator-market.ts";
+
+/** Chances from 0 to 1, each for ONE trade frame handed to ONE connection; the last two for one handshake. */
+export type FaultRates = Readonly<{
+  /** The connection is cut after the frame, without a close frame. */
+  reset?: number;
+  /** A frame that is no JSON goes out before it. */
+  garbage?: number;
+  error?: number;
+  news?: number;
+  pressRelease?: number;
+  /** Every trade of the frame stands in it two or three times. */
+  duplicateInFrame?: number;
+  /** The frame is sent once or twice again, 18 to 100 ms later. */
+  duplicateLater?: number;
+  /** The frame is held back by 1 to 8 ms, so that younger ones pass it. */
+  holdBack?: number;
+  handshake401?: number;
+  handshake429?: number;
+}>;
+
+export type HandshakeFault = 401 | 429;
+export type ExtraFrame = "garbage" | "error" | "news" | "pr";
+
+export type FramePlan = Readonly<{
+  extras: readonly ExtraFrame[];
+  /** How often each trade stands in the frame. */
+  copies: number;
+  /** The delay of every further copy of the whole frame. */
+  againAfterMs: readonly number[];
+  holdBackMs: number;
+  reset: boolean;
+}>;
+
+export const NO_FAULT: FramePlan = { extras: [], copies: 1, againAfterMs: [], holdBackMs: 0, reset: false };
+
+/** As measured in 2026: the second copy came 18 to 97 ms after the first. */
+export const DUPLICATE_MS_MIN = 18;
+export const DUPLICATE_MS_MAX = 100;
+const HOLD_BACK_MS_MAX = 8;
+
+export const EXTRA_TEXT: Readonly<Record<ExtraFrame, string>> = {
+  garbage: '{"data":[{"c":null,"p":1.',
+  error: '{"msg":"Internal error","type":"error"}',
+  news:
+    '{"data":[{"category":"company","datetime":1679920200,"headline":"Simulated headline","id":119440189,' +
+    '"image":"","related":"AAPL","source":"Simulator","summary":"Nothing happened.","url":"https://example.com/"}],' +
+    '"type":"news"}',
+  pr:
+    '{"data":[{"datetime":1637696940,"fullText":"<p>Simulated</p>","headline":"Simulated press release",' +
+    '"symbol":"AAPL,IBM","url":"https://example.com/"}],"type":"pr"}',
+};
+
+export class FaultPlanner {
+  readonly #rates: FaultRates;
+  readonly #random: () => number;
+  readonly #anyFrameRate: boolean;
+  readonly #framePlans: FramePlan[] = [];
+  readonly #handshakes: HandshakeFault[] = [];
+
+  constructor(rates: FaultRates, seed: number) {
+    this.#rates = rates;
+    this.#random = seededRandom(seed);
+    const { handshake401, handshake429, ...frameRates } = rates;
+    this.#anyFrameRate = Object.values(frameRates).some((rate) => rate > 0);
+  }
+
+  /** The next frames get these plans, in this order, whatever the die says. */
+  planFrames(plan: Partial<FramePlan>, count: number) {
+    for (let left = count; left > 0; left -= 1) this.#framePlans.push({ ...NO_FAULT, ...plan });
+  }
+
+  planHandshakes(status: HandshakeFault, count: number) {
+    for (let left = count; left > 0; left -= 1) this.#handshakes.push(status);
+  }
+
+  nextFrame(): FramePlan {
+    const planned = this.#framePlans.shift();
+    if (planned !== undefined) return planned;
+    if (!this.#anyFrameRate) return NO_FAULT;
+    const extras: ExtraFrame[] = [];
+    if (this.#happens(this.#rates.garbage)) extras.push("garbage");
+    if (this.#happens(this.#rates.error)) extras.push("error");
+    if (this.#happens(this.#rates.news)) extras.push("news");
+    if (this.#happens(this.#rates.pressRelease)) extras.push("pr");
+    return {
+      extras,
+      copies: this.#happens(this.#rates.duplicateInFrame) ? 2 + this.#below(2) : 1,
+      againAfterMs: this.#happens(this.#rates.duplicateLater) ? this.#delays(1 + this.#below(2)) : [],
+      holdBackMs: this.#happens(this.#rates.holdBack) ? 1 + this.#below(HOLD_BACK_MS_MAX) : 0,
+      reset: this.#happens(this.#rates.reset),
+    };
+  }
+
+  nextHandshake(): HandshakeFault | null {
+    const planned = this.#handshakes.shift();
+    if (planned !== undefined) return planned;
+    if (this.#happens(this.#rates.handshake401)) return 401;
+    return this.#happens(this.#rates.handshake429) ? 429 : null;
+  }
+
+  #happens(rate: number | undefined): boolean {
+    return rate !== undefined && rate > 0 && this.#random() < rate;
+  }
+
+  #below(bound: number): number {
+    return Math.floor(this.#random() * bound);
+  }
+
+  #delays(count: number): number[] {
+    const span = DUPLICATE_MS_MAX - DUPLICATE_MS_MIN + 1;
+    return Array.from({ length: count }, () => DUPLICATE_MS_MIN + this.#below(span));
+  }
+}
