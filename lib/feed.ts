@@ -20,11 +20,11 @@ export type FeedItem =
 export type FeedEventType =
   | "session_started" // A producer run began (the publish loop says it, not a feed).
   | "session_ended"
-  | "connected" // { attempt, symbolCount }
+  | "connected" // { attempt, symbolCount, fromMs, outMs }: nothing was known of what was traded since fromMs.
   | "disconnected" // { reason, fromMs, detail }: nothing is known of what was traded until `connected`.
   | "tickers_over_cap" // { symbols }: the upstream takes no more subscriptions; these are not streamed.
   | "ticker_rejected" // { symbol, message }
-  | "upstream_error" // { message }
+  | "upstream_error" // { message, unsaidCount }: and so many more since the last one that was said.
   | "trades_refused" // { fromMs, toMs, messageCount, tradeCount }: the log was full.
   | "log_gap"; // { partition, fromOffset, toOffset }: the log dropped what was not yet read.
 
