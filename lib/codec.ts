@@ -59,6 +59,7 @@ export function decodeMessage(bytes: Uint8Array): Decoded {
 }
 
 function read(bytes: Uint8Array): AvroMessage | null {
+  if (!hasDataInBounds(bytes)) return null;
   try {
     return ours.fromBuffer(asBuffer(bytes)) as AvroMessage;
   } catch {
@@ -68,11 +69,64 @@ function read(bytes: Uint8Array): AvroMessage | null {
 }
 
 function readsAsOrigins(bytes: Uint8Array): boolean {
+  if (!hasDataInBounds(bytes)) return false;
   try {
     return (origins.fromBuffer(asBuffer(bytes)) as OriginMessage).data.length > 0;
   } catch {
     return false;
   }
+}
+
+/**
+ * Walks over the `data` array alone. avsc looks for the end of the bytes only when it is done, so a record that
+ * claims 2^50 trades would keep it reading zeros until the memory is gone; here a count ends the walk as soon as
+ * it exceeds the bytes that are left.
+ */
+function hasDataInBounds(bytes: Uint8Array): boolean {
+  const end = bytes.length;
+  let at = 0;
+
+  /** A zigzag varint, or NaN beyond the end. Doubles are exact as far as any count can be true. */
+  function readLong(): number {
+    let raw = 0;
+    for (let scale = 1; at < end && scale < 2 ** 53; scale *= 128) {
+      const byte = bytes[at++]!;
+      raw += (byte & 0x7f) * scale;
+      if (byte < 0x80) return raw % 2 === 0 ? raw / 2 : -(raw + 1) / 2;
+    }
+    return Number.NaN;
+  }
+
+  /** Blocks of counted items until an empty one; each item is at least one byte. */
+  function walkArray(walkItem: () => boolean): boolean {
+    for (;;) {
+      let count = readLong();
+      if (count === 0) return true;
+      if (count < 0) {
+        count = -count;
+        readLong(); // The block's size in bytes, for readers that skip.
+      }
+      if (!(count <= end - at)) return false;
+      while (count-- > 0) if (!walkItem()) return false;
+    }
+  }
+
+  function skip(length: number): boolean {
+    if (!(length >= 0)) return false;
+    at += length;
+    return at <= end;
+  }
+
+  const walkCondition = () => {
+    const branch = readLong();
+    return branch === 0 || (branch === 1 && skip(readLong()));
+  };
+  const walkTrade = () => {
+    const branch = readLong();
+    if (branch !== 1 && !(branch === 0 && walkArray(walkCondition))) return false;
+    return skip(8) && skip(readLong()) && !Number.isNaN(readLong()) && skip(8);
+  };
+  return walkArray(walkTrade);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

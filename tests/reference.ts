@@ -1,0 +1,106 @@
+// What the tables must hold, computed from scratch out of a list of trades, in the plainest way. It imports
+// nothing of lib on purpose: a mistake there must not be made here again.
+
+/** One trade; its place in the list is its place among equal times, unless `uuid` says otherwise. */
+export type PlainTrade = { symbol: string; price: number; volume: number; atMs: number; uuid?: string };
+
+export type PlainAverage = {
+  symbol: string;
+  hour: number;
+  window_end: number;
+  price_volume_multiply: number;
+  average_price: number;
+  vwap: number | null;
+  volume: number;
+  trade_count: number;
+};
+
+export type PlainCandle = {
+  symbol: string;
+  day: string;
+  window_start: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+  volume: number;
+  price_volume_sum: number;
+  vwap: number | null;
+  trade_count: number;
+};
+
+/** Every 15-second window that ends at a multiple of 5 s and holds a trade, by symbol and end. */
+export function averagesOf(trades: readonly PlainTrade[]): PlainAverage[] {
+  const windows = new Map<string, { symbol: string; end: number; trades: PlainTrade[] }>();
+  for (const trade of trades) {
+    // An end e belongs to the trade when e - 15 s <= at < e.
+    const firstEnd = (Math.floor(trade.atMs / 5_000) + 1) * 5_000;
+    for (const end of [firstEnd, firstEnd + 5_000, firstEnd + 10_000]) {
+      const key = `${trade.symbol} ${end}`;
+      if (!windows.has(key)) windows.set(key, { symbol: trade.symbol, end, trades: [] });
+      windows.get(key)!.trades.push(trade);
+    }
+  }
+  return [...windows.values()]
+    .map(({ symbol, end, trades: inside }) => {
+      const { pv, p, v } = sums(inside);
+      return {
+        symbol,
+        hour: Math.floor(end / 3_600_000) * 3_600_000,
+        window_end: end,
+        price_volume_multiply: pv / inside.length,
+        average_price: p / inside.length,
+        vwap: v === 0 ? null : pv / v,
+        volume: v,
+        trade_count: inside.length,
+      };
+    })
+    .sort((a, b) => (a.symbol < b.symbol ? -1 : a.symbol > b.symbol ? 1 : a.window_end - b.window_end));
+}
+
+/** Every minute that holds a trade, by symbol and start. */
+export function candlesOf(trades: readonly PlainTrade[]): PlainCandle[] {
+  const minutes = new Map<string, { symbol: string; start: number; trades: PlainTrade[] }>();
+  for (const trade of trades) {
+    const start = Math.floor(trade.atMs / 60_000) * 60_000;
+    const key = `${trade.symbol} ${start}`;
+    if (!minutes.has(key)) minutes.set(key, { symbol: trade.symbol, start, trades: [] });
+    minutes.get(key)!.trades.push(trade);
+  }
+  return [...minutes.values()]
+    .map(({ symbol, start, trades: inside }) => {
+      const { pv, v } = sums(inside);
+      const ordered = inside.toSorted(
+        (a, b) =>
+          a.atMs - b.atMs || ((a.uuid ?? "") < (b.uuid ?? "") ? -1 : (a.uuid ?? "") > (b.uuid ?? "") ? 1 : 0),
+      );
+      const prices = inside.map(({ price }) => price);
+      return {
+        symbol,
+        day: new Date(start).toISOString().slice(0, 10),
+        window_start: start,
+        open: ordered[0]!.price,
+        high: prices.reduce((a, b) => (b > a ? b : a)),
+        low: prices.reduce((a, b) => (b < a ? b : a)),
+        close: ordered.at(-1)!.price,
+        volume: v,
+        price_volume_sum: pv,
+        vwap: v === 0 ? null : pv / v,
+        trade_count: inside.length,
+      };
+    })
+    .sort((a, b) => (a.symbol < b.symbol ? -1 : a.symbol > b.symbol ? 1 : a.window_start - b.window_start));
+}
+
+function sums(trades: readonly PlainTrade[]) {
+  return {
+    pv: exactSum(trades.map(({ price, volume }) => price * volume)),
+    p: exactSum(trades.map(({ price }) => price)),
+    v: exactSum(trades.map(({ volume }) => volume)),
+  };
+}
+
+/** Exact, rounded once; -0 (the sum of nothing but -0) is 0. */
+function exactSum(values: readonly number[]): number {
+  return Math.sumPrecise(values) + 0;
+}
