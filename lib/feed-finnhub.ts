@@ -159,7 +159,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     const outMs = Math.round(monotonicMs - outage.fromMonotonicMs);
     const symbolCount = tickers.subscribed().length;
     say("connected", { attempt, symbolCount, fromMs, outMs });
-    report.info("connected to Finnhub", { attempt, symbolCount, outMs });
+    report.info("connected", { attempt, symbolCount, outMs });
     attempt = 0;
     unauthorized = 0;
     watch(limits.silentMsMax);

@@ -38,6 +38,8 @@ export type SqliteLogOptions = Readonly<{
 
 export type SqliteLogHealth = Readonly<{
   recordCount: number;
+  /** Records that the reader has not been handed yet. */
+  unreadCount: number;
   bytes: number;
   bytesMax: number;
   oldestAtMs: number | null;
@@ -85,6 +87,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   let { count: recordCount, size: valueBytes } = measure.get(Number.MAX_SAFE_INTEGER)!;
   let epoch = 0;
+  /** Where the current reader goes on; null = it has not said yet. */
+  let position: number | null = null;
   let isClosed = false;
   /** Wakes the reader; replaced at each wake. */
   let wake = Promise.withResolvers<void>();
@@ -159,7 +163,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   function openReader(commits: CommitStore): LogReader {
     const ownEpoch = ++epoch;
-    let position: number | null = null;
+    position = null;
     const committed = commits.load(logId);
     // A power cut may take the unsynced end of this file but not the commit that speaks of it: offsets up to
     // there are used up.
@@ -231,7 +235,13 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   return {
     append,
     openReader,
-    health: () => ({ recordCount, bytes: bytes(), bytesMax, oldestAtMs: oldest.get()?.appended_at ?? null }),
+    health: () => ({
+      recordCount,
+      unreadCount: endOffset() - (position ?? oldest.get()?.offset ?? endOffset()),
+      bytes: bytes(),
+      bytesMax,
+      oldestAtMs: oldest.get()?.appended_at ?? null,
+    }),
     [Symbol.dispose]() {
       isClosed = true;
       notify();

@@ -15,7 +15,7 @@ import { type Bound, Partition, type PendingRow } from "./partition.ts";
 import type { Report } from "./report.ts";
 import type { StoreWriter } from "./store.ts";
 import type { Ticket } from "./tracker.ts";
-import { DAY_MS, type DeadLetter, dayOf, type FeedEventRow } from "./trade.ts";
+import { DAY_MS, type DeadLetter, dayOf, type FeedEventRow, type TradeRow } from "./trade.ts";
 
 export type ProcessParts = Readonly<{
   log: LogReader;
@@ -24,6 +24,8 @@ export type ProcessParts = Readonly<{
   report: Report;
   metrics: Metrics;
   limits?: Partial<ProcessLimits>;
+  /** Hears of rows when the store has them: for a live view. It must not throw. */
+  onRowsStored?: (rows: readonly TradeRow[]) => void;
 }>;
 
 /** Small ones make a test or a simulation meet them. */
@@ -58,7 +60,8 @@ const PRESSURE_PAUSE_MS = 100;
 /** What an unknown bound stands at: any trade is at most a day ahead of its receipt; a day more for clocks. */
 const UNKNOWN_BOUND_AHEAD_MS = 2 * DAY_MS;
 
-export function createProcessor({ log, store, clock, report, metrics, limits }: ProcessParts): Processor {
+export function createProcessor(parts: ProcessParts): Processor {
+  const { log, store, clock, report, metrics, limits, onRowsStored } = parts;
   const windowsUnwrittenMax = limits?.windowsUnwrittenMax ?? WINDOWS_UNWRITTEN_MAX;
   let epoch = -1;
   /** Of this epoch. Work that belongs to an older one holds on to objects that nobody else knows any more. */
@@ -190,7 +193,10 @@ export function createProcessor({ log, store, clock, report, metrics, limits }: 
 
     for (const group of groupsOf(rows)) await startPut(() => putRows(partition, group), group.length);
     if (events.length > 0)
-      await startPut(() => putSides(partition, "event", events, (rows) => store.putEvents(rows)), events.length);
+      await startPut(
+        () => putSides(partition, "event", events, (rows) => store.putEvents(rows)),
+        events.length,
+      );
     if (letters.length > 0) await startPut(() => putLetters(partition, letters), letters.length);
 
     while (windowsUnwritten() > windowsUnwrittenMax && !signal.aborted && isCurrent(partition)) {
@@ -239,7 +245,9 @@ export function createProcessor({ log, store, clock, report, metrics, limits }: 
         () => isCurrent(partition),
         () => store.putTrades(rows).then(yes),
       );
-      if (isStored) acknowledge(partition, group);
+      if (!isStored) return;
+      acknowledge(partition, group);
+      onRowsStored?.(rows);
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
       // Each alone: what is refused alone is invalid, and goes where it blocks nobody.

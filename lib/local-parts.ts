@@ -1,0 +1,137 @@
+// The parts of the embedded mode, chosen and connected: feed, log, store, both loops and the web app in one
+// process. It decides nothing about a trade.
+
+import type { Clock } from "./clock.ts";
+import { chooseSource, namesOf } from "./config.ts";
+import type { Feed } from "./feed.ts";
+import { openFinnhubFeed } from "./feed-finnhub.ts";
+import { type HealthDocument, localHealth } from "./health.ts";
+import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
+import { createLatest } from "./latest.ts";
+import type { Context } from "./lifecycle.ts";
+import { openSqliteLog } from "./log-sqlite.ts";
+import { createProcessor, type Processor } from "./pipeline.ts";
+import { createPublisher, type Publisher } from "./publish.ts";
+import { startSimulator } from "./simulator.ts";
+import { openSqliteStore, type SqliteStore } from "./store-sqlite.ts";
+import { DAY_MS } from "./trade.ts";
+import { createWeb, type Web } from "./web.ts";
+
+export type LocalParts = AsyncDisposable &
+  Readonly<{
+    publisher: Publisher;
+    processor: Processor;
+    web: Web;
+    jobs: readonly Job[];
+    simulated: boolean;
+    /** Resolves when the processor was handed all that is in the log, or after DRAIN_MS_MAX. */
+    drain(): Promise<void>;
+  }>;
+
+/** What the feed says to a simulator that takes any token. */
+const SIMULATOR_TOKEN = "simulated";
+/** A stop stores what was received so far, unless that is a long backlog: it is safe in the log. */
+const DRAIN_MS_MAX = 5_000;
+const DRAIN_POLL_MS = 5;
+/** Between two slices of retention, so that it costs a tenth of a core at most. */
+const RETENTION_PAUSE_MS = 20;
+
+export async function openLocal({ config, clock, report, metrics, signal }: Context): Promise<LocalParts> {
+  const source = chooseSource(config, "local");
+  const { dataDirectory: directory, topic } = namesOf(config, source);
+  const { tickers, symbolsMax } = config.finnhub;
+  const { sync, bytesMax } = config.outbox;
+  await using opened = new AsyncDisposableStack();
+
+  const store = opened.use(openSqliteStore({ directory, sync }));
+  const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics }));
+  const reader = log.openReader(store.commits);
+  const simulator =
+    source.kind === "simulator"
+      ? opened.use(
+          await startSimulator({
+            seed: source.seed,
+            tape: source.tapePath,
+            speed: source.speed,
+            clock,
+            report,
+            ledger: false,
+          }),
+        )
+      : null;
+  const url = source.kind === "finnhub" ? source.url : (simulator?.wsUrl ?? "");
+  const token = source.kind === "finnhub" ? source.token : SIMULATOR_TOKEN;
+  const feed: Feed = openFinnhubFeed({
+    url,
+    token,
+    symbols: tickers,
+    symbolsMax,
+    clock,
+    report,
+    metrics,
+    signal,
+  });
+
+  const latest = createLatest();
+  const publisher = createPublisher({ feed, log, clock, report, metrics });
+  const processor = createProcessor({
+    log: reader,
+    store,
+    clock,
+    report,
+    metrics,
+    onRowsStored: latest.note,
+  });
+
+  const simulated = source.kind === "simulator";
+  const startedAtMs = clock.now();
+  const health = (): HealthDocument => {
+    const symbols = tickers.map((symbol) => ({
+      symbol,
+      lastTradeAtMs: latest.of(symbol)?.trade_timestamp ?? null,
+    }));
+    const parts = {
+      feed: feed.health(),
+      outbox: log.health(),
+      publish: publisher.health(),
+      processor: processor.health(),
+    };
+    return localHealth({ simulated, startedAtMs, symbols, ahead: latest.ahead(), ...parts }, clock.now());
+  };
+  const sets = () => ({ wanted: tickers, ...feed.health() });
+  const web = createWeb({ store, latest, clock, report, metrics, health, tickers: sets, simulated });
+
+  const jobs: Job[] = [
+    { name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger },
+    {
+      name: "retention",
+      schedule: EVERY_HOUR,
+      run: () => dropExpired(store, clock, config.retentionDays, signal),
+    },
+  ];
+  const drain = async () => {
+    const endMs = clock.monotonic() + DRAIN_MS_MAX;
+    while (log.health().unreadCount > 0 && clock.monotonic() < endMs) await clock.sleep(DRAIN_POLL_MS);
+  };
+  const held = opened.move();
+  return {
+    publisher,
+    processor,
+    web,
+    jobs,
+    simulated,
+    drain,
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+async function dropExpired(
+  store: SqliteStore,
+  clock: Clock,
+  retentionDays: number,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted && store.dropReceivedBefore(clock.now() - retentionDays * DAY_MS)) {
+    await clock.sleep(RETENTION_PAUSE_MS, signal);
+  }
+}
