@@ -1,0 +1,244 @@
+// Health means progress: from what each part last said of itself and the time to one document. Pure: it asks
+// nobody, reads no clock and remembers nothing. A closed market, a quiet symbol and a socket that only pings are
+// no faults. It holds no secret, because what it is handed holds none.
+
+/** What every part says; each adds figures of its own. Times are ms since 1970, null = never or unknown. */
+export type PartHealth = Readonly<{
+  ok: boolean;
+  /** Why it is not ok, in one sentence; null when it is. */
+  reason: string | null;
+  /** When something last moved in it, and how long ago that is. */
+  lastProgressAt: number | null;
+  ageMs: number | null;
+}> &
+  Readonly<Record<string, unknown>>;
+
+export type HealthDocument = Readonly<{
+  status: "ok" | "failing";
+  /** The failing parts and why; null when none is. */
+  reason: string | null;
+  simulated: boolean;
+  parts: Readonly<Record<string, PartHealth>>;
+}>;
+
+/** A feed's FeedHealth fits. */
+export type FeedSnapshot = Readonly<{
+  state: "connecting" | "connected" | "waiting" | "closed";
+  stateSinceMs: number;
+  lastFrameAtMs: number | null;
+  lastTradeAtMs: number | null;
+  lastProblem: string | null;
+  subscribed: readonly string[];
+  unsubscribed: readonly string[];
+  /**
+   * Since when no socket is open, whatever the attempts in between; null = one is. A feed that does not say it is
+   * judged by its present attempt and by its silence, which may take up to FEED_SILENT_MS_MAX.
+   */
+  disconnectedSinceMs?: number | null;
+}>;
+
+/** Of each wanted symbol, when its last known trade happened. */
+export type SymbolSnapshot = Readonly<{ symbol: string; lastTradeAtMs: number | null }>;
+
+/** A SqliteLogHealth fits. */
+export type OutboxSnapshot = Readonly<{
+  recordCount: number;
+  bytes: number;
+  bytesMax: number;
+  oldestAtMs: number | null;
+}>;
+
+/** A PublishHealth fits. */
+export type PublishSnapshot = Readonly<{
+  lastAppendAtMs: number | null;
+  refusingSinceMs: number | null;
+  tradesLost: number;
+  problem: string | null;
+}>;
+
+/** A ProcessHealth fits. */
+export type ProcessorSnapshot = Readonly<{
+  lastBatchAtMs: number | null;
+  lastRowStoredAtMs: number | null;
+  lastTriggerAtMs: number | null;
+  lastCommitAtMs: number | null;
+  rowsInFlight: number;
+  windowsUnwritten: number;
+  problem: Readonly<{ message: string; sinceMs: number }> | null;
+}>;
+
+/** The last trade that was dated over TRADE_AHEAD_MS ahead of its receipt; null = none was. */
+export type AheadSnapshot = Readonly<{ symbol: string; aheadMs: number; receivedAtMs: number }> | null;
+
+export type LocalSnapshot = Readonly<{
+  simulated: boolean;
+  /** When the parts were started: what never happened yet is counted from here. */
+  startedAtMs: number;
+  feed: FeedSnapshot;
+  symbols: readonly SymbolSnapshot[];
+  outbox: OutboxSnapshot;
+  publish: PublishSnapshot;
+  processor: ProcessorSnapshot;
+  ahead: AheadSnapshot;
+}>;
+
+/** A lost connection is made again within seconds; one that is not needs somebody to know. */
+export const FEED_DISCONNECTED_MS_MAX = 60_000;
+/** 2.5 of Finnhub's pings, which come each minute: the feed's own watchdog acts at the same age. */
+export const FEED_SILENT_MS_MAX = 150_000;
+/** Three of the processor's triggers. */
+export const TRIGGER_AGE_MS_MAX = 15_000;
+/** A store that hiccups for some seconds is retried and forgotten. */
+export const STORE_PROBLEM_MS_MAX = 10_000;
+/** Records are stored in milliseconds and committed every 5 s. */
+export const UNSTORED_AGE_MS_MAX = 30_000;
+/** How long a wrong clock is spoken of after the last trade that showed it. */
+export const CLOCK_WARNING_MS = 600_000;
+
+/** The document of the embedded mode: all parts are in this process. */
+export function localHealth(snapshot: LocalSnapshot, nowMs: number): HealthDocument {
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, processor, ahead } = snapshot;
+  return healthDocument(simulated, {
+    feed: feedPart(feed, symbols, startedAtMs, nowMs),
+    outbox: outboxPart(outbox, publish, nowMs),
+    processor: processorPart(processor, outbox.oldestAtMs, startedAtMs, nowMs),
+    clock: clockPart(ahead, nowMs),
+  });
+}
+
+export function healthDocument(
+  simulated: boolean,
+  parts: Readonly<Record<string, PartHealth>>,
+): HealthDocument {
+  const reasons = Object.entries(parts).flatMap(([name, { ok, reason }]) =>
+    ok ? [] : [`${name}: ${reason ?? "not ok"}`],
+  );
+  const status = reasons.length === 0 ? "ok" : "failing";
+  return { status, reason: reasons.length === 0 ? null : reasons.join("; "), simulated, parts };
+}
+
+export function feedPart(
+  feed: FeedSnapshot,
+  symbols: readonly SymbolSnapshot[],
+  startedAtMs: number,
+  nowMs: number,
+): PartHealth {
+  const { state, stateSinceMs, lastFrameAtMs, lastTradeAtMs, lastProblem } = feed;
+  const because = lastProblem === null ? "" : ` (${lastProblem})`;
+  const reasons: string[] = [];
+  const isConnected = state === "connected";
+  const disconnectedMs = isConnected ? 0 : nowMs - (feed.disconnectedSinceMs ?? stateSinceMs);
+  if (disconnectedMs > FEED_DISCONNECTED_MS_MAX) {
+    reasons.push(`not connected for ${spell(disconnectedMs)}${because}`);
+  } else {
+    // An open socket has shown life by opening.
+    const aliveAtMs = Math.max(lastFrameAtMs ?? startedAtMs, isConnected ? stateSinceMs : 0);
+    const silentMs = nowMs - aliveAtMs;
+    if (silentMs > FEED_SILENT_MS_MAX)
+      reasons.push(`no frame, not even a ping, for ${spell(silentMs)}${because}`);
+  }
+  return {
+    ...judged(reasons, lastFrameAtMs, nowMs),
+    state,
+    stateSince: stateSinceMs,
+    lastFrameAt: lastFrameAtMs,
+    lastTradeAt: lastTradeAtMs,
+    lastProblem,
+    subscribedCount: feed.subscribed.length,
+    unsubscribedCount: feed.unsubscribed.length,
+    symbols: Object.fromEntries(
+      symbols.map(({ symbol, lastTradeAtMs: lastAtMs }) => [
+        symbol,
+        { lastTradeAt: lastAtMs, ageMs: ageOf(lastAtMs, nowMs) },
+      ]),
+    ),
+  };
+}
+
+export function outboxPart(outbox: OutboxSnapshot, publish: PublishSnapshot, nowMs: number): PartHealth {
+  const { recordCount, bytes, bytesMax, oldestAtMs } = outbox;
+  const { refusingSinceMs, tradesLost, problem, lastAppendAtMs } = publish;
+  const reasons: string[] = [];
+  if (refusingSinceMs !== null) {
+    const lost = `${tradesLost} trades lost since the start`;
+    reasons.push(`it is full, and trades are refused for ${spell(nowMs - refusingSinceMs)} (${lost})`);
+  }
+  if (problem !== null) reasons.push(problem);
+  return {
+    ...judged(reasons, lastAppendAtMs, nowMs),
+    recordCount,
+    bytes,
+    bytesMax,
+    oldestAt: oldestAtMs,
+    oldestAgeMs: ageOf(oldestAtMs, nowMs),
+    tradesLost,
+  };
+}
+
+/** `oldestUnstoredAtMs`: when the oldest record that is not yet stored and committed entered the log. */
+export function processorPart(
+  processor: ProcessorSnapshot,
+  oldestUnstoredAtMs: number | null,
+  startedAtMs: number,
+  nowMs: number,
+): PartHealth {
+  const { lastBatchAtMs, lastRowStoredAtMs, lastTriggerAtMs, lastCommitAtMs, problem } = processor;
+  const reasons: string[] = [];
+  const triggerAgeMs = nowMs - (lastTriggerAtMs ?? startedAtMs);
+  if (triggerAgeMs > TRIGGER_AGE_MS_MAX) {
+    reasons.push(`the aggregates were not triggered for ${spell(triggerAgeMs)}`);
+  }
+  const problemMs = problem === null ? 0 : nowMs - problem.sinceMs;
+  if (problem !== null && problemMs > STORE_PROBLEM_MS_MAX) {
+    reasons.push(`nothing is taken for ${spell(problemMs)}: ${problem.message}`);
+  }
+  // What an earlier run left behind waits for this one only since it started.
+  const waitedMs = oldestUnstoredAtMs === null ? 0 : nowMs - Math.max(oldestUnstoredAtMs, startedAtMs);
+  if (waitedMs > UNSTORED_AGE_MS_MAX) {
+    reasons.push(`the oldest record has waited to be stored for ${spell(waitedMs)}`);
+  }
+  const progress = [lastRowStoredAtMs, lastTriggerAtMs, lastCommitAtMs].filter((atMs) => atMs !== null);
+  return {
+    ...judged(reasons, progress.length === 0 ? null : Math.max(...progress), nowMs),
+    lastBatchAt: lastBatchAtMs,
+    lastRowStoredAt: lastRowStoredAtMs,
+    lastTriggerAt: lastTriggerAtMs,
+    lastCommitAt: lastCommitAtMs,
+    oldestUnstoredAt: oldestUnstoredAtMs,
+    oldestUnstoredAgeMs: ageOf(oldestUnstoredAtMs, nowMs),
+    rowsInFlight: processor.rowsInFlight,
+    windowsUnwritten: processor.windowsUnwritten,
+    problem: problem === null ? null : { message: problem.message, sinceMs: problem.sinceMs },
+  };
+}
+
+/** A wrong clock makes figures odd, but stops nothing: it warns and never fails. */
+export function clockPart(ahead: AheadSnapshot, nowMs: number): PartHealth {
+  const isNews = ahead !== null && nowMs - ahead.receivedAtMs <= CLOCK_WARNING_MS;
+  const warning = isNews
+    ? `a trade of ${ahead.symbol} was dated ${spell(ahead.aheadMs)} ahead of its receipt: is this machine's clock right?`
+    : null;
+  return { ...judged([], null, nowMs), warning };
+}
+
+function judged(reasons: readonly string[], lastProgressAt: number | null, nowMs: number) {
+  const ok = reasons.length === 0;
+  return {
+    ok,
+    reason: ok ? null : reasons.join("; "),
+    lastProgressAt,
+    ageMs: ageOf(lastProgressAt, nowMs),
+  };
+}
+
+/** Never negative: a clock may have stepped back. */
+function ageOf(atMs: number | null, nowMs: number): number | null {
+  return atMs === null ? null : Math.max(0, nowMs - atMs);
+}
+
+/** `75 s`, `12 min`, `3 h`: for a person, so rounded down to what matters. */
+function spell(durationMs: number): string {
+  const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
+  if (seconds < 600) return `${seconds} s`;
+  return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;
+}

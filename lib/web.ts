@@ -1,0 +1,337 @@
+// The Hono app as a value: what a browser or a program may ask of this pipeline. Everything it answers is read
+// from the parts it is handed; nothing under web* writes rows, and no answer holds a stack trace or a secret.
+
+import { createRoute, OpenAPIHono, type RouteConfig, type z } from "@hono/zod-openapi";
+import { secureHeaders } from "hono/secure-headers";
+import type { Clock } from "./clock.ts";
+import { StoreUnavailableError } from "./errors.ts";
+import type { HealthDocument } from "./health.ts";
+import type { Latest } from "./latest.ts";
+import type { Metrics } from "./metrics.ts";
+import pageHtml from "./page/index.html" with { type: "text" };
+import pageCss from "./page/page.css" with { type: "text" };
+import pageScript from "./page/page.js" with { type: "text" };
+import type { Report } from "./report.ts";
+import type { StoreReader } from "./store.ts";
+import { DAY_MS, type TradeRow } from "./trade.ts";
+import { listAverages, listCandles, listEvents, listTrades } from "./web-history.ts";
+import * as queries from "./web-query.ts";
+import * as schemas from "./web-schemas.ts";
+
+/** The wanted symbols in their order, and what the feed says of them (a FeedHealth has the other two). */
+export type TickerSets = Readonly<{
+  wanted: readonly string[];
+  subscribed: readonly string[];
+  unsubscribed: readonly string[];
+}>;
+
+export type WebParts = Readonly<{
+  store: StoreReader;
+  latest: Latest;
+  clock: Clock;
+  report: Report;
+  metrics: Metrics;
+  health: () => HealthDocument;
+  tickers: () => TickerSets;
+  simulated: boolean;
+  /** Called before /metrics is answered: for gauges that nobody sets in passing. */
+  refreshGauges?: () => void;
+}>;
+
+export type Web = OpenAPIHono;
+
+const JSON_CACHE = "no-store";
+/** Asked for again each time, so that a new version's page never runs an old version's script. */
+const PAGE_CACHE = "no-cache";
+const RETRY_AFTER_SECONDS = "2";
+
+export function createWeb(parts: WebParts): Web {
+  const app = new OpenAPIHono({
+    defaultHook: (result, context) => {
+      if (result.success) return;
+      const problems = queries.problemsOf(result.error);
+      return context.json({ error: problems[0] ?? "the query cannot be read", problems }, 400);
+    },
+  });
+  guardAnswers(app, parts);
+  addHistory(app, parts);
+  addTickers(app, parts);
+  addState(app, parts);
+  addPage(app);
+  app.doc31("/doc", {
+    openapi: "3.1.0",
+    info: {
+      title: "Finnhub Realtime Pipeline",
+      version: "1",
+      description: "Trades, running averages and candles in the column names of the tables; times in ms.",
+    },
+  });
+  answerMisses(app);
+  return app;
+}
+
+// --- What holds for every answer -------------------------------------------------------------------------------
+
+function guardAnswers(app: Web, { report, simulated }: WebParts): void {
+  app.use(
+    secureHeaders({
+      contentSecurityPolicy: {
+        defaultSrc: ["'none'"],
+        scriptSrc: ["'self'"],
+        styleSrc: ["'self'"],
+        connectSrc: ["'self'"],
+        imgSrc: ["'self'", "data:"],
+        baseUri: ["'none'"],
+        frameAncestors: ["'none'"],
+        formAction: ["'none'"],
+      },
+      xFrameOptions: "DENY",
+      // We speak plain HTTP; who puts TLS before it decides this for his own name.
+      strictTransportSecurity: false,
+    }),
+  );
+  app.use(async (context, next) => {
+    await next();
+    const { headers } = context.res;
+    headers.set("x-data-source", simulated ? "simulated" : "finnhub");
+    if (!headers.has("cache-control")) headers.set("cache-control", JSON_CACHE);
+  });
+  app.onError((error, context) => {
+    const { method, path } = context.req;
+    if (error instanceof queries.QueryError) {
+      return context.json({ error: error.message, problems: [error.message] }, 400);
+    }
+    if (error instanceof StoreUnavailableError) {
+      report.warn("a request was not answered: the store cannot be read just now", { method, path, error });
+      return context.json({ error: "the store cannot be read just now: ask again in a moment" }, 503, {
+        "retry-after": RETRY_AFTER_SECONDS,
+      });
+    }
+    report.error("a request met a fault that nothing handled", { method, path, error });
+    return context.json({ error: "this is a fault of ours; the log says more" }, 500);
+  });
+}
+
+/** An unknown path gets the list of the known ones; a known one that does not take the method says what it takes. */
+function answerMisses(app: Web): void {
+  const routes = app.routes.filter(({ method }) => method !== "ALL");
+  app.notFound((context) => {
+    const { method, path } = context.req;
+    const methods = routes.filter((route) => isPathOf(route.path, path)).map((route) => route.method);
+    if (methods.length > 0) {
+      const allow = [...new Set(methods.flatMap((one) => (one === "GET" ? ["GET", "HEAD"] : [one])))].join(
+        ", ",
+      );
+      return context.json({ error: `${method} is not possible here: ${path} takes ${allow}` }, 405, {
+        allow,
+      });
+    }
+    const paths = [...new Set(routes.map((route) => route.path))];
+    const meant = queries.nearest(path, paths);
+    const guess = meant === undefined ? "" : ` Did you mean ${meant}?`;
+    const error = `there is nothing at ${queries.quoted(path)}.${guess} There is ${paths.join(", ")}`;
+    return context.json({ error }, 404);
+  });
+}
+
+function isPathOf(pattern: string, path: string): boolean {
+  const wanted = pattern.split("/");
+  const given = path.split("/");
+  return (
+    wanted.length === given.length &&
+    wanted.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]))
+  );
+}
+
+// --- History ---------------------------------------------------------------------------------------------------
+
+function addHistory(app: Web, { store, clock }: WebParts): void {
+  app.openapi(
+    listing("/trades", "Trades of a symbol, newest first", queries.tradesQuery, schemas.tradesPage),
+    async (context) => context.json(await listTrades(store, context.req.valid("query"), clock.now()), 200),
+  );
+  app.openapi(
+    listing(
+      "/averages",
+      "15-second running averages of a symbol, newest first; only windows that are over",
+      queries.averagesQuery,
+      schemas.averagesPage,
+    ),
+    async (context) => context.json(await listAverages(store, context.req.valid("query"), clock.now()), 200),
+  );
+  app.openapi(
+    listing(
+      "/candles",
+      "Candles of a symbol, newest first, the open one included; `from` and `to` speak of window_start",
+      queries.candlesQuery,
+      schemas.candlesPage,
+    ),
+    async (context) => context.json(await listCandles(store, context.req.valid("query"), clock), 200),
+  );
+  app.openapi(
+    listing(
+      "/feed-events",
+      "What the feed met: connections lost and made, refusals; newest first",
+      queries.eventsQuery,
+      schemas.eventsPage,
+    ),
+    async (context) => context.json(await listEvents(store, context.req.valid("query"), clock.now()), 200),
+  );
+}
+
+// --- Tickers ---------------------------------------------------------------------------------------------------
+
+function addTickers(app: Web, { store, latest, clock, tickers }: WebParts): void {
+  const lastRow = createLastRow(store, latest, clock);
+
+  async function tickerOf(symbol: string, sets: TickerSets): Promise<schemas.Ticker> {
+    const row = await lastRow(symbol);
+    const rest = sets.unsubscribed.includes(symbol) ? "unsubscribed" : "wanted";
+    return {
+      symbol,
+      state: sets.subscribed.includes(symbol) ? "subscribed" : rest,
+      last_price: row?.price ?? null,
+      last_trade_timestamp: row?.trade_timestamp ?? null,
+      age_ms: row === null ? null : Math.max(0, clock.now() - row.trade_timestamp),
+    };
+  }
+
+  app.openapi(
+    listing("/tickers", "The symbols of the feed", queries.noQuery, schemas.tickersList),
+    async (context) => {
+      const sets = tickers();
+      const items = await Promise.all(symbolsOf(sets).map((symbol) => tickerOf(symbol, sets)));
+      return context.json({ items }, 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/tickers/{symbol}",
+      summary: "One symbol of the feed",
+      request: { params: queries.tickerParams, query: queries.noQuery },
+      responses: {
+        200: json("The symbol", schemas.ticker),
+        400: refused,
+        404: json("Not wanted", schemas.failure),
+      },
+    }),
+    async (context) => {
+      const { symbol } = context.req.valid("param");
+      const sets = tickers();
+      const symbols = symbolsOf(sets);
+      if (symbols.includes(symbol)) return context.json(await tickerOf(symbol, sets), 200);
+      const meant = queries.nearest(symbol, symbols);
+      const guess = meant === undefined ? "/tickers lists them" : `did you mean ${meant}?`;
+      return context.json({ error: `${queries.quoted(symbol)} is not among the tickers: ${guess}` }, 404);
+    },
+  );
+}
+
+function symbolsOf({ wanted, subscribed, unsubscribed }: TickerSets): string[] {
+  return [...new Set([...wanted, ...subscribed, ...unsubscribed])];
+}
+
+/**
+ * The last trade of a symbol: what was stored since the start, else what an earlier run stored in the last day. The
+ * store is asked once a symbol, because what is stored from then on is noted.
+ */
+function createLastRow(store: StoreReader, latest: Latest, clock: Clock) {
+  /** One entry a ticker that was ever listed, so as many as the operator wanted. */
+  const asked = new Map<string, Promise<void>>();
+
+  async function ask(symbol: string): Promise<void> {
+    const range = { fromMs: clock.now() - DAY_MS, toMs: clock.now() + DAY_MS };
+    latest.note(await store.listTrades({ symbol, range, limit: 1 }));
+  }
+
+  return async (symbol: string): Promise<TradeRow | null> => {
+    if (latest.of(symbol) === null) {
+      const asking = asked.get(symbol) ?? ask(symbol);
+      asked.set(symbol, asking);
+      try {
+        await asking;
+      } catch (error) {
+        // The list is known without the store; the price follows, and /health speaks of the store.
+        asked.delete(symbol);
+        if (!(error instanceof StoreUnavailableError)) throw error;
+      }
+    }
+    return latest.of(symbol);
+  };
+}
+
+// --- Health and metrics ----------------------------------------------------------------------------------------
+
+function addState(app: Web, { health, metrics, refreshGauges }: WebParts): void {
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/health",
+      summary: "Whether everything moves that should",
+      responses: { 200: json("All is well", schemas.health), 503: json("Something fails", schemas.health) },
+    }),
+    (context) => {
+      const document = health();
+      return context.json(document, document.status === "ok" ? 200 : 503);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/metrics",
+      summary: "Counters and gauges in the text format of Prometheus",
+      responses: {
+        200: { description: "The metrics", content: { "text/plain": { schema: schemas.metricsText } } },
+      },
+    }),
+    async (context) => {
+      refreshGauges?.();
+      const { registry } = metrics;
+      return context.text(await registry.metrics(), 200, { "content-type": registry.contentType });
+    },
+  );
+}
+
+// --- The page --------------------------------------------------------------------------------------------------
+
+/** Imported as text, so the bundler puts it into the binary and every answer of ours carries our headers. */
+function addPage(app: Web): void {
+  const files: [path: string, type: string, text: string][] = [
+    ["/", "text/html; charset=utf-8", pageHtml],
+    ["/page.css", "text/css; charset=utf-8", pageCss],
+    ["/page.js", "text/javascript; charset=utf-8", pageScript],
+  ];
+  for (const [path, type, text] of files) {
+    app.get(path, (context) =>
+      context.body(text, 200, { "content-type": type, "cache-control": PAGE_CACHE }),
+    );
+  }
+}
+
+// --- Words for /doc --------------------------------------------------------------------------------------------
+
+function json<Schema extends z.ZodType>(description: string, schema: Schema) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+const refused = json("A mistake in the query: a sentence each", schemas.failure);
+
+function listing<Path extends string, Query extends z.ZodObject, Answer extends z.ZodType>(
+  path: Path,
+  summary: string,
+  query: Query,
+  answer: Answer,
+) {
+  return createRoute({
+    method: "get",
+    path,
+    summary,
+    request: { query },
+    responses: {
+      200: json("The page", answer),
+      400: refused,
+      503: json("The store cannot be read just now", schemas.failure),
+    },
+  } satisfies RouteConfig);
+}
