@@ -117,6 +117,8 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
   let unauthorized = 0; // In a row.
   /** The one that lasts, or the last one. */
   let outage = outageFrom(clock.now(), clock.monotonic());
+  /** Whatever the attempts in between; null = a socket is open. */
+  let disconnectedSinceMs: number | null = clock.now();
   /** When the link last showed life: its opening or a frame. Of two clocks, as everywhere: one to say, one to wait. */
   let aliveAtMs = 0;
   let aliveMonotonicMs = 0;
@@ -150,6 +152,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     const nowMs = clock.now();
     const monotonicMs = clock.monotonic();
     link = { state: "connected", sinceMs: nowMs, socket, openedMonotonicMs: monotonicMs };
+    disconnectedSinceMs = null;
     aliveAtMs = nowMs;
     aliveMonotonicMs = monotonicMs;
     if (paused) socket.pause();
@@ -197,6 +200,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
       outage = outageFrom(aliveAtMs, aliveMonotonicMs);
       if (monotonicMs - link.openedMonotonicMs >= limits.stableMsMin) failures = 0;
     }
+    disconnectedSinceMs ??= clock.now();
     release()?.terminate();
     const detail = hide(detailText).slice(0, DETAIL_LENGTH_MAX).trim();
     lastProblem = detail === "" ? reason : `${reason}: ${detail}`;
@@ -400,6 +404,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
       return {
         state: link.state,
         stateSinceMs: link.sinceMs,
+        disconnectedSinceMs,
         lastFrameAtMs,
         lastTradeAtMs,
         lastProblem,

@@ -32,6 +32,8 @@ export type FeedHealth = Readonly<{
   state: FeedState;
   /** When the state began, and the last frame (pings too) and the last trade came; ms since 1970, null = never. */
   stateSinceMs: number;
+  /** Since when no socket is open, whatever the attempts in between; null = one is. */
+  disconnectedSinceMs: number | null;
   lastFrameAtMs: number | null;
   lastTradeAtMs: number | null;
   /** Why the last connection ended or could not be made; null = it never failed. Holds no secret. */

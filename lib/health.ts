@@ -30,11 +30,8 @@ export type FeedSnapshot = Readonly<{
   lastProblem: string | null;
   subscribed: readonly string[];
   unsubscribed: readonly string[];
-  /**
-   * Since when no socket is open, whatever the attempts in between; null = one is. A feed that does not say it is
-   * judged by its present attempt and by its silence, which may take up to FEED_SILENT_MS_MAX.
-   */
-  disconnectedSinceMs?: number | null;
+  /** Since when no socket is open, whatever the attempts in between; null = one is. */
+  disconnectedSinceMs: number | null;
 }>;
 
 /** Of each wanted symbol, when its last known trade happened. */
@@ -127,7 +124,7 @@ export function feedPart(
   const because = lastProblem === null ? "" : ` (${lastProblem})`;
   const reasons: string[] = [];
   const isConnected = state === "connected";
-  const disconnectedMs = isConnected ? 0 : nowMs - (feed.disconnectedSinceMs ?? stateSinceMs);
+  const disconnectedMs = isConnected ? 0 : nowMs - (feed.disconnectedSinceMs ?? nowMs);
   if (disconnectedMs > FEED_DISCONNECTED_MS_MAX) {
     reasons.push(`not connected for ${spell(disconnectedMs)}${because}`);
   } else {

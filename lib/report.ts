@@ -1,4 +1,18 @@
-// What the process tells its operator: structured log lines on standard error.
+// What the process tells its operator: structured log lines on standard error, and plain sentences. The only
+// file that writes to either stream. Whatever is written passes the guard that knows the secrets; writing is
+// synchronous, so the last line before an exit is not lost, and it never throws.
+
+import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
+import {
+  configureSync,
+  getLogger,
+  jsonLinesFormatter,
+  type LogRecord,
+  type TextFormatter,
+} from "@logtape/logtape";
+import { getPrettyFormatter } from "@logtape/pretty";
+import { redactByField, redactByPattern } from "@logtape/redaction";
 
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -11,3 +25,227 @@ export interface Report {
 
 /** For tests and tools that want silence. */
 export const silentReport: Report = { debug() {}, info() {}, warn() {}, error() {} };
+
+export type ReportOptions = Readonly<{
+  /** The binary: stands in every line as `logger`. */
+  name: string;
+  level: "debug" | "info" | "warn" | "error";
+  /** `auto`: pretty on a terminal, JSON lines everywhere else. */
+  format: "auto" | "json" | "pretty";
+  secrets: readonly string[];
+}>;
+
+const SECRET = "[secret]";
+
+/** Fields of these names hold secrets whatever their value. */
+const SECRET_FIELDS = [/(?:password|passphrase|secret|token|authorization|api_?key)$/i];
+
+/** Secrets of others, which no setting names: in a query or in a header. */
+const SECRET_PATTERNS = [
+  { pattern: /([?&;](?:token|api_?key|key|secret|password)=)[^&\s"'\\#]+/gi, replacement: `$1${SECRET}` },
+  { pattern: /(\b(?:Bearer|Basic) )[\w.~+/=-]{8,}/g, replacement: `$1${SECRET}` },
+  { pattern: /(\/\/)[^/@\s"'\\]+@/g, replacement: `$1${SECRET}@` },
+];
+
+/** One report a process: a second one takes the place of the first. */
+export function openReport(options: ReportOptions, write: (text: string) => void = writeStderr): Report {
+  const { name, level, format, secrets } = options;
+  const guard = createGuard(secrets);
+  const isPretty = format === "pretty" || (format === "auto" && isatty(STDERR));
+  const formatter = redactByPattern(isPretty ? formatPretty : jsonLinesFormatter, SECRET_PATTERNS);
+  const redacted = redactByField((record) => write(guard.line(formatter(record))), {
+    fieldPatterns: SECRET_FIELDS,
+    action: () => SECRET,
+  });
+  const sink = (record: LogRecord) => {
+    const properties = plainFields(record.properties, guard.text);
+    redacted({ ...record, message: record.message.map((part) => guard.text(String(part))), properties });
+  };
+  configureSync({
+    reset: true,
+    sinks: { stderr: sink },
+    loggers: [
+      { category: name, sinks: ["stderr"], lowestLevel: level === "warn" ? "warning" : level },
+      { category: ["logtape", "meta"], sinks: ["stderr"], lowestLevel: "warning" },
+    ],
+  });
+  const logger = getLogger(name);
+  return {
+    debug: (message, fields) => logger.debug(verbatim(message), fields ?? {}),
+    info: (message, fields) => logger.info(verbatim(message), fields ?? {}),
+    warn: (message, fields) => logger.warn(verbatim(message), fields ?? {}),
+    error: (message, fields) => logger.error(verbatim(message), fields ?? {}),
+  };
+}
+
+/** LogTape would fill in `{name}`; a message of ours is text. */
+function verbatim(message: string): string {
+  return message.replace(/[{}]/g, "$&$&");
+}
+
+const prettyLine = getPrettyFormatter({
+  timestamp: "time",
+  categoryWidth: 10,
+  align: false,
+  icons: false,
+  wordWrap: false,
+  properties: true,
+});
+
+/** Stacks as lines of their own below the record: inside an inspected object they are unreadable. */
+const formatPretty: TextFormatter = (record) => {
+  const stacks: string[] = [];
+  const withoutStack = (value: unknown): unknown => {
+    if (!isErrorFields(value)) return value;
+    const { stack, cause, ...rest } = value;
+    stacks.push(stack);
+    return cause === undefined ? rest : { ...rest, cause: withoutStack(cause) };
+  };
+  const entries = Object.entries(record.properties).map(
+    ([name, value]) => [name, withoutStack(value)] as const,
+  );
+  const line = prettyLine({ ...record, properties: Object.fromEntries(entries) });
+  return line + stacks.map((stack) => `${stack.replace(/^/gm, "    ")}\n`).join("");
+};
+
+function isErrorFields(value: unknown): value is { stack: string; cause?: unknown } {
+  return typeof value === "object" && value !== null && "stack" in value && typeof value.stack === "string";
+}
+
+/** A shorter secret may be part of the line's own words: inside fields it is replaced, in the frame it is not. */
+const SECRET_IN_LINE_LENGTH_MIN = 8;
+
+type Guard = Readonly<{ text: (text: string) => string; line: (line: string) => string }>;
+
+/** Replaces every secret, also as a URL, a form or JSON would write it. */
+function createGuard(secrets: readonly string[]): Guard {
+  const replacer = (values: readonly string[]) => {
+    const forms = new Set(values.flatMap(formsOf));
+    if (forms.size === 0) return (text: string) => text;
+    // The longest first: one secret may begin with another.
+    const ordered = [...forms].sort((one, other) => other.length - one.length);
+    const pattern = new RegExp(ordered.map(RegExp.escape).join("|"), "g");
+    return (text: string) => text.replace(pattern, SECRET);
+  };
+  const known = secrets.filter((secret) => secret !== "");
+  return {
+    text: replacer(known),
+    line: replacer(known.filter((secret) => secret.length >= SECRET_IN_LINE_LENGTH_MIN)),
+  };
+}
+
+function formsOf(secret: string): string[] {
+  const wellFormed = secret.toWellFormed();
+  const encoded = encodeURIComponent(wellFormed);
+  return [
+    secret,
+    encoded,
+    encoded.replace(/%../g, (code) => code.toLowerCase()),
+    encodeURI(wellFormed),
+    new URLSearchParams([["", wellFormed]]).toString().slice(1),
+    JSON.stringify(secret).slice(1, -1),
+  ];
+}
+
+/** A log line is no dump: what is larger or deeper is cut, which also ends cycles. */
+const NODES_MAX = 500;
+const ITEMS_MAX = 100;
+const DEPTH_MAX = 8;
+const TEXT_LENGTH_MAX = 8_192;
+
+/** Plain data that any formatter can write, every text of it guarded; errors with what an operator needs. */
+function plainFields(fields: Fields, guard: Guard["text"]): Record<string, unknown> {
+  let nodesLeft = NODES_MAX;
+  const plain = (value: unknown, depth: number): unknown => {
+    if (value === null || value === undefined || typeof value === "boolean") return value;
+    if (typeof value === "string") return cut(guard(value));
+    if (typeof value === "number") {
+      const text = String(value);
+      return guard(text) === text ? value : SECRET;
+    }
+    if (typeof value !== "object") return cut(guard(String(value)));
+    nodesLeft -= 1;
+    if (nodesLeft < 0 || depth > DEPTH_MAX) return "[cut]";
+    if (value instanceof Error) return object(errorEntries(value), depth);
+    if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+    if (value instanceof Date || value instanceof URL || value instanceof RegExp)
+      return cut(guard(String(value)));
+    if (value instanceof Map) return object(value.entries(), depth);
+    if (Array.isArray(value) || value instanceof Set) {
+      const items = [...value].slice(0, ITEMS_MAX).map((item: unknown) => plain(item, depth + 1));
+      const count = Array.isArray(value) ? value.length : value.size;
+      return count > ITEMS_MAX ? [...items, `[${count - ITEMS_MAX} more]`] : items;
+    }
+    return object(Object.entries(value), depth);
+  };
+  const object = (entries: Iterable<readonly [unknown, unknown]>, depth: number) => {
+    const result: Record<string, unknown> = {};
+    for (const [name, value] of entries) result[guard(String(name))] = plain(value, depth + 1);
+    return result;
+  };
+  return object(Object.entries(fields), 0);
+}
+
+function errorEntries(error: Error): [string, unknown][] {
+  // The stack last: it is long. Own fields carry a client's codes, and the errors within an aggregate.
+  const { name, message, stack, cause, ...own } = { ...error, ...inherited(error) };
+  const entries: [string, unknown][] = [["name", name], ["message", message], ...Object.entries(own)];
+  if (cause !== undefined) entries.push(["cause", cause]);
+  entries.push(["stack", stack]);
+  return entries;
+}
+
+/** What a spread leaves out because it is not enumerable. */
+function inherited(error: Error): Record<string, unknown> {
+  const names = ["name", "message", "stack", "cause", "errors", "error", "suppressed"] as const;
+  const fields = error as unknown as Record<string, unknown>;
+  return Object.fromEntries(
+    names.filter((name) => fields[name] !== undefined).map((name) => [name, fields[name]]),
+  );
+}
+
+function cut(text: string): string {
+  if (text.length <= TEXT_LENGTH_MAX) return text;
+  return `${text.slice(0, TEXT_LENGTH_MAX)} [${text.length - TEXT_LENGTH_MAX} characters cut]`;
+}
+
+const STDOUT = 1;
+const STDERR = 2;
+
+/** A line on standard output, for what was asked for: an address, a version, a report. */
+export function print(text: string): void {
+  writeAll(STDOUT, `${text}\n`);
+}
+
+/** A plain sentence on standard error, for a person: a mistake in the settings, a refusal to start. */
+export function complain(text: string, secrets: readonly string[] = []): void {
+  const clean = createGuard(secrets).text(text);
+  const line = SECRET_PATTERNS.reduce(
+    (done, { pattern, replacement }) => done.replace(pattern, replacement),
+    clean,
+  );
+  writeAll(STDERR, `${line}\n`);
+}
+
+function writeStderr(text: string): void {
+  writeAll(STDERR, text);
+}
+
+/** How long a reader that does not read may hold up the process; then the rest of the text is lost. */
+const STALLED_READER_MS_MAX = 100;
+
+function writeAll(file: number, text: string): void {
+  let rest: Uint8Array = Buffer.from(text);
+  let waitedMs = 0;
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(file, rest));
+    } catch (error) {
+      // Nobody is left who could be told: a closed pipe or a full disk must not end the process.
+      const isBusy = error instanceof Error && "code" in error && error.code === "EAGAIN";
+      if (!isBusy || waitedMs >= STALLED_READER_MS_MAX) return;
+      Bun.sleepSync(1);
+      waitedMs += 1;
+    }
+  }
+}

@@ -384,6 +384,7 @@ describe("a connection that is lost", () => {
     expect(opened.feed.health()).toMatchObject({
       state: "waiting",
       stateSinceMs: lastPingMs + 150_000,
+      disconnectedSinceMs: lastPingMs + 150_000,
       lastProblem: "silent: no frame for 150000 ms",
       subscribed: [],
     });

@@ -156,6 +156,8 @@ for (const { name, symbols } of tapes) {
         await using local = await startLocal(settings(directory.path, simulator.wsUrl, symbols));
         await eventually(TAPE_MS_MAX, "connected", async () => simulator.clients().length > 0);
         await Bun.sleep((name === "stocks" ? 1_500 : 500) + random(900));
+        // On a busy machine the process may just have stood still for longer than what may be in flight.
+        await fetch(`${local.url}/tickers`);
         await local.kill();
         killedAtMs.push(Date.now());
       }

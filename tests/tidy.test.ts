@@ -15,7 +15,8 @@ type Source = Readonly<{ path: string; text: string }>;
  * that of a file in lib without .ts; `*` stands for any letters.
  */
 const ROWS: readonly { row: string; files: readonly string[]; shared: readonly string[] }[] = [
-  { row: "wiring", files: ["lifecycle", "jobs", "local*", "verbs*"], shared: ["local-*", "verbs-*"] },
+  { row: "assembly", files: ["local-*", "verbs", "verbs-*"], shared: ["local-*", "verbs-*"] },
+  { row: "wiring", files: ["lifecycle", "jobs"], shared: [] },
   {
     row: "loops and web",
     files: ["pipeline", "publish", "tickers*", "web", "web-*"],
@@ -31,7 +32,18 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
   { row: "page (runs in the browser)", files: ["page/*"], shared: ["page/*"] },
   {
     row: "pure",
-    files: ["codec", "identity", "panes", "windows", "tracker", "frame", "partition", "bounded-queue"],
+    files: [
+      "codec",
+      "identity",
+      "panes",
+      "windows",
+      "tracker",
+      "frame",
+      "partition",
+      "bounded-queue",
+      "health",
+      "latest",
+    ],
     shared: ["*"],
   },
   { row: "words", files: ["trade", "clock", "config", "report", "metrics", "errors"], shared: [] },
