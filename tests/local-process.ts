@@ -1,6 +1,7 @@
 // `local` as a child process, as a user starts it, and what it left in its tables.
 
 import { Database } from "bun:sqlite";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { PlainAverage, PlainCandle } from "./reference.ts";
 
@@ -25,6 +26,7 @@ export async function startLocal(
   settings: Record<string, string>,
   command?: readonly string[],
 ): Promise<LocalProcess> {
+  if (settings.DATA_DIR) mkdirSync(settings.DATA_DIR, { recursive: true });
   const child = Bun.spawn([...(command ?? [process.execPath, join(ROOT, "local.ts")])], {
     cwd: settings.DATA_DIR ?? ROOT,
     env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "", ADMIN_PORT: "0", ...settings },
