@@ -9,6 +9,7 @@ import type { Feed, FeedEventType, FeedHealth, FeedItem } from "./feed.ts";
 import { createDuplicateHint, type Frame, parseFrame } from "./frame.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Report } from "./report.ts";
+import { createSubscriptions } from "./subscriptions.ts";
 import { TRADE_AHEAD_MS, type Trade } from "./trade.ts";
 
 export const FINNHUB_LIMITS = {
@@ -42,6 +43,8 @@ export type FinnhubOptions = Readonly<{
   report: Report;
   metrics: Metrics;
   signal: AbortSignal;
+  /** Bun's websocket client, unless a simulation plays the other side. */
+  openSocket?: (address: string) => WebSocket;
 }> &
   Partial<FinnhubLimits>;
 
@@ -90,6 +93,7 @@ type Outage = {
 
 export function openFinnhubFeed(options: FinnhubOptions): Feed {
   const { clock, report, metrics, signal, symbolsMax } = options;
+  const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
   const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options };
   const target = socketUrl(options.url, options.token);
   const hide = tokenHider(options.token);
@@ -101,7 +105,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     onTaken: resume,
     onTickEnd: sumUpTick,
   });
-  const tickers = createTickers(options.symbols, symbolsMax, send);
+  const tickers = createSubscriptions(options.symbols, symbolsMax, send);
   const isCopy = createDuplicateHint();
   const tally = createTally(metrics);
   const unknownTypes = new Set<string>();
@@ -137,7 +141,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
   function connect(): void {
     attempt++;
     const mine = ++generation;
-    const socket = new WebSocket(target, { perMessageDeflate: false });
+    const socket = openSocket(target);
     link = { state: "connecting", sinceMs: clock.now(), socket };
     socket.onopen = () => mine === generation && opened(socket);
     socket.onmessage = ({ data }) => mine === generation && received(data);
@@ -412,109 +416,6 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
         unsubscribed: tickers.unsubscribed(),
       };
     },
-  };
-}
-
-/**
- * Which of the wanted tickers are subscribed. The first of them are, in the order of `want`, as many as the
- * upstream takes; what it rejected by name takes no place. It sends the difference and nothing else.
- */
-function createTickers(
-  symbols: readonly string[],
-  symbolsMax: number,
-  send: (type: "subscribe" | "unsubscribe", symbol: string) => void,
-) {
-  let wanted = [...new Set(symbols)];
-  /** On this connection, in the order they were asked for. */
-  const asked = new Set<string>();
-  const rejected = new Set<string>();
-  const rejectedSaid = new Set<string>();
-  let cap = symbolsMax;
-  let overCap: readonly string[] = [];
-  /**
-   * What is told of it. A new connection tries all of them again; until it has refused as many as the one
-   * before, or has pinged without doing so, nothing new is known and nothing is told.
-   */
-  let overCapTold: readonly string[] = [];
-  let isOnTrial = false;
-  let isOpen = false;
-
-  function eligible(): string[] {
-    return wanted.filter((symbol) => !rejected.has(symbol));
-  }
-
-  function settle(): void {
-    const all = eligible();
-    overCap = all.slice(cap);
-    if (overCap.length >= overCapTold.length) isOnTrial = false;
-    if (!isOnTrial) overCapTold = overCap;
-    if (!isOpen) return;
-    const taken = new Set(all.slice(0, cap));
-    for (const symbol of asked) {
-      if (taken.has(symbol)) continue;
-      asked.delete(symbol);
-      send("unsubscribe", symbol); // First, since it frees the place that the next one takes.
-    }
-    for (const symbol of taken) {
-      if (asked.has(symbol)) continue;
-      asked.add(symbol);
-      send("subscribe", symbol);
-    }
-  }
-
-  settle();
-  return {
-    want(next: readonly string[]): void {
-      wanted = [...new Set(next)];
-      isOnTrial = false;
-      for (const symbol of rejectedSaid) {
-        if (wanted.includes(symbol)) continue;
-        rejected.delete(symbol);
-        rejectedSaid.delete(symbol);
-      }
-      settle();
-    },
-    /** A new connection tries everything again: a lowered cap or a rejection may have been a bad moment's. */
-    connected(): void {
-      isOpen = true;
-      isOnTrial = true;
-      cap = symbolsMax;
-      rejected.clear();
-      settle();
-    },
-    proven(): void {
-      isOnTrial = false;
-      overCapTold = overCap;
-    },
-    disconnected(): void {
-      isOpen = false;
-      asked.clear();
-    },
-    /**
-     * The error names no symbol. What was asked for last is what did not fit, so it is dropped and the cap
-     * comes down to what is left; of several such errors after one burst each takes one. Never below one: an
-     * upstream gone mad cannot talk us out of everything. False: nothing was left to drop.
-     */
-    tooMany(): boolean {
-      if (asked.size <= 1) return false;
-      const last = [...asked].at(-1)!;
-      asked.delete(last);
-      send("unsubscribe", last); // Should it have been taken after all, its place is free now.
-      cap = asked.size;
-      settle();
-      return true;
-    },
-    reject(symbol: string): "rejected" | "known" | "not_subscribed" {
-      if (!asked.delete(symbol)) return "not_subscribed";
-      rejected.add(symbol);
-      settle();
-      if (rejectedSaid.has(symbol)) return "known";
-      rejectedSaid.add(symbol);
-      return "rejected";
-    },
-    overCapTold: () => overCapTold,
-    subscribed: () => [...asked],
-    unsubscribed: () => [...overCap, ...wanted.filter((symbol) => rejected.has(symbol))],
   };
 }
 

@@ -41,6 +41,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
       "frame",
       "partition",
       "bounded-queue",
+      "subscriptions",
       "health",
       "latest",
     ],
