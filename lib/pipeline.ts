@@ -66,7 +66,7 @@ export function createProcessor(parts: ProcessParts): Processor {
   let epoch = -1;
   /** Of this epoch. Work that belongs to an older one holds on to objects that nobody else knows any more. */
   let partitions = new Map<PartitionId, Partition>();
-  const takes = new Set<Promise<void>>();
+  const takes = new Set<Promise<boolean>>();
   const puts = new Set<Promise<void>>();
   let rowsInFlight = 0;
   let problem: ProcessHealth["problem"] = null;
@@ -174,15 +174,24 @@ export function createProcessor(parts: ProcessParts): Processor {
       else await takeBatch(delivery, signal);
     }
     await Promise.all(puts);
-    await Promise.all(takes);
-    await trigger();
+    for (let attempt = 0; ; attempt++) {
+      // Whatever another trigger has taken meanwhile, and then the rest.
+      await Promise.all(takes);
+      if (await settleAll()) return;
+      await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random));
+    }
   }
 
   async function takeBatch(delivery: Delivery & { type: "batch" }, signal: AbortSignal): Promise<void> {
     const partition = partitions.get(delivery.partition);
     if (delivery.epoch !== epoch || partition === undefined) return;
     if (delivery.fromOffset !== partition.expectedOffset) {
-      log.seek(epoch, delivery.partition, partition.expectedOffset);
+      try {
+        log.seek(epoch, delivery.partition, partition.expectedOffset);
+      } catch (error) {
+        // Dealt out anew meanwhile: the next delivery says how.
+        if (!(error instanceof StaleEpochError)) throw error;
+      }
       return;
     }
     partition.expectedOffset = delivery.nextOffset;
@@ -325,24 +334,37 @@ export function createProcessor(parts: ProcessParts): Processor {
   // ---- Query 2: aggregates, then the commit -----------------------------------------------------------------
 
   async function trigger(): Promise<void> {
+    await settleAll();
+  }
+
+  /** False when something waits for the next trigger: it failed, or another take was in flight. */
+  async function settleAll(): Promise<boolean> {
     last.trigger = clock.now();
-    const started: Promise<void>[] = [];
+    const started: Promise<boolean>[] = [];
+    let isAllTaken = true;
     for (const [id, partition] of partitions) {
       // One take in flight per partition: a second one could commit past windows that the first has not written.
-      if (partition.isTaking) continue;
+      if (partition.isTaking) {
+        isAllTaken = false;
+        continue;
+      }
       partition.dropIdle(clock.now());
-      const settling: Promise<void> = settle(epoch, id, partition)
-        .catch((error: unknown) => failure.reject(error))
+      const settling: Promise<boolean> = settle(epoch, id, partition)
+        .catch((error: unknown) => {
+          failure.reject(error);
+          return false;
+        })
         .finally(() => takes.delete(settling));
       takes.add(settling);
       started.push(settling);
     }
-    await Promise.all(started);
+    const settled = await Promise.all(started);
     metrics.windowsUnwritten.set(windowsUnwritten());
+    return isAllTaken && settled.every(Boolean);
   }
 
-  /** Takes what has changed, writes it, commits. What cannot be written waits for the next trigger. */
-  async function settle(ownEpoch: number, id: PartitionId, partition: Partition): Promise<void> {
+  /** Takes what has changed, writes it, commits. False: what could not be written waits for the next trigger. */
+  async function settle(ownEpoch: number, id: PartitionId, partition: Partition): Promise<boolean> {
     partition.isTaking = true;
     const { windows, offset, bound } = partition.take();
     let writtenCount = 0;
@@ -351,17 +373,19 @@ export function createProcessor(parts: ProcessParts): Processor {
       await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {
         writtenCount = count;
       });
-      if (offset <= partition.committedOffset || !isWanted()) return;
+      if (offset <= partition.committedOffset || !isWanted()) return true;
       await log.commit(ownEpoch, id, { offset, metadata: encodeBound(bound) });
       partition.committedOffset = offset;
       last.commit = clock.now();
       metrics.commitsTotal.inc();
       problem = null;
+      return true;
     } catch (error) {
       partition.putBack(windows.slice(writtenCount));
-      if (error instanceof StaleEpochError) return;
+      if (error instanceof StaleEpochError) return true;
       if (!isTransient(error)) throw error;
       meetProblem("aggregates", error);
+      return false;
     } finally {
       partition.isTaking = false;
     }

@@ -134,21 +134,21 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
   }
 
   async function appendItems(items: readonly FeedItem[]): Promise<void> {
-    const { entries, tradeCount } = entriesOf(items);
     const gapEnd = refused;
+    const told: LogEntry[] = [];
     if (gapEnd !== null) {
       const { sinceMs: fromMs, messageCount, tradeCount: lost } = gapEnd;
-      entries.unshift(
-        event("trades_refused", clock.now(), { fromMs, toMs: clock.now(), messageCount, tradeCount: lost }),
-      );
+      const toMs = clock.now();
+      told.push(event("trades_refused", toMs, { fromMs, toMs, messageCount, tradeCount: lost }));
     }
+    const { entries, tradeCount } = entriesOf(items);
     try {
-      await append(entries);
+      await append([...told, ...entries]);
       if (gapEnd !== null) report.info("the log takes trades again", { tradesLost: gapEnd.tradeCount });
       refused = null;
     } catch (error) {
       if (!(error instanceof LogFullError)) throw error;
-      await refuse(error, entries.slice(gapEnd === null ? 0 : 1), tradeCount);
+      await refuse(error, entries, tradeCount);
     }
   }
 
@@ -159,12 +159,13 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
     tradeCount: number,
   ): Promise<void> {
     const events = entries.filter(({ kind }) => kind === "event");
+    const refusedCount = entries.length - events.length;
     if (refused === null) {
       refused = { sinceMs: clock.now(), messageCount: 0, tradeCount: 0 };
       report.error("trades are refused: the log is full", { error });
       events.push(event("trades_refused", refused.sinceMs, { fromMs: refused.sinceMs, toMs: null }));
     }
-    refused.messageCount += entries.length - events.length;
+    refused.messageCount += refusedCount;
     refused.tradeCount += tradeCount;
     metrics.tradesLostTotal.inc({ reason: "log_full" }, tradeCount);
     health = { ...health, tradesLost: health.tradesLost + tradeCount };

@@ -329,6 +329,11 @@ function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
       .run(symbol, hour, DROP_ROWS_MAX);
     if (changes === DROP_ROWS_MAX) return;
     db.query("DELETE FROM running_averages_15_sec WHERE symbol = ? AND hour = ?").run(symbol, hour);
+    // The hour's last seconds end averages in the next one; where nobody traded in that, no other drop takes them.
+    db.query(
+      `DELETE FROM running_averages_15_sec WHERE symbol = ?1 AND hour = ?2
+       AND NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?2)`,
+    ).run(symbol, hour + HOUR_MS);
     db.query(
       "DELETE FROM candles_1_min WHERE symbol = ? AND day = ? AND window_start >= ? AND window_start < ?",
     ).run(symbol, dayOf(hour), hour, hour + HOUR_MS);
