@@ -64,7 +64,9 @@ function takeTrades(
   }
   const { session, sequence, receivedAtMs, trades } = decoded.message;
   const isResend = partition.meetMessage(session, sequence);
-  const ticket = partition.tracker.open(record.offset + 1, record.timestampMs, trades.length);
+  // The earlier of the two: a message may have waited for its append.
+  const heldSinceMs = Math.min(record.timestampMs, receivedAtMs);
+  const ticket = partition.tracker.open(record.offset + 1, heldSinceMs, trades.length);
   const uuidOf = tradeUuids(session, sequence, receivedAtMs);
   for (const [item, trade] of trades.entries()) {
     const reason = badTrade(trade, receivedAtMs);

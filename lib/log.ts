@@ -9,7 +9,8 @@
 // epoch comes for a partition before that. Batches of one partition are contiguous (fromOffset = the
 // nextOffset of the one before, or the offset sought). Not asking for the next delivery is the back pressure.
 // The log never moves a committed position by itself; `commit` of an older epoch fails with StaleEpochError
-// and changes nothing. What lies below a commit may be deleted, what lies at or above it is kept.
+// and changes nothing. What lies below a commit may be deleted, what lies at or above it is kept; a log that had to
+// drop it all the same (retention) opens a new epoch. An offset below a commit is never given to another record.
 
 /** What a record holds: Avro of schemas/trades.avsc, JSON of a feed event, JSON of a dead letter. */
 export type RecordKind = "trades" | "event" | "dead";

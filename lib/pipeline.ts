@@ -92,11 +92,14 @@ export function createProcessor(parts: ProcessParts): Processor {
     partitions = new Map();
     metrics.epochsTotal.inc();
     const isWanted = () => epoch === delivery.epoch && !signal.aborted;
+    const atMs = clock.now();
     try {
       for (const id of delivery.partitions) {
         const range = await insist("position", isWanted, () => log.position(delivery.epoch, id));
         if (range === undefined) return;
-        const partition = await insist("start", isWanted, () => startPartition(delivery.epoch, id, range));
+        const partition = await insist("start", isWanted, () =>
+          startPartition(delivery.epoch, id, range, atMs),
+        );
         if (partition === undefined) return;
         partitions.set(id, partition);
         log.seek(delivery.epoch, id, partition.expectedOffset);
@@ -111,6 +114,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     ownEpoch: number,
     id: PartitionId,
     range: PartitionRange,
+    atMs: number,
   ): Promise<Partition> {
     const { committed, beginOffset, endOffset } = range;
     const bound = committed === null ? null : decodeBound(committed.metadata);
@@ -128,7 +132,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     if (committed !== null) {
       const detail = { partition: id, committedOffset: committed.offset, beginOffset, endOffset };
       report.warn("the committed position does not fit the log; reading all that the log has", detail);
-      if (committed.offset < beginOffset) await store.putEvents([gapEvent(id, detail)]);
+      if (committed.offset < beginOffset) await store.putEvents([gapEvent(id, detail, atMs)]);
     }
     // Before anything is read: a position beyond the end must not come true again when the log has grown.
     await log.commit(ownEpoch, id, { offset: beginOffset, metadata: encodeBound(unknown) });
@@ -154,8 +158,12 @@ export function createProcessor(parts: ProcessParts): Processor {
     return partition;
   }
 
-  function gapEvent(id: PartitionId, detail: Readonly<{ committedOffset: number }>): FeedEventRow {
-    const atMs = clock.now();
+  /** The same row however often the start is tried again. */
+  function gapEvent(
+    id: PartitionId,
+    detail: Readonly<{ committedOffset: number }>,
+    atMs: number,
+  ): FeedEventRow {
     return {
       day: dayOf(atMs),
       event_timestamp: atMs,

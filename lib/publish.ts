@@ -30,6 +30,8 @@ export type PublishHealth = Readonly<{
   problem: string | null;
 }>;
 
+type Gap = { sinceMs: number; messageCount: number; tradeCount: number };
+
 export type Publisher = Readonly<{
   /** Ends when the feed ends and everything it handed over is appended. */
   run(): Promise<void>;
@@ -41,7 +43,7 @@ const RETRY_MAX_MS = 2_000;
 
 export function createPublisher({ feed, log, clock, report, metrics }: PublishParts): Publisher {
   const identity = { session: newSession(clock.random), sequence: 0 };
-  let refused: { sinceMs: number; messageCount: number; tradeCount: number } | null = null;
+  let refused: Gap | null = null;
   let health: Omit<PublishHealth, "session" | "refusingSinceMs"> = {
     lastAppendAtMs: null,
     tradesLost: 0,
@@ -134,22 +136,26 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
   }
 
   async function appendItems(items: readonly FeedItem[]): Promise<void> {
-    const gapEnd = refused;
-    const told: LogEntry[] = [];
-    if (gapEnd !== null) {
-      const { sinceMs: fromMs, messageCount, tradeCount: lost } = gapEnd;
-      const toMs = clock.now();
-      told.push(event("trades_refused", toMs, { fromMs, toMs, messageCount, tradeCount: lost }));
-    }
+    // What finds room as an event does not show that trades are taken again.
+    const gapEnd = items.every(({ kind }) => kind === "event") ? null : refused;
+    const told = gapEnd === null ? [] : entriesOf([gapItem(gapEnd)]).entries;
     const { entries, tradeCount } = entriesOf(items);
     try {
       await append([...told, ...entries]);
-      if (gapEnd !== null) report.info("the log takes trades again", { tradesLost: gapEnd.tradeCount });
+      if (gapEnd === null) return;
+      report.info("the log takes trades again", { tradesLost: gapEnd.tradeCount });
       refused = null;
     } catch (error) {
       if (!(error instanceof LogFullError)) throw error;
       await refuse(error, entries, tradeCount);
     }
+  }
+
+  /** What was refused so far. */
+  function gapItem({ sinceMs: fromMs, messageCount, tradeCount }: Gap): FeedItem {
+    const toMs = clock.now();
+    const detail = { fromMs, toMs, messageCount, tradeCount };
+    return { kind: "event", type: "trades_refused", receivedAtMs: toMs, detail };
   }
 
   /** The newest is refused, and said; the log keeps room for saying it. */
@@ -168,6 +174,8 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
     refused.messageCount += refusedCount;
     refused.tradeCount += tradeCount;
     metrics.tradesLostTotal.inc({ reason: "log_full" }, tradeCount);
+    const deadCount = entries.filter(({ kind }) => kind === "dead").length;
+    if (deadCount > 0) metrics.tradesLostTotal.inc({ reason: "log_full_dead_letter" }, deadCount);
     health = { ...health, tradesLost: health.tradesLost + tradeCount };
     try {
       if (events.length > 0) await append(events);
@@ -183,7 +191,8 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
     async run() {
       await appendItems([{ kind: "event", type: "session_started", receivedAtMs: clock.now(), detail: {} }]);
       for await (const items of feed.batches()) await appendItems(items);
-      await appendItems([{ kind: "event", type: "session_ended", receivedAtMs: clock.now(), detail: {} }]);
+      const ended: FeedItem = { kind: "event", type: "session_ended", receivedAtMs: clock.now(), detail: {} };
+      await appendItems(refused === null ? [ended] : [gapItem(refused), ended]);
     },
     health: () => ({ ...health, session: identity.session, refusingSinceMs: refused?.sinceMs ?? null }),
   };

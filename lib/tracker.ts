@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 /** One record of the log on its way into the store. */
-export type Ticket = { readonly nextOffset: number; readonly appendedAtMs: number; pending: number };
+export type Ticket = { readonly nextOffset: number; readonly heldSinceMs: number; pending: number };
 
 export class OffsetTracker {
   #watermark: number;
@@ -22,7 +22,7 @@ export class OffsetTracker {
     return this.#watermark;
   }
 
-  /** When the last record below the watermark was appended; null = none was passed yet. */
+  /** Since when we hold the last record below the watermark, ms since 1970; null = none was passed yet. */
   get passedAtMs(): number | null {
     return this.#passedAtMs;
   }
@@ -32,10 +32,10 @@ export class OffsetTracker {
   }
 
   /** Opens a record that waits for `pending` acknowledgements; to be called in offset order. */
-  open(nextOffset: number, appendedAtMs: number, pending: number): Ticket {
+  open(nextOffset: number, heldSinceMs: number, pending: number): Ticket {
     const last = this.#open.at(-1);
     assert(nextOffset >= (last ? last.nextOffset : this.#watermark), "records are opened in offset order");
-    const ticket = { nextOffset, appendedAtMs, pending };
+    const ticket = { nextOffset, heldSinceMs, pending };
     this.#open.push(ticket);
     this.#advance();
     return ticket;
@@ -51,7 +51,7 @@ export class OffsetTracker {
     while (this.#head < this.#open.length && this.#open[this.#head]!.pending === 0) {
       const passed = this.#open[this.#head++]!;
       this.#watermark = passed.nextOffset;
-      this.#passedAtMs = passed.appendedAtMs;
+      this.#passedAtMs = passed.heldSinceMs;
     }
     // Dropping the passed half at a time keeps this O(1) a record.
     if (this.#head > 64 && this.#head * 2 > this.#open.length) {

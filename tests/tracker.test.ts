@@ -7,7 +7,7 @@ import { seeded } from "./support.ts";
 
 /** What the tracker promises, computed from scratch. */
 class Model {
-  readonly records: { nextOffset: number; appendedAtMs: number; left: number }[] = [];
+  readonly records: { nextOffset: number; heldSinceMs: number; left: number }[] = [];
   readonly offset: number;
   constructor(offset: number) {
     this.offset = offset;
@@ -20,7 +20,7 @@ class Model {
     const last = this.#passed.at(-1);
     return {
       watermark: last?.nextOffset ?? this.offset,
-      passedAtMs: last?.appendedAtMs ?? null,
+      passedAtMs: last?.heldSinceMs ?? null,
       openCount: this.records.length - this.#passed.length,
     };
   }
@@ -47,7 +47,7 @@ test.each(Array.from({ length: 30 }, (_, index) => index + 1))(
         nextOffset += random(4);
         const pending = random(5);
         const ticket = tracker.open(nextOffset, step, pending);
-        model.records.push({ nextOffset, appendedAtMs: step, left: pending });
+        model.records.push({ nextOffset, heldSinceMs: step, left: pending });
         for (let row = 0; row < pending; row++) due.push({ ticket, index: model.records.length - 1 });
       } else {
         const [{ ticket, index }] = due.splice(random(due.length), 1) as [(typeof due)[number]];
