@@ -300,3 +300,15 @@ test("an error that is no failure of the log ends the run", () => {
   it.tick(trades(of("A")));
   expect(it.ended()).toBeInstanceOf(RangeError);
 });
+
+test("an event that finds room in a full log does not end the gap, and a stop tells the gap whole", () => {
+  const it = stage();
+  it.log.isFull = true;
+  it.tick(trades(of("A")));
+  it.tick({ kind: "event", receivedAtMs: NOON_MS, type: "connected", detail: {} });
+  expect(it.publisher.health().refusingSinceMs).not.toBeNull();
+  it.tick(trades(of("A"), of("B")));
+  it.end();
+  const gaps = it.events().filter(({ type }) => type === "trades_refused");
+  expect(gaps).toMatchObject([{ detail: { toMs: null } }, { detail: { tradeCount: 3, messageCount: 3 } }]);
+});
