@@ -18,7 +18,7 @@ import {
   type TradeRow,
   type WindowRow,
 } from "./trade.ts";
-import { windowVersion } from "./windows.ts";
+import { WINDOW_MS, windowVersion } from "./windows.ts";
 
 export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
 
@@ -320,6 +320,11 @@ function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
     return false;
   }
   const { symbol, hour } = old;
+  /** Those of an hour that end at or after a time, or all of it where no trades of another hour are kept. */
+  const dropAverages = db.query(
+    `DELETE FROM running_averages_15_sec WHERE symbol = ?1 AND hour = ?2 AND (window_end >= ?3
+     OR NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?4))`,
+  );
   inTransaction(db, () => {
     const { changes } = db
       .query(
@@ -328,12 +333,10 @@ function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
       )
       .run(symbol, hour, DROP_ROWS_MAX);
     if (changes === DROP_ROWS_MAX) return;
-    db.query("DELETE FROM running_averages_15_sec WHERE symbol = ? AND hour = ?").run(symbol, hour);
-    // The hour's last seconds end averages in the next one; where nobody traded in that, no other drop takes them.
-    db.query(
-      `DELETE FROM running_averages_15_sec WHERE symbol = ?1 AND hour = ?2
-       AND NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?2)`,
-    ).run(symbol, hour + HOUR_MS);
+    // An average goes with the last of its trades: its window may begin in the hour before, and the last windows
+    // of this hour end in the next one.
+    dropAverages.run(symbol, hour, hour + WINDOW_MS.average, hour - HOUR_MS);
+    dropAverages.run(symbol, hour + HOUR_MS, Number.MAX_SAFE_INTEGER, hour + HOUR_MS);
     db.query(
       "DELETE FROM candles_1_min WHERE symbol = ? AND day = ? AND window_start >= ? AND window_start < ?",
     ).run(symbol, dayOf(hour), hour, hour + HOUR_MS);

@@ -49,8 +49,10 @@ for (const mode of ["write", "write-and-read"] as const) {
           await runAndKill(directory.path, mode, round, lineCount, said);
           await lookAfterKill(directory.path, mode, said, held);
         }
-        expect(said.acknowledged.size).toBeGreaterThan(0);
-        if (mode === "write-and-read") expect(said.committed).toBeGreaterThan(0);
+        // A few rounds at the end of a longer run may have been too short for either.
+        if (last - first + 1 < KILLS_PER_FILE) return;
+        expect(said.acknowledged.size).toBeGreaterThan(50);
+        if (mode === "write-and-read") expect(said.committed).toBeGreaterThan(1_000);
       },
       { timeout: (last - first + 1) * KILL_MS_MAX },
     );

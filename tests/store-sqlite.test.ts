@@ -478,6 +478,21 @@ test("averages that end in the hour after their trades go with the trades, unles
   expect(countIn(directory.path, "running_averages_15_sec")).toBe(0);
 });
 
+test("averages of trades that are kept stay when the hour they end in is dropped first", async () => {
+  using directory = temporaryDirectory();
+  using store = openStore(directory.path);
+  const ends = [5_000, 10_000, 15_000].map((ms) => NOON_MS + HOUR_MS + ms);
+  await store.putWindows(ends.map((window_end) => average({ window_end })));
+  await store.putTrades([rowOf(1, { tradedAtMs: NOON_MS + HOUR_MS })]);
+  // The last trade of the hour before came late, and is kept for longer.
+  await store.putTrades([rowOf(2, { tradedAtMs: NOON_MS + HOUR_MS - 1 }, NOON_MS + 5 * HOUR_MS)]);
+  dropAll(store, NOON_MS + 2 * HOUR_MS);
+  const kept = await store.listAverages({ symbol: "AAPL", range: EVER, limit: 9 });
+  expect(kept.map(({ window_end }) => window_end)).toEqual([ends[1]!, ends[0]!]);
+  dropAll(store, NOON_MS + 6 * HOUR_MS);
+  expect(countIn(directory.path, "running_averages_15_sec")).toBe(0);
+});
+
 test("old events and dead letters go, young ones stay", async () => {
   using directory = temporaryDirectory();
   using store = openStore(directory.path);
