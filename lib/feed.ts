@@ -26,6 +26,7 @@ export type FeedEventType =
   | "ticker_rejected" // { symbol, message }
   | "upstream_error" // { message, unsaidCount }: and so many more since the last one that was said.
   | "trades_refused" // { fromMs, toMs, messageCount, tradeCount }: the log was full.
+  | "log_damaged" // { file, salvagedCount, unreadableCount, isWhole }: the log's file was set aside (the log says it).
   | "log_gap"; // { partition, fromOffset, toOffset }: the log dropped what was not yet read.
 
 export type FeedHealth = Readonly<{

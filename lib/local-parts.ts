@@ -44,13 +44,14 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   await using opened = new AsyncDisposableStack();
 
   const store = opened.use(openSqliteStore({ directory, sync }));
-  const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics }));
+  const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, report }));
   const reader = log.openReader(store.commits);
   const simulator =
     source.kind === "simulator"
       ? opened.use(
           await startSimulator({
             seed: source.seed,
+            recipe: source.recipe,
             tape: source.tapePath,
             speed: source.speed,
             clock,

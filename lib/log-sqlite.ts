@@ -4,9 +4,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import sql from "../sql/log.sql" with { type: "text" };
 import type { Clock } from "./clock.ts";
-import { LogFullError, LogUnavailableError, StaleEpochError } from "./errors.ts";
+import { LogFullError, LogUnavailableError, PipelineError, StaleEpochError } from "./errors.ts";
 import type {
   Delivery,
   LogEntry,
@@ -17,8 +16,10 @@ import type {
   Position,
   RecordKind,
 } from "./log.ts";
+import { openLogFile, recordCrc } from "./log-salvage.ts";
 import type { Metrics } from "./metrics.ts";
-import { type Database, inTransaction, openDatabase, type SyncMode, sqliteFault } from "./sqlite.ts";
+import { type Report, silentReport } from "./report.ts";
+import { type Database, inTransaction, isDamage, type SyncMode, sqliteFault } from "./sqlite.ts";
 
 /** Where the reader's position is kept: in the file of what it speaks of. `save` returns when it is durable. */
 export interface CommitStore {
@@ -34,6 +35,8 @@ export type SqliteLogOptions = Readonly<{
   bytesMax: number;
   clock: Clock;
   metrics: Metrics;
+  /** Hears of a damaged file. */
+  report?: Report;
 }>;
 
 export type SqliteLogHealth = Readonly<{
@@ -46,7 +49,10 @@ export type SqliteLogHealth = Readonly<{
 }>;
 
 export interface SqliteLog extends LogWriter, Disposable {
-  /** The one reader. Opening another moves the epoch on: the older one's deliveries end, its commits fail. */
+  /**
+   * The one reader. Opening another moves the epoch on: the older one's deliveries end, its commits fail. The
+   * first is opened before the first append: after a power cut only it knows which offsets are used up.
+   */
   openReader(commits: CommitStore): LogReader;
   health(): SqliteLogHealth;
 }
@@ -60,21 +66,25 @@ const RECORD_OVERHEAD_BYTES = 90;
 /** Kept free for feed events, above bytesMax: a full log must still be able to say since when it is full. */
 const EVENT_ROOM_BYTES = 1 << 20;
 
-type Row = [offset: number, kind: RecordKind, appendedAt: number, value: Uint8Array];
+type Row = [
+  offset: number,
+  kind: RecordKind,
+  key: string,
+  appendedAt: number,
+  value: Uint8Array,
+  crc: number | null,
+];
 
 export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
-  const { topic, bytesMax, clock, metrics } = options;
+  const { topic, sync, bytesMax, clock, metrics, report = silentReport } = options;
   const partition = `${topic}/0`;
-  const db = openDatabase({
-    path: join(options.directory, "outbox.sqlite"),
-    sync: options.sync,
-    schema: sql,
-    exclusive: true,
-  });
+  const path = join(options.directory, "outbox.sqlite");
+  const file = openLogFile({ path, sync, clock, report });
+  const { db } = file;
   const logId = readOrMakeId(db, clock);
-  const insert = db.query("INSERT INTO records (kind, key, appended_at, value) VALUES (?, ?, ?, ?)");
+  const insert = db.query("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)");
   const select = db.query<unknown, [number, number]>(
-    "SELECT offset, kind, appended_at, value FROM records WHERE offset >= ? ORDER BY offset LIMIT ?",
+    "SELECT offset, kind, key, appended_at, value, crc FROM records WHERE offset >= ? ORDER BY offset LIMIT ?",
   );
   const measure = db.query<{ count: number; size: number }, [number]>(
     "SELECT count(*) AS count, coalesce(sum(length(value)), 0) AS size FROM records WHERE offset < ?",
@@ -85,7 +95,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   );
   const lastOffset = db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'records'");
 
-  let { count: recordCount, size: valueBytes } = measure.get(Number.MAX_SAFE_INTEGER)!;
+  const endAtOpen = (lastOffset.get()?.seq ?? 0) + 1;
+  let { recordCount, valueBytes } = file;
   let epoch = 0;
   /** Where the current reader goes on; null = it has not said yet. */
   let position: number | null = null;
@@ -120,10 +131,14 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     const now = clock.now();
     try {
       inTransaction(db, () => {
-        for (const { kind, key, value } of entries) insert.run(kind, key, now, value);
+        let offset = endOffset();
+        for (const { kind, key, value } of entries) {
+          insert.run(offset, kind, key, now, value, recordCrc(offset, kind, key, now, value));
+          offset += 1;
+        }
       });
     } catch (error) {
-      throw appendError(error);
+      throw appendError(path, error);
     }
     recordCount += entries.length;
     valueBytes += addedBytes;
@@ -152,7 +167,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
         gauge();
       } catch (error) {
         // A disk without room for the deletion's own pages: the next commit tries again.
-        if (sqliteFault(error) === undefined) throw error;
+        if (sqliteFault(error) === undefined) throw damageError(path, error);
         isDeleting = false;
         return;
       }
@@ -161,13 +176,26 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     deleteSlice();
   }
 
+  function read(from: number): Row[] {
+    try {
+      return select.values(from, BATCH_RECORDS_MAX) as Row[];
+    } catch (error) {
+      throw damageError(path, error);
+    }
+  }
+
   function openReader(commits: CommitStore): LogReader {
     const ownEpoch = ++epoch;
     position = null;
     const committed = commits.load(logId);
     // A power cut may take the unsynced end of this file but not the commit that speaks of it: offsets up to
     // there are used up.
-    if (committed !== null && endOffset() < committed.offset) raiseOffsets(db, committed.offset);
+    if (ownEpoch === 1 && committed !== null && endAtOpen < committed.offset) {
+      assert.equal(endOffset(), endAtOpen, "the first reader is opened before the first append");
+      raiseOffsets(db, committed.offset);
+    }
+    // A kill may have cut a deletion off, and a log that is full of what is stored may never see another commit.
+    if (committed !== null) deleteUpTo(committed.offset);
     notify();
 
     const checkEpoch = (given: number) => {
@@ -175,19 +203,17 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     };
 
     async function* deliveries(signal: AbortSignal): AsyncGenerator<Delivery> {
-      const aborted = new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        else signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+      signal.addEventListener("abort", notify, { once: true });
       const isCurrent = () => ownEpoch === epoch && !signal.aborted && !isClosed;
       if (!isCurrent()) return;
       yield { type: "assigned", epoch: ownEpoch, partitions: [partition] };
       while (isCurrent()) {
         // Taken before the look at the table: an append in between must not be slept through.
         const woken = wake.promise;
-        const rows = position === null ? [] : (select.values(position, BATCH_RECORDS_MAX) as Row[]);
+        const rows = position === null ? [] : read(position);
         if (rows.length === 0) {
-          await Promise.race([woken, aborted]);
+          // Nothing but this: a race with a promise of the abort would keep a reaction of every wait, for ever.
+          await woken;
           continue;
         }
         const fromOffset = position!;
@@ -199,7 +225,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
           partition,
           fromOffset,
           nextOffset,
-          records: rows.map(recordOf),
+          records: rows.map((row) => recordOf(path, row)),
         };
         // Everything above runs in microtasks: with a backlog, sockets and timers would never get their turn.
         if (rows.length === BATCH_RECORDS_MAX)
@@ -245,16 +271,28 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     [Symbol.dispose]() {
       isClosed = true;
       notify();
-      db.close();
+      file[Symbol.dispose]();
     },
   };
 }
 
-function recordOf([offset, kind, timestampMs, value]: Row): LogRecord {
+function recordOf(path: string, [offset, kind, key, timestampMs, value, crc]: Row): LogRecord {
+  if (crc !== null && crc !== recordCrc(offset, kind, key, timestampMs, value))
+    throw damageError(path, new Error(`the record at ${offset} is not what was written`), true);
   return { kind, offset, timestampMs, value };
 }
 
-function appendError(error: unknown): unknown {
+/** Nobody handles it: the process ends, and the next one finds the damage, sets the file aside and salvages. */
+function damageError(path: string, error: unknown, isKnown = isDamage(error)): unknown {
+  if (!isKnown) return error;
+  return new PipelineError(
+    `${path} is damaged: ${String(error)}`,
+    "start again: the file is set aside, and what can be read from it is sent",
+    error,
+  );
+}
+
+function appendError(path: string, error: unknown): unknown {
   switch (sqliteFault(error)) {
     case "full":
       return new LogFullError("the disk of the outbox is full", "make room in DATA_DIR", error);
@@ -265,7 +303,7 @@ function appendError(error: unknown): unknown {
         error,
       );
     default:
-      return error;
+      return damageError(path, error);
   }
 }
 

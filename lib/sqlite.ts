@@ -10,26 +10,37 @@ export type { Database };
 /** `full` = every transaction is synced to disk; `normal` = a power cut may lose the last moments. */
 export type SyncMode = "normal" | "full";
 
-type OpenOptions = Readonly<{ path: string; sync: SyncMode; schema: string; exclusive: boolean }>;
+type OpenOptions = Readonly<{
+  path: string;
+  sync: SyncMode;
+  schema: string;
+  exclusive: boolean;
+  /** Looks at what is there before anything is written to it; may throw. */
+  check?: (db: Database) => void;
+}>;
 
 /** Another process that writes gets this long before the statement fails with SQLITE_BUSY. */
 const BUSY_TIMEOUT_MS = 2_000;
+/** A process that was killed may need a moment for dying, its last sync for example, and holds its locks until then. */
+const OWNER_WAIT_MS = 1_000;
 
 /**
  * Opens or creates a database in WAL mode. `exclusive`: this process alone may have it open, from now until it
  * closes it or dies. Throws SetupError when the file cannot be had or is no database.
  */
-export function openDatabase({ path, sync, schema, exclusive }: OpenOptions): Database {
+export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptions): Database {
   let db: Database | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true });
     db = new Database(path, { create: true, readwrite: true });
-    db.run(`PRAGMA busy_timeout = ${exclusive ? 0 : BUSY_TIMEOUT_MS}`);
+    db.run(`PRAGMA busy_timeout = ${exclusive ? OWNER_WAIT_MS : BUSY_TIMEOUT_MS}`);
     if (exclusive) db.run("PRAGMA locking_mode = EXCLUSIVE");
-    // Only on a file without tables does this have an effect: freed pages can be given back to the disk.
-    db.run("PRAGMA auto_vacuum = INCREMENTAL");
+    // Freed pages can be given back to the disk. Only a file without tables can be told, and any other would be
+    // written to, which on a full disk would refuse the start.
+    if (isNew(db)) db.run("PRAGMA auto_vacuum = INCREMENTAL");
     db.run("PRAGMA journal_mode = WAL");
     setSync(db, sync);
+    check?.(db);
     db.run(schema);
     // In exclusive mode the lock is taken by the first write and kept.
     db.run("BEGIN IMMEDIATE; COMMIT");
@@ -38,6 +49,41 @@ export function openDatabase({ path, sync, schema, exclusive }: OpenOptions): Da
     db?.close();
     throw openError(path, error);
   }
+}
+
+function isNew(db: Database): boolean {
+  const pages = db.prepare<{ page_count: number }, []>("PRAGMA page_count");
+  try {
+    return pages.get()?.page_count === 0;
+  } finally {
+    // Left open it would keep the file open beyond its connection.
+    pages.finalize();
+  }
+}
+
+/**
+ * Makes this process the only owner of a file that may be damaged, missing or replaced meanwhile: by a lock on an
+ * empty file beside it, which falls with the process. Throws SetupError when another process is the owner.
+ */
+export function takeOwnership(path: string): Disposable {
+  let lock: Database | undefined;
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    lock = new Database(`${path}-owner`, { create: true, readwrite: true });
+    lock.run(`PRAGMA busy_timeout = ${OWNER_WAIT_MS}`);
+    // Nothing is ever written, so that neither a full disk nor a kill can do anything to it.
+    lock.run("PRAGMA journal_mode = MEMORY");
+    lock.run("BEGIN EXCLUSIVE");
+  } catch (error) {
+    lock?.close();
+    throw openError(path, error);
+  }
+  return { [Symbol.dispose]: () => lock.close() };
+}
+
+/** For a look at a damaged file: nothing is written to it. */
+export function openReadOnly(path: string): Database {
+  return new Database(path, { readonly: true });
 }
 
 export function setSync(db: Database, sync: SyncMode): void {
@@ -69,6 +115,11 @@ export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | 
   return undefined;
 }
 
+/** What is in the file is not what was written to it. */
+export function isDamage(error: unknown): boolean {
+  return /^SQLITE_(NOTADB|CORRUPT)/.test(codeOf(error) ?? "");
+}
+
 function codeOf(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
   return typeof code === "string" && (error instanceof SQLiteError || code.startsWith("SQLITE_"))
@@ -85,10 +136,11 @@ function openError(path: string, error: unknown): unknown {
       error,
     );
   }
-  if (code?.startsWith("SQLITE_NOTADB") || code?.startsWith("SQLITE_CORRUPT")) {
+  if (isDamage(error)) {
     return new SetupError(
       `${path} is damaged: ${String(error)}`,
-      "move the file (and its -wal file) away to keep it for an inspection, then start again",
+      "it is left as it is, because it may be the only copy: restore a backup, or move it (with its -wal file) " +
+        'away, save what "sqlite3 <file> .recover" still reads, and start again with an empty one',
       error,
     );
   }

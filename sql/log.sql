@@ -1,11 +1,13 @@
 -- The log: what was received and is not yet known to be stored. AUTOINCREMENT, because an offset must never be
--- given twice, not even after the table was emptied.
+-- given twice, not even after the table was emptied. It is given explicitly, because the checksum speaks of it.
 CREATE TABLE IF NOT EXISTS records (
   offset INTEGER PRIMARY KEY AUTOINCREMENT,
   kind TEXT NOT NULL,
   key TEXT NOT NULL,
   appended_at INTEGER NOT NULL,
-  value BLOB NOT NULL
+  value BLOB NOT NULL,
+  -- CRC-32 of the columns before it: SQLite does not notice other bytes in a value. NULL: unknown.
+  crc INTEGER
 ) STRICT;
 
 -- One row: the identity of this file, so that a position in another log is not taken for one in this.

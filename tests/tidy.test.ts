@@ -25,7 +25,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
   {
     row: "adapters",
     files: ["feed-*", "simulator", "simulator-*", "log-*", "store-*", "sqlite"],
-    shared: ["sqlite", "simulator-*"],
+    shared: ["sqlite", "log-salvage", "log-wal", "simulator-*"],
   },
   { row: "steps of the loops", files: ["aggregate", "intake"], shared: [] },
   { row: "contracts", files: ["feed", "log", "store"], shared: [] },

@@ -1,0 +1,460 @@
+// The file of the SQLite log: taken, checked, opened. A damaged one never blocks the start: it is set aside under
+// a name that says when, and what can be read from it goes into a new one, at its old offsets, under a new
+// identity. Every step can be cut off by a kill and is gone on with at the next start. It never changes a damaged
+// file and never gives out a record whose checksum says that it is another one.
+
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { crc32 } from "node:zlib";
+import sql from "../sql/log.sql" with { type: "text" };
+import type { Clock } from "./clock.ts";
+import { encodeEvent } from "./codec.ts";
+import { SetupError } from "./errors.ts";
+import type { FeedEventType } from "./feed.ts";
+import { newSession } from "./identity.ts";
+import { mendWal, PAGE_BYTES, walProblem } from "./log-wal.ts";
+import type { Report } from "./report.ts";
+import {
+  type Database,
+  inTransaction,
+  isDamage,
+  openDatabase,
+  openReadOnly,
+  type SyncMode,
+  sqliteFault,
+  takeOwnership,
+} from "./sqlite.ts";
+import { dayOf } from "./trade.ts";
+
+export type LogFileOptions = Readonly<{ path: string; sync: SyncMode; clock: Clock; report: Report }>;
+
+/** The open file and what is in it. */
+export type LogFile = Disposable & Readonly<{ db: Database; recordCount: number; valueBytes: number }>;
+
+type Row = [
+  offset: number,
+  kind: string,
+  key: string,
+  appendedAt: number,
+  value: Uint8Array,
+  crc: number | null,
+];
+
+/** Of one read while checking or salvaging. */
+const READ_RECORDS_MAX = 256;
+/** Reads that fail take some 10 µs each; a file of which nothing can be read is given up after a second or two. */
+const FAILED_READS_MAX = 100_000;
+/** Set-aside files kept; the oldest beyond it goes, so that a dying disk is not filled by its own damage. */
+const DAMAGED_FILES_MAX = 8;
+/** Offsets between the last one salvaged and the next: what cannot be read may have been the last. */
+const OFFSET_MARGIN = 1_000_000;
+/** Beyond it a number in the file is no offset. */
+const OFFSET_MAX = 2 ** 48;
+
+/** Told apart from a bug: the file is not what was written. */
+class Damage extends Error {}
+
+/** The checksum that a record is kept with; of the offset too, or a record could turn up in another one's place. */
+export function recordCrc(
+  offset: number,
+  kind: string,
+  key: string,
+  appendedAt: number,
+  value: Uint8Array,
+): number {
+  return crc32(value, crc32(`${offset} ${kind} ${appendedAt} ${key}`));
+}
+
+export function openLogFile(options: LogFileOptions): LogFile {
+  const owner = takeOwnership(options.path);
+  try {
+    const { db, recordCount, valueBytes } = openOwned(options);
+    return {
+      db,
+      recordCount,
+      valueBytes,
+      [Symbol.dispose]() {
+        db.close();
+        owner[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    owner[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function openOwned(options: LogFileOptions) {
+  const { path } = options;
+  const unfinished = readdirSync(dirname(path)).find((name) => setAsideName(path).test(name));
+  if (unfinished !== undefined)
+    salvage(options, join(dirname(path), unfinished), "an earlier start found it so");
+  // Before it is opened: SQLite would take the commits before the flaw for all, and forget the rest.
+  const problem = walProblem(`${path}-wal`);
+  if (problem === null) {
+    try {
+      return openChecked(options);
+    } catch (error) {
+      const cause = error instanceof SetupError ? error.cause : error;
+      if (!(cause instanceof Damage || isDamage(cause))) throw error;
+      setAside(options, String(cause));
+    }
+  } else {
+    setAside(options, problem);
+  }
+  return openChecked(options);
+}
+
+// ---- The check --------------------------------------------------------------------------------------------------
+
+/**
+ * Everything is looked at, at every start: the structure (quick_check: 0.5 s a GiB) and every record's checksum
+ * (1.5 s a GiB, of which counting them would take 0.3). That much only waits after an outage of hours, and then all
+ * of it is about to be read anyway; a lighter check would find the damage in the middle of the work, again and again.
+ */
+function openChecked({ path, sync }: LogFileOptions) {
+  const db = openDatabase({ path, sync, schema: sql, exclusive: true, check: checkStructure });
+  try {
+    addChecksums(db);
+    const { count, bytes } = checkRecords(db);
+    emptyWal(db);
+    return { db, recordCount: count, valueBytes: bytes };
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function checkStructure(db: Database): void {
+  const [verdict] = valuesOf(db, "PRAGMA quick_check(1)");
+  if (verdict?.[0] !== "ok") throw new Damage(String(verdict?.[0]));
+  const names = valuesOf(db, "SELECT name FROM sqlite_schema").map(([name]) => name);
+  // The table would be made anew, empty, and what it held forgotten.
+  if (names.length > 0 && !names.includes("records")) throw new Damage("the table of the records is gone");
+}
+
+function checkRecords(db: Database): { count: number; bytes: number } {
+  const select = db.prepare(SELECT_FROM);
+  let count = 0;
+  let bytes = 0;
+  try {
+    for (let from = 0; ; ) {
+      const rows = select.values(from, OFFSET_MAX, READ_RECORDS_MAX) as Row[];
+      for (const row of rows) {
+        if (!isWhole(row)) throw new Damage(`the record at ${row[0]} is not what was written`);
+        count += 1;
+        bytes += row[4].length;
+      }
+      if (rows.length < READ_RECORDS_MAX) return { count, bytes };
+      from = rows.at(-1)![0] + 1;
+    }
+  } finally {
+    select.finalize();
+  }
+}
+
+/** So that what a process leaves in the -wal is its own, and a torn end cannot be taken for a flaw before it. */
+function emptyWal(db: Database): void {
+  try {
+    db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (error) {
+    // A full disk: the log is read all the same, and writing says it.
+    if (sqliteFault(error) === undefined) throw error;
+  }
+}
+
+/** A file of before there were checksums. */
+function addChecksums(db: Database): void {
+  if (!hasChecksums(db)) db.run("ALTER TABLE records ADD COLUMN crc INTEGER");
+}
+
+function hasChecksums(db: Database): boolean {
+  return valuesOf(db, "SELECT 1 FROM pragma_table_info('records') WHERE name = 'crc'").length > 0;
+}
+
+const SELECT_FROM = `SELECT offset, kind, key, appended_at, value, crc FROM records
+  WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?`;
+
+function isWhole([offset, kind, key, appendedAt, value, crc]: Row): boolean {
+  if (!(Number.isSafeInteger(offset) && offset > 0 && offset < OFFSET_MAX)) return false;
+  if (!(value instanceof Uint8Array && typeof appendedAt === "number")) return false;
+  if (crc === null) return kind === "trades" || kind === "event" || kind === "dead";
+  return crc === recordCrc(offset, kind, key, appendedAt, value);
+}
+
+/** A statement that is left open would keep the file open beyond its connection. */
+function valuesOf(db: Database, query: string): unknown[][] {
+  const statement = db.prepare(query);
+  try {
+    return statement.values();
+  } finally {
+    statement.finalize();
+  }
+}
+
+// ---- Setting aside ----------------------------------------------------------------------------------------------
+
+/** `outbox.sqlite.salvaging-<time>`, and `.damaged-` in its place when all that can be read has been. */
+function setAsideName(path: string): RegExp {
+  return new RegExp(`^${RegExp.escape(basename(path))}\\.salvaging-[^.]+\\.?\\d*Z$`);
+}
+
+function setAside(options: LogFileOptions, reason: string): void {
+  const { path, clock } = options;
+  let atMs = clock.now();
+  const name = () => new Date(atMs).toISOString().replaceAll(":", "");
+  while (existsSync(`${path}.damaged-${name()}`)) atMs += 1;
+  const aside = `${path}.salvaging-${name()}`;
+  // From here on there is no way back: the next start goes on with the salvage.
+  renameSync(path, aside);
+  salvage(options, aside, reason);
+}
+
+/** From a file that is set aside to a new one in its old place. Begins anew as often as it is cut off. */
+function salvage(options: LogFileOptions, aside: string, reason: string): void {
+  const { path, report } = options;
+  const found = `${aside}.wal-as-found`;
+  const building = `${path}.building`;
+  const damaged = aside.replace(".salvaging-", ".damaged-");
+  if (!existsSync(path)) {
+    if (existsSync(`${path}-wal`)) renameSync(`${path}-wal`, found);
+    removeFiles([building, `${building}-wal`]);
+    try {
+      const outcome = build(options, { aside, found, building, damaged });
+      report.error("the outbox was damaged: it is set aside, and what can be read from it is sent", {
+        reason,
+        file: damaged,
+        ...outcome,
+        hint: `look at the disk of ${dirname(path)}; the damaged file is only kept for an inspection`,
+      });
+    } catch (error) {
+      if (sqliteFault(error) !== "full" && !isOutOfRoom(error)) throw error;
+      throw new SetupError(
+        `${path} was damaged, and there is no room for what can be read from it`,
+        `make room for ${statSync(aside).size} bytes in ${dirname(path)} and start again`,
+        error,
+      );
+    }
+    syncDirectory(path);
+    renameSync(building, path);
+    syncDirectory(path);
+  }
+  removeFiles([`${aside}-wal`, `${aside}-shm`]);
+  if (existsSync(found)) renameSync(found, `${damaged}-wal`);
+  renameSync(aside, damaged);
+  dropOldest(path, report);
+}
+
+type Places = Readonly<{ aside: string; found: string; building: string; damaged: string }>;
+type Outcome = Readonly<{ salvagedCount: number; unreadableCount: number; isWhole: boolean }>;
+
+function build({ clock }: LogFileOptions, { aside, found, building, damaged }: Places): Outcome {
+  const open = () => openDatabase({ path: building, sync: "full", schema: sql, exclusive: true });
+  open().close();
+  const firstPage = Buffer.alloc(PAGE_BYTES);
+  const fd = openSync(building, "r");
+  readSync(fd, firstPage, 0, PAGE_BYTES, 0);
+  closeSync(fd);
+
+  const db = open();
+  try {
+    const pageCount = Math.ceil(statSync(aside).size / PAGE_BYTES);
+    const state: SalvageState = { db, unreadable: new Set(), failedReads: 0, isWhole: true, lastOffset: 0 };
+    const read = (isForgiving: boolean, page: Uint8Array | null) => {
+      removeFiles([`${aside}-wal`, `${aside}-shm`]);
+      mendWal({ from: found, to: `${aside}-wal`, isForgiving, firstPage: page, pageCount });
+      return readOut(aside, state);
+    };
+    // As SQLite sees it: consistent, but without what comes after a flaw of the -wal. Then with that; a record
+    // that both show is the same, as its checksum says.
+    read(false, null);
+    if (walProblem(found) !== null) read(true, null);
+    // The first page says where the tables are and how to read every other one. It is the same in each of our files,
+    // but for what only a writer needs.
+    state.isWhole = read(true, firstPage) && state.isWhole;
+    const salvagedCount = countOf(db);
+    for (const offset of state.unreadable)
+      if (valuesOf(db, `SELECT 1 FROM records WHERE offset = ${offset}`).length > 0)
+        state.unreadable.delete(offset);
+    const outcome = { salvagedCount, unreadableCount: state.unreadable.size, isWhole: state.isWhole };
+    const seen = [...state.unreadable].reduce((max, offset) => Math.max(max, offset), state.lastOffset);
+    // It raises the next offset to its own.
+    appendEvent(db, clock, seen + OFFSET_MARGIN, { file: basename(damaged), ...outcome });
+    // Its -wal goes into the file, synced; where there is no room for that, closing would say nothing.
+    db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    return outcome;
+  } finally {
+    db.close();
+  }
+}
+
+function appendEvent(
+  db: Database,
+  clock: Clock,
+  offset: number,
+  detail: Readonly<Record<string, unknown>>,
+): void {
+  const atMs = clock.now();
+  const session = newSession(clock.random);
+  const type: FeedEventType = "log_damaged";
+  const event = { day: dayOf(atMs), event_timestamp: atMs, session, sequence: 1, type };
+  const value = encodeEvent({ ...event, detail: JSON.stringify(detail) });
+  db.query("INSERT INTO records VALUES (?, 'event', ?, ?, ?, ?)").run(
+    offset,
+    session,
+    atMs,
+    value,
+    recordCrc(offset, "event", session, atMs, value),
+  );
+}
+
+function countOf(db: Database): number {
+  return Number(valuesOf(db, "SELECT count(*) FROM records")[0]?.[0]);
+}
+
+// ---- Reading what can be read -----------------------------------------------------------------------------------
+
+type SalvageState = {
+  readonly db: Database;
+  /** Offsets that could not be read; no more than FAILED_READS_MAX. */
+  readonly unreadable: Set<number>;
+  failedReads: number;
+  /** False: there were more failures than FAILED_READS_MAX, or the table was not found. */
+  isWhole: boolean;
+  lastOffset: number;
+};
+
+/** Reads the file, with the -wal beside it, into the new one. False: the table was not found. */
+function readOut(aside: string, state: SalvageState): boolean {
+  let source: Database | undefined;
+  let select: Select | undefined;
+  try {
+    source = openReadOnly(aside);
+    select = source.prepare(
+      hasChecksums(source) ? SELECT_FROM : SELECT_FROM.replace("value, crc", "value, NULL"),
+    );
+  } catch (error) {
+    source?.close();
+    if (!isUnreadable(error)) throw error;
+    return false;
+  }
+  try {
+    state.lastOffset = Math.max(state.lastOffset, lastOffsetOf(source));
+    const reading = select;
+    state.failedReads = 0;
+    inTransaction(state.db, () => readRange(reading, 1, OFFSET_MAX, state));
+    return true;
+  } finally {
+    select.finalize();
+    source.close();
+  }
+}
+
+/** Of the last record there ever was, if that can be read and is true: it bounds no reading. */
+function lastOffsetOf(source: Database): number {
+  try {
+    const last = Number(valuesOf(source, "SELECT seq FROM sqlite_sequence WHERE name = 'records'")[0]?.[0]);
+    return last > 0 && last < OFFSET_MAX / 2 ? last : 0;
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+    return 0;
+  }
+}
+
+type Select = ReturnType<Database["prepare"]>;
+
+/** The records from..to in order; a range that fails is halved, until what fails is one offset. */
+function readRange(select: Select, from: number, to: number, state: SalvageState): void {
+  for (let next = from; next <= to; ) {
+    if (state.failedReads >= FAILED_READS_MAX) {
+      state.isWhole = false;
+      return;
+    }
+    let rows: Row[];
+    try {
+      // No more than can be there: the step to the one after the last may be the one that fails.
+      rows = select.values(next, to, Math.min(READ_RECORDS_MAX, to - next + 1)) as Row[];
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      state.failedReads += 1;
+      if (next === to) {
+        state.unreadable.add(next);
+        return;
+      }
+      const middle = Math.floor((next + to) / 2);
+      readRange(select, next, middle, state);
+      next = middle + 1;
+      continue;
+    }
+    const before = next;
+    for (const row of rows) {
+      const [offset] = row;
+      if (isWhole(row)) {
+        keep(row, state);
+        next = Math.max(next, offset + 1);
+      } else if (offset >= before && offset <= to) {
+        state.unreadable.add(offset);
+      }
+    }
+    if (rows.length < READ_RECORDS_MAX) return;
+    // Not one is what was written. Among their offsets may be wild ones, so the middle one says how far this was.
+    if (next === before) {
+      state.failedReads += 1;
+      const offsets = rows.map(([offset]) => offset).sort((one, other) => one - other);
+      next = Math.max(before + 1, Math.min(to, offsets[offsets.length >> 1] ?? 0) + 1);
+    }
+  }
+}
+
+function keep(row: Row, state: SalvageState): void {
+  state.lastOffset = Math.max(state.lastOffset, row[0]);
+  state.db.query("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)").run(...row);
+}
+
+/** Anything that a damaged file makes SQLite say, and nothing that the new file may say. */
+function isUnreadable(error: unknown): boolean {
+  if (isDamage(error)) return true;
+  return (
+    error instanceof Error && /no such (table|column)|malformed|unsupported file format/.test(error.message)
+  );
+}
+
+// ---- Files ------------------------------------------------------------------------------------------------------
+
+function dropOldest(path: string, report: Report): void {
+  const prefix = `${basename(path)}.damaged-`;
+  const names = readdirSync(dirname(path)).filter((name) => name.startsWith(prefix) && name.endsWith("Z"));
+  for (const name of names.sort().slice(0, -DAMAGED_FILES_MAX)) {
+    report.warn("the oldest damaged outbox is deleted: there are too many", { file: name });
+    removeFiles([join(dirname(path), name), join(dirname(path), `${name}-wal`)]);
+  }
+}
+
+function removeFiles(paths: readonly string[]): void {
+  for (const path of paths) rmSync(path, { force: true });
+}
+
+/** A rename lasts when its directory is synced. */
+function syncDirectory(path: string): void {
+  const fd = openSync(dirname(path), "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function isOutOfRoom(error: unknown): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
+}
