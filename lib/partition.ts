@@ -75,6 +75,15 @@ export class Partition {
     return this.#created.size;
   }
 
+  /** Panes read back and kept, or being read. */
+  get readCount(): number {
+    return this.#readCount;
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
   /** Whether a message, met in offset order, may be a copy of an earlier one. Remembers it. */
   meetMessage(session: string, sequence: number): boolean {
     const highest = this.#sessions.get(session);

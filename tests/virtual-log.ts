@@ -266,7 +266,8 @@ export class FakeReader implements LogReader {
       if (world.chance(this.#log.misplacedRate)) fromOffset += world.pick(7) - 3;
       // What the reader has not read is kept: a reader below the beginning waits for its next epoch.
       if (fetching.offset < beginOffset) return;
-      fromOffset = Math.min(Math.max(fromOffset, beginOffset), this.#log.endOffset(id));
+      // Never at the end: a batch of nothing would skip what nobody was shown.
+      fromOffset = Math.max(Math.min(fromOffset, this.#log.endOffset(id) - 1), beginOffset);
       const count = 1 + world.pick(this.#batchMax);
       const taken = records.slice(fromOffset - beginOffset, fromOffset - beginOffset + count);
       const nextOffset = fromOffset + taken.length;

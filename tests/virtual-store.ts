@@ -48,8 +48,8 @@ export class FakeStore {
   readonly scans: string[] = [];
   readonly #world: World;
   readonly #options: Required<FakeStoreOptions>;
-  /** Rows of one symbol, by key. */
-  readonly #bySymbol = new Map<string, Map<string, TradeRow>>();
+  /** Rows of one hour of one symbol, by key. */
+  readonly #byHour = new Map<string, Map<string, TradeRow>>();
 
   constructor(world: World, options: FakeStoreOptions = {}) {
     this.#world = world;
@@ -124,12 +124,13 @@ export class FakeStore {
     }
     this.rows.set(key, row);
     this.uuids.add(row.uuid);
-    let ofSymbol = this.#bySymbol.get(row.symbol);
-    if (ofSymbol === undefined) {
-      ofSymbol = new Map();
-      this.#bySymbol.set(row.symbol, ofSymbol);
+    const name = `${row.symbol} ${row.hour}`;
+    let ofHour = this.#byHour.get(name);
+    if (ofHour === undefined) {
+      ofHour = new Map();
+      this.#byHour.set(name, ofHour);
     }
-    ofSymbol.set(key, row);
+    ofHour.set(key, row);
   }
 
   /** Poorer never replaces fuller. */
@@ -147,7 +148,8 @@ export class FakeStore {
     for (;;) {
       const page = await request(machine, this.faults, "scanTrades", {
         work: () =>
-          [...(this.#bySymbol.get(symbol) ?? [])]
+          this.#hours(symbol, fromMs, toMs)
+            .flatMap((rows) => [...rows])
             .filter(
               ([key, row]) => key > after && row.trade_timestamp >= fromMs && row.trade_timestamp < toMs,
             )
@@ -160,6 +162,16 @@ export class FakeStore {
       if (page.length < this.#options.pageRows) return;
       after = keyOf(page.at(-1)!);
     }
+  }
+
+  /** The rows of each hour that the range touches. */
+  #hours(symbol: string, fromMs: number, toMs: number): Map<string, TradeRow>[] {
+    const hours: Map<string, TradeRow>[] = [];
+    for (let hour = fromMs - (fromMs % HOUR_MS); hour < toMs; hour += HOUR_MS) {
+      const rows = this.#byHour.get(`${symbol} ${hour}`);
+      if (rows !== undefined) hours.push(rows);
+    }
+    return hours;
   }
 
   async *#scanReceived(machine: Machine, sinceMs: number | null) {

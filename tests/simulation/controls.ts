@@ -1,0 +1,212 @@
+// The negative controls: mistakes that the simulation must find, each a patch of the source's text that must fit
+// exactly once, so that it breaks loudly when the source changes. They are planted in a copy, never in the tree.
+
+export type Edit = Readonly<{ file: string; find: string; replace: string }>;
+
+export type Control = Readonly<{
+  name: string;
+  edits: readonly Edit[];
+  /** Where looking begins: 0 is the replay of thirty days. */
+  from?: number;
+  /** After so many seeds it counts as not found. */
+  seedsMax?: number;
+}>;
+
+const PIPELINE = "lib/pipeline.ts";
+const PARTITION = "lib/partition.ts";
+const INTAKE = "lib/intake.ts";
+
+export const CONTROLS: readonly Control[] = [
+  {
+    name: "commit before write",
+    edits: [
+      {
+        file: PIPELINE,
+        find: "      await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {",
+        replace:
+          "      if (offset > partition.committedOffset) await log.commit(ownEpoch, id, { offset, metadata: encodeBound(bound) });\n" +
+          "      await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {",
+      },
+    ],
+  },
+  {
+    name: "commit guard deleted: the watermark is not waited for",
+    edits: [
+      {
+        file: PIPELINE,
+        find: "const { windows, offset, bound } = partition.take();",
+        replace: "const { windows, bound } = partition.take(); const offset = partition.expectedOffset;",
+      },
+    ],
+  },
+  {
+    name: "commit past an unwritten window",
+    edits: [{ file: PIPELINE, find: "partition.putBack(windows.slice(writtenCount));", replace: "" }],
+  },
+  {
+    name: "two triggers overlapping on one partition",
+    edits: [
+      { file: PIPELINE, find: "if (partition.isTaking) {", replace: "if (partition.isTaking && false) {" },
+    ],
+  },
+  {
+    name: "key without uuid",
+    edits: [
+      {
+        file: "sql/market.sql",
+        find: "PRIMARY KEY (symbol, hour, trade_timestamp, uuid)",
+        replace: "PRIMARY KEY (symbol, hour, trade_timestamp)",
+      },
+    ],
+  },
+  {
+    name: "uuid from a clock",
+    edits: [
+      {
+        file: INTAKE,
+        find: "tradeUuids(session, sequence, receivedAtMs)",
+        replace: "tradeUuids(session, sequence, record.timestampMs)",
+      },
+    ],
+  },
+  {
+    name: "drop of one trade in 100,000",
+    from: 0,
+    seedsMax: 1,
+    edits: [
+      { file: INTAKE, find: "function takeTrades(", replace: "let met = 0;\nfunction takeTrades(" },
+      {
+        file: INTAKE,
+        find: "    if (reason === null) {",
+        replace:
+          "    if (++met % 100_000 === 0) partition.tracker.acknowledge(ticket);\n    else if (reason === null) {",
+      },
+    ],
+  },
+  {
+    name: "resend counted twice",
+    edits: [
+      {
+        file: PARTITION,
+        find: "if (isResend) this.#raiseHorizon(memory, startMs);",
+        replace: "void isResend;",
+      },
+    ],
+  },
+  {
+    name: "last seen instead of highest seen",
+    edits: [
+      {
+        file: PARTITION,
+        find: "if (highest !== undefined && sequence <= highest) return true;",
+        replace:
+          "if (highest !== undefined && sequence <= highest) {\n      this.#sessions.set(session, sequence);\n      return true;\n    }",
+      },
+    ],
+  },
+  {
+    name: "recompute skipped after a crash",
+    edits: [
+      {
+        file: PARTITION,
+        find: "horizonMs: this.#horizonAtStartMs",
+        replace: "horizonMs: Number.NEGATIVE_INFINITY",
+      },
+    ],
+  },
+  {
+    name: "a pane believed whole: untouched",
+    edits: [
+      {
+        file: PARTITION,
+        find: "    const memory = this.#symbol(row.symbol);\n    // Whether",
+        replace:
+          "    const memory = this.#symbol(row.symbol);\n    (memory.touched ??= new Set()).add(startMs);\n    // Whether",
+      },
+      {
+        file: PARTITION,
+        find: "if (read === undefined) missing.push(startMs);",
+        replace:
+          "if (read === undefined && !memory.touched?.has(startMs)) continue;\n      if (read === undefined) missing.push(startMs);",
+      },
+    ],
+  },
+  {
+    name: "a pane believed whole: dropped and forgotten",
+    edits: [
+      {
+        file: PARTITION,
+        find: "    if (oldest) this.#raiseHorizon(this.#symbol(oldest.symbol), oldest.startMs);",
+        replace:
+          "    const [held] = this.#created.keys();\n    this.#created.delete(held);\n    this.#symbol(oldest.symbol).panes.delete(oldest.startMs);",
+      },
+    ],
+  },
+  {
+    name: "a pane believed whole: marked for reading while another was read",
+    edits: [
+      {
+        file: "lib/aggregate.ts",
+        find: "    for (;;) {\n      // Classified",
+        replace: "    for (let round = 0; ; round++) {\n      // Classified",
+      },
+      {
+        file: "lib/aggregate.ts",
+        find: "if (missing.length === 0) return windowRow(window, panes);",
+        replace: "if (missing.length === 0 || round > 0) return windowRow(window, panes);",
+      },
+    ],
+  },
+  {
+    name: "a read kept although a row of its pane was acknowledged meanwhile",
+    edits: [
+      {
+        file: PARTITION,
+        find: "if (memory.reads.delete(startMs)) this.#readCount -= 1;",
+        replace: "void memory.reads.has(startMs);",
+      },
+    ],
+  },
+  {
+    name: "late trade ignored: its row",
+    edits: [
+      {
+        file: "lib/publish.ts",
+        find: "        for (const trade of item.trades) {",
+        replace:
+          "        for (const trade of item.trades) {\n          if (trade.tradedAtMs < item.receivedAtMs - 600_000) continue;",
+      },
+    ],
+  },
+  {
+    name: "late trade ignored: its windows",
+    edits: [
+      {
+        file: PARTITION,
+        find: "    this.markChanged(row.symbol, startMs);\n    this.tracker.acknowledge(ticket);\n    if (this.#created",
+        replace:
+          "    if (nowMs - startMs < 600_000) this.markChanged(row.symbol, startMs);\n    this.tracker.acknowledge(ticket);\n    if (this.#created",
+      },
+    ],
+  },
+  {
+    name: "a paused processor's stale windows winning",
+    edits: [
+      {
+        file: "tests/virtual-store.ts",
+        find: "if (stored === undefined || version >= stored.version) this",
+        replace: "if (version > 0 || stored === undefined) this",
+      },
+    ],
+  },
+  {
+    name: "outbox deletes before the acknowledgement",
+    edits: [
+      {
+        file: "lib/log-sqlite.ts",
+        find: "        position = nextOffset;\n",
+        replace: "        position = nextOffset;\n        deleteUpTo(nextOffset);\n",
+      },
+    ],
+  },
+];
