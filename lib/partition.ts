@@ -38,7 +38,13 @@ export type Take = Readonly<{ windows: readonly Window[]; offset: number; bound:
 type MemoryPane = { pane: Pane; touchedAtMs: number };
 /** A pane being read from the table, or read. The object is its identity: replaced or deleted, it is void. */
 export type PaneRead = { pane: Pane | null };
-type SymbolMemory = { horizonMs: number; panes: Map<number, MemoryPane>; reads: Map<number, PaneRead> };
+type SymbolMemory = {
+  horizonMs: number;
+  panes: Map<number, MemoryPane>;
+  reads: Map<number, PaneRead>;
+  /** Starts of panes whose windows are all in #changed since the last take. */
+  marked: Set<number>;
+};
 
 export class Partition {
   readonly tracker: OffsetTracker;
@@ -131,6 +137,9 @@ export class Partition {
 
   /** The windows of this pane are written by the next take. */
   markChanged(symbol: string, paneStartMs: number): void {
+    const { marked } = this.#symbol(symbol);
+    if (marked.has(paneStartMs)) return;
+    marked.add(paneStartMs);
     for (const window of windowsOfPane(symbol, paneStartMs)) this.#changed.set(keyOf(window), window);
   }
 
@@ -138,6 +147,7 @@ export class Partition {
   take(): Take {
     const windows = [...this.#changed.values()];
     this.#changed = new Map();
+    for (const { marked } of this.#symbols.values()) marked.clear();
     const { watermark: offset, passedAtMs } = this.tracker;
     if (passedAtMs !== null)
       this.#bound = { ...this.#bound, receivedSinceMs: passedAtMs - RECEIPT_MARGIN_MS };
@@ -196,7 +206,7 @@ export class Partition {
   #symbol(symbol: string): SymbolMemory {
     let memory = this.#symbols.get(symbol);
     if (memory === undefined) {
-      memory = { horizonMs: this.#horizonAtStartMs, panes: new Map(), reads: new Map() };
+      memory = { horizonMs: this.#horizonAtStartMs, panes: new Map(), reads: new Map(), marked: new Set() };
       this.#symbols.set(symbol, memory);
     }
     return memory;
