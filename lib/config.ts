@@ -151,6 +151,10 @@ const dataDirectory = pattern(
   "real data would mix with simulated data there: give another",
 );
 
+/** Days that the simulator can play: lib/simulator-recipes.ts says what each holds. */
+const RECIPE_NAMES = ["calm", "bell", "bad-day"] as const;
+export type RecipeName = (typeof RECIPE_NAMES)[number];
+
 const FINNHUB_WS_URL = "wss://ws.finnhub.io";
 
 /** Every setting, with its default as text (`prefault`), in the order of sample.env. */
@@ -165,6 +169,7 @@ const settings = z.object({
   FINNHUB_API_URL: url(["http:", "https:"]).prefault("https://finnhub.io/api/v1"),
   FINNHUB_SIMULATE: flag.prefault("0"),
   SIMULATOR_SEED: wholeNumber(0, 2 ** 32 - 1).prefault("1"),
+  SIMULATOR_RECIPE: oneOf(RECIPE_NAMES).optional(),
   SIMULATOR_TAPE: text.optional(),
   SIMULATOR_SPEED: speed.prefault("1"),
   KAFKA_SERVER: hosts.prefault("127.0.0.1"),
@@ -224,7 +229,12 @@ const certificateNames: readonly Name[] = ["KAFKA_SSL_CA", "CASSANDRA_SSL_CA"];
 
 export type ServiceName = "local" | "producer" | "processor" | "admin";
 
-type Simulator = Readonly<{ seed: number; tapePath: string | undefined; speed: number | "max" }>;
+type Simulator = Readonly<{
+  seed: number;
+  recipe: RecipeName | undefined;
+  tapePath: string | undefined;
+  speed: number | "max";
+}>;
 
 export type Source =
   | (Readonly<{ kind: "simulator" }> & Simulator)
@@ -273,6 +283,7 @@ export function readConfig(
 function arrange(values: Values, certificates: Texts, secrets: readonly string[], shown: readonly string[]) {
   const simulator: Simulator = {
     seed: values.SIMULATOR_SEED,
+    recipe: values.SIMULATOR_RECIPE,
     tapePath: values.SIMULATOR_TAPE,
     speed: values.SIMULATOR_SPEED,
   };

@@ -1,9 +1,10 @@
 // Which fault befalls the next frame or the next handshake, by a seeded die or because a test asked for it.
-// Pure: it says what is to happen; simulator.ts makes it happen.
+// Pure: it says what is to happen; simulator-connections.ts and
+// simulator-upgrade.ts make it happen.
 
 import { seededRandom } from "./simulator-market.ts";
 
-/** Chances from 0 to 1, each for ONE trade frame handed to ONE connection; the last two for one handshake. */
+/** Chances from 0 to 1, each for ONE trade frame handed to ONE connection; the last ones for one handshake. */
 export type FaultRates = Readonly<{
   /** The connection is cut after the frame, without a close frame. */
   reset?: number;
@@ -20,9 +21,14 @@ export type FaultRates = Readonly<{
   holdBack?: number;
   handshake401?: number;
   handshake429?: number;
+  handshake200?: number;
+  handshake524?: number;
+  /** The upgrade is answered after 12 s: later than a patient client waits, sooner than a test does. */
+  handshakeSlow?: number;
 }>;
 
-export type HandshakeFault = 401 | 429;
+/** What the upgrade is answered with instead of 101; all four were seen. */
+export type HandshakeFault = 200 | 401 | 429 | 524;
 export type ExtraFrame = "garbage" | "error" | "news" | "pr";
 
 export type FramePlan = Readonly<{
@@ -41,6 +47,7 @@ export const NO_FAULT: FramePlan = { extras: [], copies: 1, againAfterMs: [], ho
 export const DUPLICATE_MS_MIN = 18;
 export const DUPLICATE_MS_MAX = 100;
 const HOLD_BACK_MS_MAX = 8;
+export const SLOW_HANDSHAKE_MS = 12_000;
 
 export const EXTRA_TEXT: Readonly<Record<ExtraFrame, string>> = {
   garbage: '{"data":[{"c":null,"p":1.',
@@ -60,11 +67,12 @@ export class FaultPlanner {
   readonly #anyFrameRate: boolean;
   readonly #framePlans: FramePlan[] = [];
   readonly #handshakes: HandshakeFault[] = [];
+  readonly #handshakeDelaysMs: number[] = [];
 
   constructor(rates: FaultRates, seed: number) {
     this.#rates = rates;
     this.#random = seededRandom(seed);
-    const { handshake401, handshake429, ...frameRates } = rates;
+    const { handshake401, handshake429, handshake200, handshake524, handshakeSlow, ...frameRates } = rates;
     this.#anyFrameRate = Object.values(frameRates).some((rate) => rate > 0);
   }
 
@@ -75,6 +83,10 @@ export class FaultPlanner {
 
   planHandshakes(status: HandshakeFault, count: number) {
     for (let left = count; left > 0; left -= 1) this.#handshakes.push(status);
+  }
+
+  planHandshakeDelays(delayMs: number, count: number) {
+    for (let left = count; left > 0; left -= 1) this.#handshakeDelaysMs.push(delayMs);
   }
 
   nextFrame(): FramePlan {
@@ -99,7 +111,15 @@ export class FaultPlanner {
     const planned = this.#handshakes.shift();
     if (planned !== undefined) return planned;
     if (this.#happens(this.#rates.handshake401)) return 401;
-    return this.#happens(this.#rates.handshake429) ? 429 : null;
+    if (this.#happens(this.#rates.handshake429)) return 429;
+    if (this.#happens(this.#rates.handshake200)) return 200;
+    return this.#happens(this.#rates.handshake524) ? 524 : null;
+  }
+
+  nextHandshakeDelayMs(): number {
+    const planned = this.#handshakeDelaysMs.shift();
+    if (planned !== undefined) return planned;
+    return this.#happens(this.#rates.handshakeSlow) ? SLOW_HANDSHAKE_MS : 0;
   }
 
   #happens(rate: number | undefined): boolean {

@@ -8,6 +8,7 @@ export type FrameKind = "trade" | "ping" | "error" | "news" | "pr" | "garbage" |
 export type UnsentReason =
   | "no client" // The market went on while nobody was connected.
   | "not subscribed"
+  | "stalled" // The connection was made to hang.
   | "client too slow"; // Its buffer was full; the connection was reset.
 
 export type SentFault = "duplicate" | "held back" | "injected";
@@ -35,7 +36,7 @@ export type LedgerConnection = Readonly<{
   /** Null while it is open. */
   closedAtMs: number | null;
   /** `client`: it closed or vanished; the others are the simulator's doing. */
-  closeReason: "client" | "reset" | "client too slow" | "stopped" | null;
+  closeReason: "client" | "reset" | "kicked" | "client too slow" | "stopped" | null;
   /** Every frame of this connection up to this index was read by the client (known at speed "max" only); or -1. */
   takenIndex: number;
 }>;

@@ -7,6 +7,7 @@
 // equal prints are different trades), now and then one that is late by a few milliseconds.
 
 import { type AssetClass, hashOf, type Instrument, instrumentOf } from "./simulator-listings.ts";
+import { createSessions, type Session } from "./simulator-session.ts";
 
 /** A trade as it stands in a frame: keys in the alphabetical order that Finnhub sends. `c` may be missing. */
 export type WireTrade = Readonly<{
@@ -29,6 +30,10 @@ export type MarketOptions = Readonly<{
   tradesPerSecond?: number | undefined;
   /** Multiplies the rate, whichever it is. */
   speed?: number | undefined;
+  /** Multiplies it further, by the time since the first start of a symbol; above 0. */
+  pace?: ((elapsedMs: number) => number) | undefined;
+  /** Stocks keep New York's hours. */
+  sessionHours?: boolean | undefined;
   /** Instruments that replace or extend the listings. */
   instruments?: readonly Instrument[] | undefined;
 }>;
@@ -38,6 +43,8 @@ export interface Market {
   start(symbol: string, atMs: number): boolean;
   /** It goes quiet, and remembers its price. */
   stop(symbol: string): void;
+  /** Nobody trades it until then; it stays subscribed. */
+  halt(symbol: string, untilMs: number): void;
   active(): readonly string[];
   /** When the next frame is due; null while nothing trades. */
   nextAtMs(): number | null;
@@ -60,6 +67,12 @@ const JUMP_MS_MAX = 5_000;
 const SYMBOLS_REMEMBERED_MAX = 10_000;
 /** Per symbol; keeps the size of one slot sane whatever rate was asked for. */
 const TRADES_PER_SECOND_MAX = 50_000;
+
+/** Of the regular hours' bursts, before and after them. */
+const EXTENDED_HOURS_SHARE = 0.1;
+/** A halt is for minutes; whoever halts ever new symbols must not fill the memory. */
+const HALTS_MAX = 1_000;
+const FORM_T = "24";
 
 const BIG_BURST_CHANCE = 0.02;
 const BIG_BURST_MIN = 10;
@@ -93,7 +106,10 @@ export function createMarket(options: MarketOptions): Market {
   const instruments = new Map(options.instruments?.map((instrument) => [instrument.symbol, instrument]));
   const walks = new Map<string, Walk>();
   const active = new Map<string, Walk>();
+  const haltedUntilMs = new Map<string, number>();
+  const sessionOf = createSessions();
   let askedAtMs: number | null = null;
+  let beganAtMs: number | null = null;
   let naturalRate = 0;
 
   const instrument = (symbol: string) => instruments.get(symbol) ?? instrumentOf(symbol);
@@ -102,7 +118,8 @@ export function createMarket(options: MarketOptions): Market {
     const natural = walk.instrument.tradesPerSecond;
     const scaled =
       options.tradesPerSecond === undefined ? natural : (options.tradesPerSecond * natural) / naturalRate;
-    const perSecond = Math.min(TRADES_PER_SECOND_MAX, scaled * (options.speed ?? 1));
+    const pace = options.pace?.(Math.max(0, walk.nextBurstAtMs - (beganAtMs ?? walk.nextBurstAtMs))) ?? 1;
+    const perSecond = Math.min(TRADES_PER_SECOND_MAX, scaled * (options.speed ?? 1) * pace);
     const meanMs = (1_000 * burstMean(walk.instrument.assetClass)) / perSecond;
     return -Math.log(1 - walk.random()) * meanMs;
   }
@@ -112,11 +129,27 @@ export function createMarket(options: MarketOptions): Market {
     for (const walk of active.values()) naturalRate += walk.instrument.tradesPerSecond;
   }
 
+  function isQuiet(walk: Walk, session: Session | null): boolean {
+    const { symbol, assetClass } = walk.instrument;
+    if (walk.nextBurstAtMs < (haltedUntilMs.get(symbol) ?? 0)) return true;
+    if (!options.sessionHours || assetClass !== "stock" || session === "regular") return false;
+    return session === null || walk.random() >= EXTENDED_HOURS_SHARE;
+  }
+
+  /** The next burst of the walk, none where nobody trades just then. */
+  function burstOf(walk: Walk): WireTrade[] {
+    const atMs = Math.floor(walk.nextBurstAtMs);
+    const session = options.sessionHours ? sessionOf(atMs) : "regular";
+    if (isQuiet(walk, session)) return [];
+    const trades = burst(walk, atMs);
+    return session === "regular" ? trades : trades.map(inExtendedHours);
+  }
+
   function framesOfSlot(dueMs: number, frames: TradeFrame[]) {
     const bursts: { atMs: number; trades: WireTrade[] }[] = [];
     for (const walk of active.values()) {
       while (walk.nextBurstAtMs < dueMs) {
-        bursts.push({ atMs: walk.nextBurstAtMs, trades: burst(walk, Math.floor(walk.nextBurstAtMs)) });
+        bursts.push({ atMs: walk.nextBurstAtMs, trades: burstOf(walk) });
         walk.nextBurstAtMs += gapMs(walk);
       }
     }
@@ -133,6 +166,7 @@ export function createMarket(options: MarketOptions): Market {
       if (active.has(symbol)) return true;
       const found = instrument(symbol);
       if (found === null) return false;
+      beganAtMs ??= atMs;
       const walk = walks.get(symbol) ?? newWalk(found, options.seed);
       walks.delete(symbol);
       walks.set(symbol, walk);
@@ -148,6 +182,15 @@ export function createMarket(options: MarketOptions): Market {
 
     stop(symbol) {
       if (active.delete(symbol)) changeRate();
+    },
+
+    halt(symbol, untilMs) {
+      haltedUntilMs.delete(symbol);
+      haltedUntilMs.set(symbol, untilMs);
+      for (const oldest of haltedUntilMs.keys()) {
+        if (haltedUntilMs.size <= HALTS_MAX) break;
+        haltedUntilMs.delete(oldest);
+      }
     },
 
     active: () => [...active.keys()],
@@ -285,6 +328,13 @@ function conditions(random: () => number, volume: number): readonly string[] {
   const sweep = random() < 0.3;
   if (volume < 100) return sweep ? ["1", "8", "12"] : ["1", "12"];
   return sweep ? ["1", "8"] : ["1"];
+}
+
+/** As seen before the opening: ["1","24","12"]. */
+function inExtendedHours(trade: WireTrade): WireTrade {
+  if (!trade.c || trade.s.includes(":")) return trade;
+  const [first = "1", ...others] = trade.c;
+  return { ...trade, c: [first, FORM_T, ...others] };
 }
 
 function decimalsOf({ assetClass, basePrice, symbol }: Instrument): number {

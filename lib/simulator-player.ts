@@ -2,7 +2,7 @@
 // socket; who is connected, and how much they take, the stage answers.
 
 import type { Clock } from "./clock.ts";
-import { frameText, type Market } from "./simulator-market.ts";
+import { frameText, type Market, type WireTrade } from "./simulator-market.ts";
 import { isPing, retimed, type Tape, type TapeFrame } from "./simulator-tape.ts";
 
 export type OutFrame = Readonly<{ text: string; symbols: readonly string[]; tradeCount: number }>;
@@ -24,6 +24,12 @@ export interface Player {
   wake(): void;
 }
 
+/**
+ * How trades become frames. `2026`: at once, 1 to 30 in each. `2023`: what a second brought leaves together, at
+ * most 10 in a frame and as many frames as that takes.
+ */
+export type Batching = "2023" | "2026";
+
 /** How the trade times of a tape are treated; see `playTape`. */
 export type TapeTimes = "recorded" | "present";
 
@@ -32,17 +38,39 @@ const SLICE_FRAMES_MAX = 512;
 /** The longest sleep: a stepped clock is noticed after it, and no timer overflows. */
 const SLEEP_MS_MAX = 1_000;
 
+const FLUSH_MS = 1_000;
+const FLUSHED_TRADES_MAX = 10;
+
 /** Plays for ever what is due on the market, with or without a client. */
-export function playMarket(market: Market, stage: Stage): Player {
+export function playMarket(market: Market, stage: Stage, batching: Batching = "2026"): Player {
+  return batching === "2026" ? playAtOnce(market, stage) : playInFlushes(market, stage);
+}
+
+function deliverTrades(stage: Stage, trades: readonly WireTrade[]): void {
+  const symbols = [...new Set(trades.map((trade) => trade.s))];
+  stage.deliver({ text: frameText(trades), symbols, tradeCount: trades.length });
+}
+
+/** Flushes on a timer of its own, whoever comes or goes in between. */
+function playInFlushes(market: Market, stage: Stage): Player {
+  function flush() {
+    const trades = market.framesUntil(stage.clock.now()).flatMap((frame) => frame.trades);
+    for (let from = 0; from < trades.length; from += FLUSHED_TRADES_MAX) {
+      deliverTrades(stage, trades.slice(from, from + FLUSHED_TRADES_MAX));
+    }
+    stage.later(FLUSH_MS, flush);
+  }
+  stage.later(FLUSH_MS, flush);
+  return { wake() {} };
+}
+
+function playAtOnce(market: Market, stage: Stage): Player {
   let cancel: () => void = () => {};
 
   function wake() {
     cancel();
     const nowMs = stage.clock.now();
-    for (const { trades } of market.framesUntil(nowMs)) {
-      const symbols = [...new Set(trades.map((trade) => trade.s))];
-      stage.deliver({ text: frameText(trades), symbols, tradeCount: trades.length });
-    }
+    for (const { trades } of market.framesUntil(nowMs)) deliverTrades(stage, trades);
     const dueMs = market.nextAtMs();
     if (dueMs === null) return;
     cancel = stage.later(Math.min(SLEEP_MS_MAX, Math.max(0, dueMs - stage.clock.now())), wake);

@@ -8,6 +8,7 @@ import {
   instrumentOf,
   LISTINGS,
 } from "./simulator-listings.ts";
+import type { Session } from "./simulator-session.ts";
 
 export type RestOptions = Readonly<{
   accepts: (token: string) => boolean;
@@ -15,11 +16,20 @@ export type RestOptions = Readonly<{
   price: (symbol: string) => number | null;
   instruments: readonly Instrument[];
   callsPerMinuteMax: number;
+  /** On top of every plan's limit: 30, says Finnhub. */
+  callsPerSecondMax: number;
+  /** How /search is out of order just now; null = it works. */
+  searchOutage: () => SearchOutage | null;
+  /** Of the US exchange; null = closed. */
+  session: (nowMs: number) => Session | null;
   /** Whether /search finds a crypto symbol by its exact name. Very probably Finnhub's does. */
   searchKnowsCrypto: boolean;
   /** The same for forex, for which there is no evidence. */
   searchKnowsForex: boolean;
 }>;
+
+/** `empty`: it finds nothing, whatever it is asked, as on 2025-05-21 (#552). `error`: 504 (#490). */
+export type SearchOutage = "empty" | "error";
 
 export type Rest = (url: URL, headers: Headers, nowMs: number) => Response;
 
@@ -29,8 +39,6 @@ export const BAD_KEY_BODY = { error: "Invalid API key." };
 export const LIMIT_BODY = { error: "API limit reached. Please try again later. Remaining Limit: 0" };
 const PREMIUM_BODY = { error: "You don't have access to this resource." };
 const PREMIUM_PATHS = new Set(["/stock/candle", "/crypto/candle", "/forex/candle", "/stock/tick"]);
-/** On top of every plan's limit, says Finnhub. */
-const CALLS_PER_SECOND_MAX = 30;
 /** Whoever sends ever new tokens must not fill the memory. */
 const TOKENS_COUNTED_MAX = 1_000;
 const SEARCH_RESULTS_MAX = 20;
@@ -60,7 +68,8 @@ export function createRest(options: RestOptions): Rest {
     }
     if (calls.minute !== minute) Object.assign(calls, { minute, inMinute: 0 });
     if (calls.second !== second) Object.assign(calls, { second, inSecond: 0 });
-    const refused = calls.inMinute >= options.callsPerMinuteMax || calls.inSecond >= CALLS_PER_SECOND_MAX;
+    const refused =
+      calls.inMinute >= options.callsPerMinuteMax || calls.inSecond >= options.callsPerSecondMax;
     if (!refused) {
       calls.inMinute += 1;
       calls.inSecond += 1;
@@ -74,6 +83,7 @@ export function createRest(options: RestOptions): Rest {
   }
 
   function search(query: string) {
+    if (options.searchOutage() === "empty") return { count: 0, result: [] };
     const wanted = query.trim().toUpperCase();
     const exact = listings.filter((one) => one.symbol.toUpperCase() === wanted && isSearched(one));
     // By part of a name only stocks are found; crypto and forex want their exact symbol.
@@ -160,8 +170,8 @@ export function createRest(options: RestOptions): Rest {
         return withParameter("exchange", (exchange) => ({
           exchange,
           holiday: null,
-          isOpen: true,
-          session: "regular",
+          isOpen: options.session(nowMs) === "regular",
+          session: options.session(nowMs),
           timezone: "America/New_York",
           t: Math.floor(nowMs / 1_000),
         }));
@@ -178,6 +188,9 @@ export function createRest(options: RestOptions): Rest {
     if (refused) return Response.json(LIMIT_BODY, { status: 429, headers });
     const path = url.pathname.slice(API_PATH.length);
     if (PREMIUM_PATHS.has(path)) return Response.json(PREMIUM_BODY, { status: 403, headers });
+    if (path === "/search" && options.searchOutage() === "error") {
+      return new Response("error code: 504", { status: 504, headers });
+    }
     const body = answer(path, url.searchParams, nowMs);
     if (body === null) return Response.json({ error: "Not found." }, { status: 404, headers });
     if (typeof body === "string") {

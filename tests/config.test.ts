@@ -101,6 +101,7 @@ test.each([
   ["FINNHUB_MAX_SYMBOLS", ["0", "-1", "1.5", "1e3", "0x10", "ten", "10001"]],
   ["FINNHUB_WS_URL", ["ws.finnhub.io", "https://h", "ws://u:p@h", "wss://h?token=x"]],
   ["SIMULATOR_SPEED", ["0", "-1", "fast", "1e9"]],
+  ["SIMULATOR_RECIPE", ["wild", "calm market"]],
   ["KAFKA_SERVER", ["kafka://a", "a b", "a:0", "a:99999", ",", "a,,b c"]],
   ["KAFKA_PORT", ["0", "65536", "tcp://10.0.0.1:9092"]],
   ["KAFKA_TOPIC_NAME", ["a b", "market_simulated", "x".repeat(201)]],
@@ -127,6 +128,7 @@ test("lists, sizes, flags, hosts and addresses are understood in their usual spe
     FINNHUB_VALIDATE_TICKERS: "false",
     CASSANDRA_CONSISTENCY: "quorum",
     SIMULATOR_SPEED: "max",
+    SIMULATOR_RECIPE: "Bad-Day",
     ADMIN_PORT: "0",
     PRODUCER_URL: "http://a:1/, http://b:2",
     FINNHUB_API_URL: "http://127.0.0.1:9/api/v1/",
@@ -137,6 +139,7 @@ test("lists, sizes, flags, hosts and addresses are understood in their usual spe
   expect(config.finnhub.validateTickers).toBeFalse();
   expect(config.cassandra.consistency).toBe("QUORUM");
   expect(config.simulator.speed).toBe("max");
+  expect(config.simulator.recipe).toBe("bad-day");
   expect(portOf(config, "local")).toBe(0);
   expect(config.web.producerUrls).toEqual(["http://a:1", "http://b:2"]);
   expect(config.finnhub.apiUrl).toBe("http://127.0.0.1:9/api/v1");

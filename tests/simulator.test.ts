@@ -2,153 +2,23 @@
 // the test's own that moves only when told to.
 
 import { expect, test } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
+import { systemClock } from "../lib/clock.ts";
 import { SetupError } from "../lib/errors.ts";
-import { parseSpeed, type Simulator, type SimulatorOptions, startSimulator } from "../lib/simulator.ts";
+import { parseSpeed, type Simulator } from "../lib/simulator.ts";
 import { parseTape, tradesOf } from "../lib/simulator-tape.ts";
 import { NOON_MS } from "./support.ts";
-
-const WAIT_MS_MAX = 4_000;
-
-/** Resolves when the condition holds, looking again at every turn of the event loop. */
-async function until(condition: () => boolean, what: string): Promise<void> {
-  const endsAt = systemClock.monotonic() + WAIT_MS_MAX;
-  while (!condition()) {
-    if (systemClock.monotonic() > endsAt) throw new Error(`Waited in vain: ${what}`);
-    await new Promise<void>((resolve) => systemClock.atEndOfTick(resolve));
-  }
-}
-
-/** A clock whose time is the test's: it moves by `advance` only. */
-function handClock(startMs: number): Clock & { advance(durationMs: number): void } {
-  let elapsedMs = 0;
-  const timers = new Map<number, { dueMs: number; callback: () => void }>();
-  let timerCount = 0;
-  return {
-    ...systemClock,
-    now: () => startMs + elapsedMs,
-    monotonic: () => elapsedMs,
-    after(durationMs, callback) {
-      const id = timerCount++;
-      timers.set(id, { dueMs: elapsedMs + durationMs, callback });
-      return () => timers.delete(id);
-    },
-    advance(durationMs) {
-      const endMs = elapsedMs + durationMs;
-      for (;;) {
-        const [first] = [...timers].sort(([, a], [, b]) => a.dueMs - b.dueMs);
-        if (first === undefined || first[1].dueMs > endMs) break;
-        timers.delete(first[0]);
-        elapsedMs = Math.max(elapsedMs, first[1].dueMs);
-        first[1].callback();
-      }
-      elapsedMs = endMs;
-    },
-  };
-}
-
-class Client {
-  readonly frames: string[] = [];
-  closeCode: number | null = null;
-  readonly #socket: WebSocket;
-
-  constructor(socket: WebSocket) {
-    this.#socket = socket;
-    socket.onmessage = (event) => this.frames.push(String(event.data));
-    socket.onclose = (event) => {
-      this.closeCode = event.code;
-    };
-  }
-
-  static async open(simulator: Simulator, token = "token"): Promise<Client> {
-    const socket = new WebSocket(`${simulator.wsUrl}/?token=${token}`);
-    const client = new Client(socket);
-    await until(() => socket.readyState !== WebSocket.CONNECTING, "a connection");
-    expect(socket.readyState).toBe(WebSocket.OPEN);
-    return client;
-  }
-
-  say(text: string) {
-    this.#socket.send(text);
-  }
-
-  subscribe(...symbols: string[]) {
-    for (const symbol of symbols) this.say(JSON.stringify({ type: "subscribe", symbol }));
-  }
-
-  unsubscribe(symbol: string) {
-    this.say(JSON.stringify({ type: "unsubscribe", symbol }));
-  }
-
-  /** Resolves when the server has dealt with all that was said before; the answer is not kept. */
-  async fence() {
-    this.subscribe("FX:FENCE");
-    const text = '{"msg":"Invalid symbol FX:FENCE","type":"error"}';
-    await until(() => this.frames.includes(text), "the answer to an invalid symbol");
-    this.frames.splice(this.frames.indexOf(text), 1);
-  }
-
-  trades() {
-    return this.frames.flatMap((text) => tradesOf(text));
-  }
-
-  async close(simulator: Simulator) {
-    this.#socket.close();
-    await until(() => simulator.clients().length === 0, "the server's notice of a close");
-  }
-
-  closed(): Promise<void> {
-    return until(() => this.closeCode !== null, "a close");
-  }
-}
-
-function simulate(options: SimulatorOptions = {}): Promise<Simulator> {
-  return startSimulator({ seed: 7, ...options });
-}
-
-/** A frame every `gapMs`, alternately A and B, each trade 40 ms old; the price is the frame's number. */
-function tapeOf(count: number, gapMs = 10) {
-  const lines = Array.from({ length: count }, (_, index) => {
-    const at = NOON_MS - 86_400_000 + index * gapMs;
-    const s = index % 2 === 0 ? "A" : "B";
-    const frame = `{"data":[{"c":null,"p":${index + 1}.0,"s":"${s}","t":${at - 40},"v":1}],"type":"trade"}`;
-    return JSON.stringify({ at, frame });
-  });
-  return parseTape(lines.join("\n"), "test tape");
-}
-
-const numbersOf = (client: Client) => client.trades().map((trade) => trade.p);
-const numbersTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
-
-/** The status of a websocket handshake, which a WebSocket object does not tell. */
-async function handshakeStatus(simulator: Simulator, query: string): Promise<number> {
-  let answer = "";
-  const socket = await Bun.connect({
-    hostname: "127.0.0.1",
-    port: simulator.port,
-    socket: {
-      data(_, bytes) {
-        answer += bytes.toString();
-      },
-    },
-  });
-  socket.write(handshakeText(query));
-  await until(() => answer.includes("\r\n\r\n"), "the answer to a handshake");
-  socket.end();
-  return Number(answer.split(" ")[1]);
-}
-
-function handshakeText(query: string): string {
-  return [
-    `GET /${query} HTTP/1.1`,
-    "Host: 127.0.0.1",
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version: 13",
-    "\r\n",
-  ].join("\r\n");
-}
+import {
+  Client,
+  handClock,
+  handshakeStatus,
+  handshakeText,
+  numbersOf,
+  numbersTo,
+  simulate,
+  tapeOf,
+  until,
+  WAIT_MS_MAX,
+} from "./support-simulator.ts";
 
 test("a missing or wrong token is refused with 401, a token in use with 429, and freed when its client leaves", async () => {
   await using simulator = await simulate({ token: ["good", "other"] });

@@ -1,0 +1,74 @@
+// What befalls the simulator by the clock: the daily drop, and mishaps one after the other by the seed. It says
+// which and when; what each of them means, its hands do.
+
+import type { Clock } from "./clock.ts";
+import type { HandshakeFault } from "./simulator-faults.ts";
+import { seededRandom } from "./simulator-market.ts";
+import type { Later } from "./simulator-timers.ts";
+import { DAY_MS } from "./trade.ts";
+
+export type Mishaps = Readonly<{
+  /** Every connection is cut; the next upgrade goes well, is refused, or takes very long. */
+  reset(next: HandshakeFault | "slow" | null): void;
+  /** Every open connection hangs: for so long, or until its client gives up. */
+  stall(pings: boolean, durationMs: number | null): void;
+  /** One symbol that trades, by the die: 0 to 1. */
+  halt(share: number, durationMs: number): void;
+  delay(delayMs: number): void;
+  breakSearch(isBroken: boolean): void;
+}>;
+
+type Hands = Readonly<{ clock: Clock; later: Later; mishaps: Mishaps }>;
+
+/** UTC; two users met it there on successive days (#517). */
+export const DAILY_DROP_MS = ((8 * 60 + 59) * 60 + 3) * 1_000;
+/** A stepped clock is noticed after so long. */
+const LOOK_MS_MAX = 60_000;
+
+/** A wrong token is no mishap, and 429 costs a client over a minute: one in six is enough. */
+const NEXT_UPGRADES = [null, null, 200, 429, 524, "slow"] as const;
+const STALL_MS = 30_000;
+const HALT_MS = 60_000;
+const DELAY_MS = 180_000;
+const DELAY_LASTS_MS = 240_000;
+const SEARCH_LASTS_MS = 60_000;
+
+/** Calls back each day at that time. */
+export function dropDaily({ clock, later }: Pick<Hands, "clock" | "later">, drop: () => void): void {
+  const dayOfDrop = () => Math.floor((clock.now() - DAILY_DROP_MS) / DAY_MS);
+  let lastDay = dayOfDrop();
+  const look = () => {
+    const day = dayOfDrop();
+    if (day > lastDay) drop();
+    lastDay = day;
+    const leftMs = (day + 1) * DAY_MS + DAILY_DROP_MS - clock.now();
+    later(Math.min(LOOK_MS_MAX, leftMs), look);
+  };
+  look();
+}
+
+/** One mishap after the other; the gaps are exponential. */
+export function startMishaps({ later, mishaps }: Hands, seed: number, gapMsMean: number): void {
+  const random = seededRandom(seed);
+  const kinds: readonly (() => void)[] = [
+    () => mishaps.reset(NEXT_UPGRADES[Math.floor(random() * NEXT_UPGRADES.length)] ?? null),
+    () => mishaps.stall(true, STALL_MS),
+    () => mishaps.stall(false, null),
+    () => mishaps.halt(random(), HALT_MS),
+    () => {
+      mishaps.delay(DELAY_MS);
+      later(DELAY_LASTS_MS, () => mishaps.delay(0));
+    },
+    () => {
+      mishaps.breakSearch(true);
+      later(SEARCH_LASTS_MS, () => mishaps.breakSearch(false));
+    },
+  ];
+  const wait = () => {
+    later(-Math.log(1 - random()) * gapMsMean, () => {
+      kinds[Math.floor(random() * kinds.length)]?.();
+      wait();
+    });
+  };
+  wait();
+}

@@ -1,0 +1,95 @@
+// What can be asked of the simulator, and the sentence for what cannot. Nothing is started here.
+
+import type { Clock } from "./clock.ts";
+import { SetupError } from "./errors.ts";
+import type { Report } from "./report.ts";
+import type { FaultRates } from "./simulator-faults.ts";
+import type { Instrument } from "./simulator-listings.ts";
+import type { Batching, TapeTimes } from "./simulator-player.ts";
+import type { RecipeName } from "./simulator-recipes.ts";
+import type { SearchOutage } from "./simulator-rest.ts";
+import type { Tape } from "./simulator-tape.ts";
+
+export type SimulatorOptions = Readonly<{
+  /** 0 = any free port. */
+  port?: number | undefined;
+  /** Accepted tokens; without it any token that is not empty. */
+  token?: string | readonly string[] | undefined;
+  clock?: Clock | undefined;
+  report?: Report | undefined;
+  /** Of the market and of the faults. */
+  seed?: number | undefined;
+  /** A whole day as a person would describe it; options beside it go before its own. */
+  recipe?: RecipeName | undefined;
+  /** Instruments that extend or replace the listings, for the market and for REST alike. */
+  instruments?: readonly Instrument[] | undefined;
+  /** All streamed symbols together; without it each symbol keeps its natural rate. */
+  tradesPerSecond?: number | undefined;
+  /** Multiplies the market's rate so long after its start. */
+  pace?: ((elapsedMs: number) => number) | undefined;
+  /** Stocks trade in New York's hours only; otherwise at any time, which is what a person at night wants. */
+  sessionHours?: boolean | undefined;
+  /** How trades of the market become frames. A tape keeps those it was recorded with. */
+  batching?: Batching | undefined;
+  /** A recorded tape, or the path of one, instead of the market. */
+  tape?: string | Tape | undefined;
+  /** A tape at "max" waits until all of these are subscribed; by default every symbol in it. */
+  tapeSymbols?: readonly string[] | undefined;
+  /** A factor, or as fast as the client takes it. Without a tape "max" is MARKET_TRADES_PER_SECOND_AT_MAX. */
+  speed?: number | "max" | undefined;
+  times?: TapeTimes | undefined;
+  symbolsMax?: number | undefined;
+  /** Subscriptions accepted above the cap; measured at Finnhub: 1, so that the 52nd gets the error. */
+  symbolsOverMax?: 0 | 1 | undefined;
+  /** What a second connection on a token does: it meets HTTP 429, ends the first one, or ends both. */
+  secondConnection?: "reject" | "kick-old" | "kick-both" | undefined;
+  pingIntervalMs?: number | undefined;
+  faults?: FaultRates | undefined;
+  /** Each trade frame leaves so much later than it is due; not a tape at "max", which has no due times. */
+  delayMs?: number | undefined;
+  /** At 08:59:03 UTC every connection is cut without a close frame, or goes silent. */
+  dailyDrop?: "reset" | "stall" | undefined;
+  /** Mean time between mishaps of all kinds, one at a time, by the seed. */
+  mishapGapMs?: number | undefined;
+  /** false: count only. A number: so many entries, the newest. */
+  ledger?: boolean | number | undefined;
+  restCallsPerMinuteMax?: number | undefined;
+  restCallsPerSecondMax?: number | undefined;
+  searchKnowsCrypto?: boolean | undefined;
+  searchKnowsForex?: boolean | undefined;
+  searchOutage?: SearchOutage | undefined;
+}>;
+
+/** An hour in a few milliseconds; more is "max". */
+export const SPEED_FACTOR_MAX = 1_000_000;
+const TRADES_PER_SECOND_MAX = 100_000;
+/** Nobody reported a longer delay than 40 minutes. */
+export const DELAY_MS_MAX = 3_600_000;
+
+/** SIMULATOR_SPEED as it is written: a factor above 0, or `max`. Null: neither. */
+export function parseSpeed(text: string): number | "max" | null {
+  if (text.trim().toLowerCase() === "max") return "max";
+  const factor = text.trim() === "" ? Number.NaN : Number(text);
+  return factor > 0 && factor <= SPEED_FACTOR_MAX ? factor : null;
+}
+
+export function checkOptions({ speed, tradesPerSecond, delayMs }: SimulatorOptions): void {
+  if (typeof speed === "number" && !(speed > 0 && speed <= SPEED_FACTOR_MAX)) {
+    throw new SetupError(
+      `A simulator speed of ${speed} is not possible.`,
+      `SIMULATOR_SPEED is a number above 0 and up to ${SPEED_FACTOR_MAX}, or max.`,
+    );
+  }
+  if (tradesPerSecond !== undefined && !(tradesPerSecond > 0 && tradesPerSecond <= TRADES_PER_SECOND_MAX)) {
+    throw new SetupError(
+      `The simulator cannot make ${tradesPerSecond} trades per second.`,
+      `The rate is a number above 0 and up to ${TRADES_PER_SECOND_MAX}.`,
+    );
+  }
+  if (delayMs !== undefined && !(delayMs >= 0 && delayMs <= DELAY_MS_MAX)) {
+    throw new SetupError(
+      `The simulator cannot delay trades by ${delayMs} ms.`,
+      `A delay is a number from 0 to ${DELAY_MS_MAX}.`,
+    );
+  }
+}

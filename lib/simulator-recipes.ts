@@ -1,0 +1,44 @@
+// Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. What an option beside
+// the recipe says goes first.
+
+import type { RecipeName } from "./config.ts";
+import type { SimulatorOptions } from "./simulator-options.ts";
+
+export type { RecipeName };
+
+/** The opening: this many times the natural rate, halved every so often, down to a lively day. */
+const BELL_PACE = 30;
+const BELL_HALF_LIFE_MS = 90_000;
+const BELL_PACE_AFTER = 3;
+
+export const RECIPE_OPTIONS: Readonly<Record<RecipeName, SimulatorOptions>> = {
+  /** A summer afternoon: a trade now and then, and nothing goes wrong. */
+  calm: { pace: () => 0.25 },
+  /** The first minutes after the opening: a flood that ebbs away. */
+  bell: {
+    pace: (elapsedMs) => Math.max(BELL_PACE_AFTER, BELL_PACE * 0.5 ** (elapsedMs / BELL_HALF_LIFE_MS)),
+  },
+  /** All that users of Finnhub complain of, within minutes: see the mishaps. */
+  "bad-day": {
+    pace: () => 2,
+    batching: "2023",
+    mishapGapMs: 45_000,
+    dailyDrop: "reset",
+    faults: {
+      duplicateInFrame: 0.01,
+      duplicateLater: 0.01,
+      holdBack: 0.02,
+      garbage: 0.001,
+      error: 0.000_5,
+      news: 0.001,
+      pressRelease: 0.000_5,
+    },
+  },
+};
+
+/** The recipe's options under those that were given. */
+export function withRecipe(options: SimulatorOptions): SimulatorOptions {
+  if (options.recipe === undefined) return options;
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  return { ...RECIPE_OPTIONS[options.recipe], ...Object.fromEntries(given) };
+}
