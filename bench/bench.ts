@@ -1,0 +1,67 @@
+// `bun run bench [parse encode outbox panes store local] [--json]`: each names a question, all are asked without a
+// name. Every question has a process of its own, so that no figure stands on what another one left in memory.
+// `--json`: one line a figure, nothing else on standard output.
+
+import { cpus, loadavg } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { encode } from "./encode.ts";
+import { local } from "./local.ts";
+import { type Figure, headLine, jsonLine, textLine } from "./measure.ts";
+import { outbox } from "./outbox.ts";
+import { panes } from "./panes.ts";
+import { parse } from "./parse.ts";
+import { store } from "./store.ts";
+
+const QUESTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
+  parse,
+  encode,
+  outbox,
+  panes,
+  store,
+  local,
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean", default: false }, here: { type: "boolean", default: false } },
+});
+const names = positionals.length > 0 ? positionals : Object.keys(QUESTIONS);
+const unknown = names.filter((name) => !(name in QUESTIONS));
+if (unknown.length > 0) {
+  console.error(
+    `There is no question ${unknown.join(", ")}; there are ${Object.keys(QUESTIONS).join(", ")}.`,
+  );
+  process.exit(2);
+}
+
+if (values.here) {
+  // The child of one question: figures as JSON for the parent, which prints them.
+  for (const name of names)
+    for (const figure of await QUESTIONS[name]!()) console.log(JSON.stringify(figure));
+} else {
+  if (!values.json) {
+    const load = loadavg()
+      .map((one) => one.toFixed(2))
+      .join(" ");
+    const { model = "unknown" } = cpus()[0] ?? {};
+    console.log(`${new Date().toISOString()}  Bun ${Bun.version}  ${cpus().length} x ${model}  load ${load}`);
+    console.log(headLine());
+  }
+  for (const name of names) await ask(name);
+}
+
+async function ask(name: string): Promise<void> {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "bench.ts"), "--here", name], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  const text = await child.stdout.text();
+  if ((await child.exited) !== 0) process.exit(1);
+  for (const line of text.trim().split("\n")) {
+    const figure = JSON.parse(line) as Figure;
+    console.log(values.json ? jsonLine(figure) : textLine(figure));
+    if (!values.json && figure.note !== undefined) console.log(`  ${figure.note}`);
+  }
+}

@@ -1,0 +1,38 @@
+// Question: how many stored rows a second does one core take into panes, with all that keeps them right?
+
+import { Partition } from "../lib/partition.ts";
+import { type BareRow, panesFloor } from "./floors.ts";
+import { marketFrames, messagesOf, rowsOf } from "./material.ts";
+import { type Figure, ratesOf } from "./measure.ts";
+
+const TRADES = 300_000;
+const TRADES_PER_SECOND = 5_000;
+/** Trades between two triggers: 5 seconds of this market. */
+const TAKE_EVERY = 25_000;
+
+export async function panes(): Promise<Figure[]> {
+  const nowMs = Date.now();
+  const messages = messagesOf(marketFrames(TRADES, TRADES_PER_SECOND, nowMs));
+  const rows = rowsOf(messages);
+  const bare = rows.map((row) => Object.values(row) as unknown as BareRow);
+  const ours = () => {
+    const partition = new Partition(0, { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null });
+    let at = 0;
+    let untilTake = TAKE_EVERY;
+    for (const [offset, { trades, session, sequence, receivedAtMs }] of messages.entries()) {
+      const isResend = partition.meetMessage(session, sequence);
+      const ticket = partition.tracker.open(offset + 1, receivedAtMs, trades.length);
+      for (const { tradedAtMs } of trades) {
+        partition.meetTradeTime(tradedAtMs);
+        partition.acknowledgeRow({ row: rows[at++]!, ticket, isResend }, nowMs);
+      }
+      untilTake -= trades.length;
+      if (untilTake > 0) continue;
+      partition.take();
+      untilTake = TAKE_EVERY;
+    }
+  };
+  const floor = () => void panesFloor(bare);
+  // No goal: exact sums and the knowledge of resends are what it is for; the whole path has one.
+  return [await ratesOf({ name: "panes", unit: "trades/s", count: rows.length, goal: null, ours, floor })];
+}
