@@ -7,8 +7,8 @@ import type { Feed } from "./feed.ts";
 import { openFinnhubFeed } from "./feed-finnhub.ts";
 import { type HealthDocument, localHealth } from "./health.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
-import { createLatest } from "./latest.ts";
 import type { Context } from "./lifecycle.ts";
+import { createLive } from "./live.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import { createPublisher, type Publisher } from "./publish.ts";
@@ -73,7 +73,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     signal,
   });
 
-  const latest = createLatest();
+  const live = createLive();
   const publisher = createPublisher({ feed, log, clock, report, metrics });
   const processor = createProcessor({
     log: reader,
@@ -81,7 +81,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     clock,
     report,
     metrics,
-    onRowsStored: latest.note,
+    onRowsStored: (rows) => live.note(rows, clock.now()),
   });
 
   const simulated = source.kind === "simulator";
@@ -89,7 +89,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   const health = (): HealthDocument => {
     const symbols = tickers.map((symbol) => ({
       symbol,
-      lastTradeAtMs: latest.of(symbol)?.trade_timestamp ?? null,
+      lastTradeAtMs: live.of(symbol)?.trade_timestamp ?? null,
     }));
     const parts = {
       feed: feed.health(),
@@ -97,10 +97,10 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
       publish: publisher.health(),
       processor: processor.health(),
     };
-    return localHealth({ simulated, startedAtMs, symbols, ahead: latest.ahead(), ...parts }, clock.now());
+    return localHealth({ simulated, startedAtMs, symbols, ahead: live.ahead(), ...parts }, clock.now());
   };
   const sets = () => ({ wanted: tickers, ...feed.health() });
-  const web = createWeb({ store, latest, clock, report, metrics, health, tickers: sets, simulated });
+  const web = createWeb({ store, live, clock, report, metrics, health, tickers: sets, simulated, signal });
 
   const jobs: Job[] = [
     { name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger },

@@ -21,12 +21,6 @@ declare module "./page/*.html" {
   export default text;
 }
 
-/** The page's script is sent as it stands; `tsc -p lib/page` checks its types. */
-declare module "./page/*.js" {
-  const text: string;
-  export default text;
-}
-
 /** Imported as JSON: its reader says what it holds. */
 declare module "*.avsc" {
   const schema: unknown;

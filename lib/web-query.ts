@@ -139,6 +139,7 @@ export const tradesQuery = query({ symbol, from, to, limit, before: beforeTrade 
 export const averagesQuery = query({ symbol, from, to, limit });
 export const candlesQuery = query({ symbol, interval, from, to, limit });
 export const eventsQuery = query({ from, to, limit, before: beforeEvent });
+export const liveQuery = query({ symbol: symbol.optional() });
 export const tickerParams = z.object({
   symbol: z.string().openapi({ param: { name: "symbol", in: "path" }, example: "AAPL" }),
 });

@@ -6,17 +6,16 @@ import { secureHeaders } from "hono/secure-headers";
 import type { Clock } from "./clock.ts";
 import { StoreUnavailableError } from "./errors.ts";
 import type { HealthDocument } from "./health.ts";
-import type { Latest } from "./latest.ts";
+import type { Live } from "./live.ts";
 import type { Metrics } from "./metrics.ts";
-import pageHtml from "./page/index.html" with { type: "text" };
-import pageCss from "./page/page.css" with { type: "text" };
-import pageScript from "./page/page.js" with { type: "text" };
 import type { Report } from "./report.ts";
 import type { StoreReader } from "./store.ts";
-import { DAY_MS, type TradeRow } from "./trade.ts";
 import { listAverages, listCandles, listEvents, listTrades } from "./web-history.ts";
+import { createLiveStreams } from "./web-live.ts";
+import { pageFiles } from "./web-page.ts";
 import * as queries from "./web-query.ts";
 import * as schemas from "./web-schemas.ts";
+import { createSeeds, type Seeds } from "./web-seed.ts";
 
 /** The wanted symbols in their order, and what the feed says of them (a FeedHealth has the other two). */
 export type TickerSets = Readonly<{
@@ -27,7 +26,7 @@ export type TickerSets = Readonly<{
 
 export type WebParts = Readonly<{
   store: StoreReader;
-  latest: Latest;
+  live: Live;
   clock: Clock;
   report: Report;
   metrics: Metrics;
@@ -36,6 +35,8 @@ export type WebParts = Readonly<{
   simulated: boolean;
   /** Called before /metrics is answered: for gauges that nobody sets in passing. */
   refreshGauges?: () => void;
+  /** Ends what would not end by itself: the live streams. */
+  signal?: AbortSignal;
 }>;
 
 export type Web = OpenAPIHono;
@@ -55,7 +56,9 @@ export function createWeb(parts: WebParts): Web {
   });
   guardAnswers(app, parts);
   addHistory(app, parts);
-  addTickers(app, parts);
+  const seeds = createSeeds(parts.store, parts.live, parts.clock, parts.report);
+  addTickers(app, parts, seeds);
+  addLive(app, parts, seeds);
   addState(app, parts);
   addPage(app);
   app.doc31("/doc", {
@@ -181,11 +184,9 @@ function addHistory(app: Web, { store, clock }: WebParts): void {
 
 // --- Tickers ---------------------------------------------------------------------------------------------------
 
-function addTickers(app: Web, { store, latest, clock, tickers }: WebParts): void {
-  const lastRow = createLastRow(store, latest, clock);
-
+function addTickers(app: Web, { clock, tickers }: WebParts, seeds: Seeds): void {
   async function tickerOf(symbol: string, sets: TickerSets): Promise<schemas.Ticker> {
-    const row = await lastRow(symbol);
+    const row = await seeds.last(symbol);
     const rest = sets.unsubscribed.includes(symbol) ? "unsubscribed" : "wanted";
     return {
       symbol,
@@ -232,33 +233,53 @@ function symbolsOf({ wanted, subscribed, unsubscribed }: TickerSets): string[] {
   return [...new Set([...wanted, ...subscribed, ...unsubscribed])];
 }
 
-/**
- * The last trade of a symbol: what was stored since the start, else what an earlier run stored in the last day. The
- * store is asked once a symbol, because what is stored from then on is noted.
- */
-function createLastRow(store: StoreReader, latest: Latest, clock: Clock) {
-  /** One entry a ticker that was ever listed, so as many as the operator wanted. */
-  const asked = new Map<string, Promise<void>>();
+// --- The live stream ---------------------------------------------------------------------------------------------
 
-  async function ask(symbol: string): Promise<void> {
-    const range = { fromMs: clock.now() - DAY_MS, toMs: clock.now() + DAY_MS };
-    latest.note(await store.listTrades({ symbol, range, limit: 1 }));
-  }
+/** The first view waits this long for what an earlier run stored, and then goes without. */
+const SEED_MS_MAX = 2_000;
 
-  return async (symbol: string): Promise<TradeRow | null> => {
-    if (latest.of(symbol) === null) {
-      const asking = asked.get(symbol) ?? ask(symbol);
-      asked.set(symbol, asking);
-      try {
-        await asking;
-      } catch (error) {
-        // The list is known without the store; the price follows, and /health speaks of the store.
-        asked.delete(symbol);
-        if (!(error instanceof StoreUnavailableError)) throw error;
+function addLive(
+  app: Web,
+  { live, clock, health, tickers, simulated, signal }: WebParts,
+  seeds: Seeds,
+): void {
+  const { refresh } = seeds;
+  const streams = createLiveStreams({ live, clock, health, tickers, refresh, simulated, signal });
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/events",
+      summary: "The live view as server-sent events: `snapshot`, then `delta` at most every 100 ms",
+      request: { query: queries.liveQuery },
+      responses: {
+        200: { description: "The stream", content: { "text/event-stream": { schema: schemas.liveText } } },
+        400: refused,
+        503: json("There are as many streams as there may be", schemas.failure),
+      },
+    }),
+    async (context) => {
+      const { symbol = null } = context.req.valid("query");
+      if (context.req.raw.method === "HEAD") return context.body(null, 200, STREAM_HEADERS);
+      const patience = new AbortController();
+      const seeded = refresh(symbolsOf(tickers())).finally(() => patience.abort());
+      await Promise.race([seeded, clock.sleep(SEED_MS_MAX, patience.signal)]);
+      const lastEventId = context.req.header("last-event-id") ?? null;
+      const stream = streams.open({ symbol, lastEventId });
+      if (stream === null) {
+        const error = "there are as many live streams as there may be: close a page, or try again later";
+        return context.json({ error }, 503, { "retry-after": RETRY_AFTER_SECONDS });
       }
-    }
-    return latest.of(symbol);
-  };
+      // A quiet stream is no idle one. Without a socket, as in a test, there is no server.
+      serverOf(context.env)?.timeout(context.req.raw, 0);
+      return context.body(stream, 200, STREAM_HEADERS);
+    },
+  );
+}
+
+const STREAM_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
+
+function serverOf(env: unknown): Pick<Bun.Server<undefined>, "timeout"> | undefined {
+  return (env as Readonly<{ server?: Bun.Server<undefined> }> | undefined)?.server;
 }
 
 // --- Health and metrics ----------------------------------------------------------------------------------------
@@ -295,14 +316,8 @@ function addState(app: Web, { health, metrics, refreshGauges }: WebParts): void 
 
 // --- The page --------------------------------------------------------------------------------------------------
 
-/** Imported as text, so the bundler puts it into the binary and every answer of ours carries our headers. */
 function addPage(app: Web): void {
-  const files: [path: string, type: string, text: string][] = [
-    ["/", "text/html; charset=utf-8", pageHtml],
-    ["/page.css", "text/css; charset=utf-8", pageCss],
-    ["/page.js", "text/javascript; charset=utf-8", pageScript],
-  ];
-  for (const [path, type, text] of files) {
+  for (const [path, type, text] of pageFiles) {
     app.get(path, (context) =>
       context.body(text, 200, { "content-type": type, "cache-control": PAGE_CACHE }),
     );

@@ -1,5 +1,6 @@
 // `npm test`: types, lint and format, then every test. Its last line counts what really ran, from bun's own
-// summary; types and lint count as one test each. Nothing that failed, crashed or did not run can look green.
+// summary; types, the page's types and lint count as one test each. Nothing that failed, crashed or did not run
+// can look green.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -15,15 +16,16 @@ const ALL_TESTS_MS_MAX = 900_000;
 
 type Count = { passed: number; failed: number; skipped: number };
 
-const [types, lint] = await Promise.all([
+const [types, pageTypes, lint] = await Promise.all([
   check("types", ["node_modules/typescript/bin/tsc", "--noEmit"]),
+  check("page types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "lib/page"]),
   check("lint and format", ["node_modules/@biomejs/biome/bin/biome", "check", "."]),
 ]);
 const tests = existsSync(join(root, "tests")) ? await runTests() : { passed: 0, failed: 0, skipped: 0 };
 
-const passed = types.passed + lint.passed + tests.passed;
+const passed = types.passed + pageTypes.passed + lint.passed + tests.passed;
 const skipped = tests.skipped;
-let failed = types.failed + lint.failed + tests.failed;
+let failed = types.failed + pageTypes.failed + lint.failed + tests.failed;
 if (tests.passed + tests.failed === 0) {
   console.error("no test ran");
   failed += 1;

@@ -1,0 +1,62 @@
+// What the live stream says: the words that lib/web-live.ts sends and the page reads. Types and the few numbers
+// that both must agree on; it runs nowhere. Lists instead of objects where something comes ten times a second.
+
+/** A sparkline is the last price of each such bucket. */
+export const SPARK_BUCKET_MS = 5_000;
+export const SPARK_BUCKETS = 60;
+/** How far back the price line goes, a point a second. */
+export const LINE_SECONDS = 300;
+/** Trades/s are the mean of this many whole seconds, by receipt. */
+export const RATE_SECONDS = 10;
+/** A status goes out this often, also when nothing else does: it is the stream's sign of life. */
+export const STATUS_EVERY_MS = 1_000;
+
+/** [index in the snapshot's symbols, price, trade_timestamp] */
+export type LastTuple = readonly [index: number, price: number, atMs: number];
+/** The first trade since midnight UTC; its day is that of atMs. */
+export type OpenTuple = readonly [index: number, price: number, atMs: number];
+/** What was traded in one second of event time, as far as it was stored since the start. */
+export type SecondTuple = readonly [
+  second: number,
+  close: number,
+  high: number,
+  low: number,
+  volume: number,
+  tradeCount: number,
+];
+
+export type SnapshotSymbol = Readonly<{
+  symbol: string;
+  state: "subscribed" | "unsubscribed" | "wanted";
+  last: readonly [price: number, atMs: number] | null;
+  open: readonly [price: number, atMs: number] | null;
+  /** [bucket number since 1970, price], oldest first. */
+  spark: readonly (readonly [bucket: number, price: number])[];
+}>;
+
+export type Status = Readonly<{
+  /** Of each symbol, in the snapshot's order: trades received in [rateEndMs - RATE_SECONDS s, rateEndMs) / s. */
+  rates: readonly number[];
+  rateEndMs: number;
+  /** From receipt to stored, over the last seconds; null = nothing was stored in them. */
+  latency: Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }> | null;
+  health: Readonly<{ status: "ok" | "failing"; reason: string | null; warnings: readonly string[] }>;
+}>;
+
+export type Snapshot = Readonly<{
+  nowMs: number;
+  simulated: boolean;
+  symbols: readonly SnapshotSymbol[];
+  /** Of the symbol that was asked for. */
+  chosen: string | null;
+  seconds: readonly SecondTuple[];
+  status: Status;
+}>;
+
+export type Delta = Readonly<{
+  nowMs: number;
+  last?: readonly LastTuple[];
+  opens?: readonly OpenTuple[];
+  seconds?: readonly SecondTuple[];
+  status?: Status;
+}>;
