@@ -1,6 +1,7 @@
 // Query 2's work: the rows of changed windows, from memory where memory may answer and from the trades table
 // where it may not, written at versions by which the fuller row wins. It commits nothing.
 
+import { type Clock, createTurns } from "./clock.ts";
 import { RowRefusedError } from "./errors.ts";
 import type { Metrics } from "./metrics.ts";
 import { addTrade, newPane, PANE_MS, type Pane } from "./panes.ts";
@@ -10,7 +11,7 @@ import type { StoreWriter } from "./store.ts";
 import type { WindowRow } from "./trade.ts";
 import { type Window, windowRow } from "./windows.ts";
 
-export type AggregateParts = Readonly<{ store: StoreWriter; report: Report; metrics: Metrics }>;
+export type AggregateParts = Readonly<{ store: StoreWriter; clock: Clock; report: Report; metrics: Metrics }>;
 
 /** Windows of one put: about 2 ms of an embedded store. */
 const WINDOWS_PER_PUT_MAX = 500;
@@ -21,7 +22,7 @@ const WINDOWS_PER_PUT_MAX = 500;
  * `isWanted` says so.
  */
 export async function writeWindows(
-  { store, report, metrics }: AggregateParts,
+  { store, clock, report, metrics }: AggregateParts,
   partition: Partition,
   windows: readonly Window[],
   isWanted: () => boolean,
@@ -29,12 +30,14 @@ export async function writeWindows(
 ): Promise<void> {
   /** What this take has read: each holds every row acknowledged before the take. */
   const fresh = new Map<string, Pane>();
+  const giveTurn = createTurns(clock);
   for (let index = 0; index < windows.length && isWanted(); index += WINDOWS_PER_PUT_MAX) {
     const slice = windows.slice(index, index + WINDOWS_PER_PUT_MAX);
     const rows: WindowRow[] = [];
     for (const window of slice) {
       const row = await rowOf(window);
       if (row !== null) rows.push(row);
+      await giveTurn();
     }
     if (!isWanted()) return;
     await put(rows);

@@ -45,3 +45,16 @@ export const systemClock: Clock = {
 export function backoffMs(attempt: number, firstMs: number, maxMs: number, random: () => number): number {
   return random() * Math.min(maxMs, firstMs * 2 ** Math.min(attempt, 30));
 }
+
+/** Work on an embedded store never waits by itself; longer than this it must not hold the event loop. */
+const TURN_MS_MAX = 5;
+
+/** To be awaited between pieces of such work: lets sockets and timers have their turn when it is due. */
+export function createTurns(clock: Clock): () => Promise<void> {
+  let sinceMs = clock.monotonic();
+  return async () => {
+    if (clock.monotonic() - sinceMs < TURN_MS_MAX) return;
+    await new Promise<void>((resolve) => clock.atEndOfTick(resolve));
+    sinceMs = clock.monotonic();
+  };
+}

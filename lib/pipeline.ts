@@ -4,7 +4,7 @@
 // partition.ts remembers is only a cache of the trades table. (The first loop, feed -> log, is publish.ts.)
 
 import { writeWindows } from "./aggregate.ts";
-import { backoffMs, type Clock } from "./clock.ts";
+import { backoffMs, type Clock, createTurns } from "./clock.ts";
 import { LogUnavailableError, RowRefusedError, StaleEpochError, StoreUnavailableError } from "./errors.ts";
 import { derivedSequence, derivedSession } from "./identity.ts";
 import { type Pending, refusedLetter, takeApart } from "./intake.ts";
@@ -145,6 +145,7 @@ export function createProcessor(parts: ProcessParts): Processor {
    */
   async function recover(offset: number, bound: Bound): Promise<Partition> {
     const touched = new Map<string, Readonly<{ symbol: string; startMs: number }>>();
+    const giveTurn = createTurns(clock);
     let { maxTradeMs } = bound;
     for await (const rows of store.scanReceived?.(bound.receivedSinceMs) ?? []) {
       for (const { symbol, trade_timestamp } of rows) {
@@ -152,6 +153,7 @@ export function createProcessor(parts: ProcessParts): Processor {
         const startMs = paneStart(trade_timestamp);
         touched.set(`${startMs} ${symbol}`, { symbol, startMs });
       }
+      await giveTurn();
     }
     const partition = new Partition(offset, { ...bound, maxTradeMs }, limits?.panesMax);
     for (const { symbol, startMs } of touched.values()) partition.markChanged(symbol, startMs);
@@ -378,7 +380,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     let writtenCount = 0;
     try {
       const isWanted = () => isCurrent(partition);
-      await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {
+      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {
         writtenCount = count;
       });
       if (offset <= partition.committedOffset || !isWanted()) return true;

@@ -66,9 +66,13 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
     "INSERT INTO trade_hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ingested_until = max(ingested_until, excluded.ingested_until)",
   );
   const first = db.query("SELECT 1 FROM trades LIMIT 1");
-  const page = db.query<TradeRow, [string, number, number, number, number, string, number]>(
-    `SELECT * FROM trades WHERE symbol = ? AND hour BETWEEN ? AND ? AND trade_timestamp < ?
-     AND (trade_timestamp, uuid) > (?, ?) ORDER BY hour, trade_timestamp, uuid LIMIT ?`,
+  const hours = db.query<{ hour: number }, [string, number, number]>(
+    "SELECT hour FROM trade_hours WHERE symbol = ? AND hour >= ? AND hour < ? ORDER BY hour",
+  );
+  // With one hour given by equality the key seeks; with a range of hours each page would scan its first hour.
+  const page = db.query<TradeRow, [string, number, number, string, number, number]>(
+    `SELECT * FROM trades WHERE symbol = ? AND hour = ? AND (trade_timestamp, uuid) > (?, ?) AND trade_timestamp < ?
+     ORDER BY trade_timestamp, uuid LIMIT ?`,
   );
 
   const newestHour = db.query<{ until: number | null }, []>(
@@ -80,15 +84,15 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
 
   /** By key, not by position: what is put meanwhile shifts nothing. */
   async function* scan(symbol: string, fromMs: number, toMs: number): AsyncGenerator<readonly TradeRow[]> {
-    let after = { atMs: fromMs, uuid: "" };
-    for (;;) {
-      const rows = storing(() =>
-        page.all(symbol, hourOf(fromMs), hourOf(toMs - 1), toMs, after.atMs, after.uuid, SCAN_PAGE_ROWS),
-      );
-      if (rows.length > 0) yield rows;
-      if (rows.length < SCAN_PAGE_ROWS) return;
-      const last = rows.at(-1)!;
-      after = { atMs: last.trade_timestamp, uuid: last.uuid };
+    for (const { hour } of storing(() => hours.all(symbol, hourOf(fromMs), toMs))) {
+      let [afterMs, afterUuid, isLast] = [fromMs, "", false];
+      while (!isLast) {
+        const rows = storing(() => page.all(symbol, hour, afterMs, afterUuid, toMs, SCAN_PAGE_ROWS));
+        if (rows.length > 0) yield rows;
+        isLast = rows.length < SCAN_PAGE_ROWS;
+        const last = rows.at(-1);
+        if (last !== undefined) [afterMs, afterUuid] = [last.trade_timestamp, last.uuid];
+      }
     }
   }
 
