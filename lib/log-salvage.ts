@@ -56,8 +56,8 @@ const READ_RECORDS_MAX = 256;
 const FAILED_READS_MAX = 100_000;
 /** Set-aside files kept; the oldest beyond it goes, so that a dying disk is not filled by its own damage. */
 const DAMAGED_FILES_MAX = 8;
-/** Offsets between the last one salvaged and the next: what cannot be read may have been the last. */
-const OFFSET_MARGIN = 1_000_000;
+/** Offsets between the last one seen and the next: what cannot be read may have been the last. */
+const OFFSET_MARGIN = 10_000;
 /** Beyond it a number in the file is no offset. */
 const OFFSET_MAX = 2 ** 48;
 
@@ -138,10 +138,23 @@ function openChecked({ path, sync }: LogFileOptions) {
 function checkStructure(db: Database): void {
   const [verdict] = valuesOf(db, "PRAGMA quick_check(1)");
   if (verdict?.[0] !== "ok") throw new Damage(String(verdict?.[0]));
-  const names = valuesOf(db, "SELECT name FROM sqlite_schema").map(([name]) => name);
+  const names = valuesOf(db, "SELECT name FROM sqlite_schema WHERE type = 'table'").map(([name]) => name);
   // The table would be made anew, empty, and what it held forgotten.
   if (names.length > 0 && !names.includes("records")) throw new Damage("the table of the records is gone");
+  // Page 1 holds the tables as text, which quick_check does not compare with anything.
+  for (const [table, columns] of Object.entries(COLUMNS)) {
+    if (!names.includes(table)) continue;
+    const found = String(valuesOf(db, COLUMNS_OF.replace("?", `'${table}'`))[0]?.[0]);
+    if (found !== columns && found !== `${columns}, crc INTEGER`)
+      throw new Damage(`the table ${table} has other columns: ${found}`);
+  }
 }
+
+const COLUMNS = {
+  records: "offset INTEGER, kind TEXT, key TEXT, appended_at INTEGER, value BLOB",
+  log_identity: "id TEXT",
+} as const;
+const COLUMNS_OF = "SELECT group_concat(name || ' ' || type, ', ') FROM pragma_table_info(?)";
 
 function checkRecords(db: Database): { count: number; bytes: number } {
   const select = db.prepare(SELECT_FROM);
@@ -155,12 +168,22 @@ function checkRecords(db: Database): { count: number; bytes: number } {
         count += 1;
         bytes += row[4].length;
       }
-      if (rows.length < READ_RECORDS_MAX) return { count, bytes };
+      if (rows.length < READ_RECORDS_MAX) {
+        checkNextOffset(db, rows.at(-1)?.[0] ?? from - 1);
+        return { count, bytes };
+      }
       from = rows.at(-1)![0] + 1;
     }
   } finally {
     select.finalize();
   }
+}
+
+/** A wild one would be given to new records, and be the end of the numbers. */
+function checkNextOffset(db: Database, last: number): void {
+  const seq = Number(valuesOf(db, LAST_OFFSET)[0]?.[0] ?? 0);
+  if (!(seq >= last && seq < OFFSET_MAX / 2))
+    throw new Damage(`the last offset is ${last}, and said to be ${seq}`);
 }
 
 /** So that what a process leaves in the -wal is its own, and a torn end cannot be taken for a flaw before it. */
@@ -182,6 +205,7 @@ function hasChecksums(db: Database): boolean {
   return valuesOf(db, "SELECT 1 FROM pragma_table_info('records') WHERE name = 'crc'").length > 0;
 }
 
+const LAST_OFFSET = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
 const SELECT_FROM = `SELECT offset, kind, key, appended_at, value, crc FROM records
   WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?`;
 
@@ -228,23 +252,13 @@ function salvage(options: LogFileOptions, aside: string, reason: string): void {
   const damaged = aside.replace(".salvaging-", ".damaged-");
   if (!existsSync(path)) {
     if (existsSync(`${path}-wal`)) renameSync(`${path}-wal`, found);
-    removeFiles([building, `${building}-wal`]);
-    try {
-      const outcome = build(options, { aside, found, building, damaged });
-      report.error("the outbox was damaged: it is set aside, and what can be read from it is sent", {
-        reason,
-        file: damaged,
-        ...outcome,
-        hint: `look at the disk of ${dirname(path)}; the damaged file is only kept for an inspection`,
-      });
-    } catch (error) {
-      if (sqliteFault(error) !== "full" && !isOutOfRoom(error)) throw error;
-      throw new SetupError(
-        `${path} was damaged, and there is no room for what can be read from it`,
-        `make room for ${statSync(aside).size} bytes in ${dirname(path)} and start again`,
-        error,
-      );
-    }
+    const outcome = buildWithRoom(options, { aside, found, building, damaged });
+    report.error("the outbox was damaged: it is set aside, and what can be read from it is sent", {
+      reason,
+      file: damaged,
+      ...outcome,
+      hint: `look at the disk of ${dirname(path)}; the damaged file is only kept for an inspection`,
+    });
     syncDirectory(path);
     renameSync(building, path);
     syncDirectory(path);
@@ -252,11 +266,30 @@ function salvage(options: LogFileOptions, aside: string, reason: string): void {
   removeFiles([`${aside}-wal`, `${aside}-shm`]);
   if (existsSync(found)) renameSync(found, `${damaged}-wal`);
   renameSync(aside, damaged);
-  dropOldest(path, report);
+  while (dropOldest(options, DAMAGED_FILES_MAX));
 }
 
 type Places = Readonly<{ aside: string; found: string; building: string; damaged: string }>;
 type Outcome = Readonly<{ salvagedCount: number; unreadableCount: number; isWhole: boolean }>;
+
+/** Older damaged files give way: all that could be read from them was sent. */
+function buildWithRoom(options: LogFileOptions, places: Places): Outcome {
+  for (;;) {
+    removeFiles([places.building, `${places.building}-wal`]);
+    try {
+      return build(options, places);
+    } catch (error) {
+      const cause = error instanceof SetupError ? error.cause : error;
+      if (sqliteFault(cause) !== "full" && !isOutOfRoom(cause)) throw error;
+      if (dropOldest(options, 0)) continue;
+      throw new SetupError(
+        `${options.path} was damaged, and there is no room for what can be read from it`,
+        `make room for ${statSync(places.aside).size} bytes in ${dirname(options.path)} and start again`,
+        error,
+      );
+    }
+  }
+}
 
 function build({ clock }: LogFileOptions, { aside, found, building, damaged }: Places): Outcome {
   const open = () => openDatabase({ path: building, sync: "full", schema: sql, exclusive: true });
@@ -287,9 +320,8 @@ function build({ clock }: LogFileOptions, { aside, found, building, damaged }: P
       if (valuesOf(db, `SELECT 1 FROM records WHERE offset = ${offset}`).length > 0)
         state.unreadable.delete(offset);
     const outcome = { salvagedCount, unreadableCount: state.unreadable.size, isWhole: state.isWhole };
-    const seen = [...state.unreadable].reduce((max, offset) => Math.max(max, offset), state.lastOffset);
     // It raises the next offset to its own.
-    appendEvent(db, clock, seen + OFFSET_MARGIN, { file: basename(damaged), ...outcome });
+    appendEvent(db, clock, state.lastOffset + OFFSET_MARGIN, { file: basename(damaged), ...outcome });
     // Its -wal goes into the file, synced; where there is no room for that, closing would say nothing.
     db.run("PRAGMA wal_checkpoint(TRUNCATE)");
     return outcome;
@@ -326,7 +358,7 @@ function countOf(db: Database): number {
 
 type SalvageState = {
   readonly db: Database;
-  /** Offsets that could not be read; no more than FAILED_READS_MAX. */
+  /** Offsets at which no record can be read, though one may have been there; about FAILED_READS_MAX at most. */
   readonly unreadable: Set<number>;
   failedReads: number;
   /** False: there were more failures than FAILED_READS_MAX, or the table was not found. */
@@ -337,33 +369,29 @@ type SalvageState = {
 /** Reads the file, with the -wal beside it, into the new one. False: the table was not found. */
 function readOut(aside: string, state: SalvageState): boolean {
   let source: Database | undefined;
-  let select: Select | undefined;
+  const reads: Select[] = [];
   try {
     source = openReadOnly(aside);
-    select = source.prepare(
-      hasChecksums(source) ? SELECT_FROM : SELECT_FROM.replace("value, crc", "value, NULL"),
-    );
+    const text = hasChecksums(source) ? SELECT_FROM : SELECT_FROM.replace("value, crc", "value, NULL");
+    reads.push(source.prepare(text), source.prepare(text.replace("BY offset", "BY offset DESC")));
+    state.lastOffset = Math.max(state.lastOffset, lastOffsetOf(source));
+    state.failedReads = 0;
+    inTransaction(state.db, () => readRanges(reads, state));
+    return true;
   } catch (error) {
-    source?.close();
+    // Of the reads of records none comes here: they meet damage where they are made.
     if (!isUnreadable(error)) throw error;
     return false;
-  }
-  try {
-    state.lastOffset = Math.max(state.lastOffset, lastOffsetOf(source));
-    const reading = select;
-    state.failedReads = 0;
-    inTransaction(state.db, () => readRange(reading, 1, OFFSET_MAX, state));
-    return true;
   } finally {
-    select.finalize();
-    source.close();
+    for (const read of reads) read.finalize();
+    source?.close();
   }
 }
 
 /** Of the last record there ever was, if that can be read and is true: it bounds no reading. */
 function lastOffsetOf(source: Database): number {
   try {
-    const last = Number(valuesOf(source, "SELECT seq FROM sqlite_sequence WHERE name = 'records'")[0]?.[0]);
+    const last = Number(valuesOf(source, LAST_OFFSET)[0]?.[0]);
     return last > 0 && last < OFFSET_MAX / 2 ? last : 0;
   } catch (error) {
     if (!isUnreadable(error)) throw error;
@@ -373,47 +401,53 @@ function lastOffsetOf(source: Database): number {
 
 type Select = ReturnType<Database["prepare"]>;
 
-/** The records from..to in order; a range that fails is halved, until what fails is one offset. */
-function readRange(select: Select, from: number, to: number, state: SalvageState): void {
-  for (let next = from; next <= to; ) {
-    if (state.failedReads >= FAILED_READS_MAX) {
+/**
+ * From both ends of a range to what cannot be read; what lies between is halved, until it is one offset. The
+ * widest ranges first: so what can be read is read before the attempts are used up on what cannot.
+ */
+function readRanges([upwards, downwards]: readonly Select[], state: SalvageState): void {
+  const ranges = [{ from: 1, to: OFFSET_MAX }];
+  for (const { from, to } of ranges) {
+    const low = readRun(upwards!, 1, from, to, state);
+    const high = low === null ? null : readRun(downwards!, -1, low, to, state);
+    if (low === null || high === null) continue;
+    if (state.failedReads > FAILED_READS_MAX) {
       state.isWhole = false;
       return;
     }
+    const middle = Math.floor((low + high) / 2);
+    if (low >= high) state.unreadable.add(low);
+    else ranges.push({ from: low, to: middle }, { from: middle + 1, to: high });
+  }
+}
+
+/** Reads on from one end; answers with the first offset that cannot be read, or null when all could. */
+function readRun(select: Select, step: 1 | -1, from: number, to: number, state: SalvageState): number | null {
+  let [low, high] = [from, to];
+  for (let limit = READ_RECORDS_MAX; low <= high; ) {
     let rows: Row[];
+    // No more than can be there: the step to the one after the last may be the one that fails.
+    const rowCount = Math.min(limit, high - low + 1);
     try {
-      // No more than can be there: the step to the one after the last may be the one that fails.
-      rows = select.values(next, to, Math.min(READ_RECORDS_MAX, to - next + 1)) as Row[];
+      rows = select.values(low, high, rowCount) as Row[];
     } catch (error) {
       if (!isUnreadable(error)) throw error;
       state.failedReads += 1;
-      if (next === to) {
-        state.unreadable.add(next);
-        return;
-      }
-      const middle = Math.floor((next + to) / 2);
-      readRange(select, next, middle, state);
-      next = middle + 1;
+      if (rowCount === 1) return step === 1 ? low : high;
+      limit = Math.floor(rowCount / 2);
       continue;
     }
-    const before = next;
-    for (const row of rows) {
-      const [offset] = row;
-      if (isWhole(row)) {
-        keep(row, state);
-        next = Math.max(next, offset + 1);
-      } else if (offset >= before && offset <= to) {
-        state.unreadable.add(offset);
-      }
-    }
-    if (rows.length < READ_RECORDS_MAX) return;
-    // Not one is what was written. Among their offsets may be wild ones, so the middle one says how far this was.
-    if (next === before) {
-      state.failedReads += 1;
-      const offsets = rows.map(([offset]) => offset).sort((one, other) => one - other);
-      next = Math.max(before + 1, Math.min(to, offsets[offsets.length >> 1] ?? 0) + 1);
-    }
+    const whole = rows.filter(isWhole);
+    for (const row of whole) keep(row, state);
+    for (const row of rows) if (!whole.includes(row)) state.unreadable.add(row[0]);
+    if (rows.length < rowCount) return null;
+    // Where not one is what was written there may be wild offsets, and the middle one says how far this was.
+    const offsets = rows.map(([offset]) => offset).sort((one, other) => one - other);
+    const reached = whole.at(-1)?.[0] ?? offsets[offsets.length >> 1] ?? low;
+    if (step === 1) low = Math.max(low, reached) + 1;
+    else high = Math.min(high, reached) - 1;
   }
+  return null;
 }
 
 function keep(row: Row, state: SalvageState): void {
@@ -431,13 +465,15 @@ function isUnreadable(error: unknown): boolean {
 
 // ---- Files ------------------------------------------------------------------------------------------------------
 
-function dropOldest(path: string, report: Report): void {
+/** Where more damaged files are kept than that, the oldest one goes. */
+function dropOldest({ path, report }: LogFileOptions, keptCount: number): boolean {
   const prefix = `${basename(path)}.damaged-`;
   const names = readdirSync(dirname(path)).filter((name) => name.startsWith(prefix) && name.endsWith("Z"));
-  for (const name of names.sort().slice(0, -DAMAGED_FILES_MAX)) {
-    report.warn("the oldest damaged outbox is deleted: there are too many", { file: name });
-    removeFiles([join(dirname(path), name), join(dirname(path), `${name}-wal`)]);
-  }
+  if (names.length <= keptCount) return false;
+  const oldest = join(dirname(path), names.sort()[0] ?? "");
+  report.warn("the oldest damaged outbox is deleted: its place is needed", { file: oldest });
+  removeFiles([oldest, `${oldest}-wal`]);
+  return true;
 }
 
 function removeFiles(paths: readonly string[]): void {

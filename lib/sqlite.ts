@@ -108,7 +108,8 @@ export function inTransaction<T>(db: Database, work: () => T): T {
 export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | undefined {
   const code = codeOf(error);
   if (code === undefined) return undefined;
-  if (code === "SQLITE_FULL") return "full";
+  // The second one is what a full disk does to the index of the write-ahead log.
+  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";
   if (/^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG)/.test(code)) return "invalid";
   // Not SQLITE_IOERR: after a failed sync the next one may "succeed" without the pages. Such a process ends.
   if (/^SQLITE_(BUSY|LOCKED)/.test(code)) return "transient";

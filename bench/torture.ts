@@ -1,0 +1,652 @@
+// `bun run torture [--kills 1000] [--seed 1] [--json]`: does the outbox keep what it acknowledged? A process that
+// appends and forwards is killed (-9) at moments from the seed: anywhere, in checkpoints, in deletion, at the size
+// limit, on a full disk, in its start; its file is damaged between two lives, and two processes start at once.
+// Prints a table by kind and what became of every acknowledged message. It mends nothing and repeats nothing: what
+// it finds, it says with the seed and the round, and its exit code is 1.
+
+import { spawnSync } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type ChildOptions, MARK, MARK_BYTES } from "../tests/fixtures/torture-child.ts";
+import { seeded } from "../tests/support.ts";
+
+/** What is going on at the moment of a kill, or is done to the file after it; the weight is its share. */
+const KINDS = {
+  anywhere: 5,
+  start: 3,
+  checkpoint: 4,
+  deletion: 4,
+  "size limit": 4,
+  "disk full": 4,
+  "last page damaged": 3,
+  "a page damaged": 2,
+  "first page damaged": 1,
+  "-wal damaged": 3,
+  "second process": 1,
+  "two starts": 2,
+  "restart at once": 3,
+  "power cut": 2,
+} as const;
+export type Kind = keyof typeof KINDS;
+
+export type TortureOptions = Readonly<{ kills: number; seed: number; onProgress?: (line: string) => void }>;
+
+export type TortureResult = Readonly<{
+  kills: number;
+  byKind: Readonly<Record<string, number>>;
+  /** Messages. */
+  acknowledged: number;
+  forwarded: number;
+  /** Acknowledged, never forwarded, and on no page that was damaged. */
+  lost: number;
+  /** First copies that came after a later one. */
+  outOfOrder: number;
+  /** Acknowledged, never forwarded, on a page that was damaged. */
+  damaged: number;
+  /** Acknowledged and not yet forwarded on the pages that were damaged: `damaged` can be no more. */
+  atRisk: number;
+  /** Acknowledged, not forwarded, and in no file that a power cut left: what sync = normal says may be lost. */
+  cutOff: number;
+  damages: number;
+  damagedFiles: number;
+  salvaged: number;
+  /** Starts while another process was the owner. */
+  refused: number;
+  diskFull: "tmpfs" | "file-size limit";
+  problems: readonly string[];
+}>;
+
+const CHILD = join(import.meta.dir, "../tests/fixtures/torture-child.ts");
+const PAGE_BYTES = 4_096;
+const WAL_HEADER_BYTES = 32;
+const FRAME_BYTES = PAGE_BYTES + 24;
+/** One file lives for so many kills, then all that it holds is forwarded and accounted for. */
+const KILLS_PER_LIFE = 20;
+/** A -wal file of 4 MB, a copy of it while salvaging, and the file twice, with room to spare. */
+const DISK_BYTES = 24 << 20;
+/** Without a tmpfs: of one file, in the 512 bytes that `ulimit -f` counts in under POSIX, 1,024 in bash. */
+const FILE_BLOCKS_MAX = 900;
+/** A child is killed after at most so many of its lines. */
+const LINES_MAX = 60;
+const START_MS_MAX = 90;
+const CHILD_MS_MAX = 20_000;
+const PROBLEMS_MAX = 20;
+
+type Id = readonly [round: number, append: number, index: number];
+type Said = {
+  killed: boolean;
+  opened: boolean;
+  refused: string | null;
+  fault: string | null;
+  drained: boolean;
+};
+
+export async function runTorture({ kills, seed, onProgress }: TortureOptions): Promise<TortureResult> {
+  const random = seeded(seed);
+  const byKind: Record<string, number> = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, 0]));
+  const total = {
+    kills: 0,
+    acknowledged: 0,
+    forwarded: 0,
+    lost: 0,
+    outOfOrder: 0,
+    damaged: 0,
+    atRisk: 0,
+    cutOff: 0,
+    damages: 0,
+    damagedFiles: 0,
+    salvaged: 0,
+    refused: 0,
+  };
+  const problems: string[] = [];
+  const isTmpfs = canMount();
+  let round = 0;
+  while (total.kills < kills && problems.length < PROBLEMS_MAX) {
+    using place = openPlace(isTmpfs);
+    const life = new Life(place, seed, random, total, byKind, problems);
+    round = await life.run(round, Math.min(KILLS_PER_LIFE, kills - total.kills));
+    onProgress?.([`${total.kills} kills, ${total.acknowledged} acknowledged`, ...problems].join("\n  "));
+  }
+  return { ...total, byKind, problems, diskFull: isTmpfs ? "tmpfs" : "file-size limit" };
+}
+
+type Total = {
+  -readonly [Key in keyof TortureResult as TortureResult[Key] extends number ? Key : never]: number;
+};
+
+/** One outbox from its first start to its last record. */
+class Life {
+  readonly #place: Place;
+  readonly #seed: number;
+  readonly #random: (below: number) => number;
+  readonly #total: Total;
+  readonly #byKind: Record<string, number>;
+  readonly #problems: string[];
+  readonly #bytesMax: number;
+  /** id -> entries of its append. */
+  readonly #acknowledged = new Map<string, number>();
+  readonly #forwarded = new Set<string>();
+  readonly #atRisk = new Set<string>();
+  readonly #cutOff = new Set<string>();
+  /** Names of files that were set aside, as the report said, and as the events did. */
+  readonly #reported = new Set<string>();
+  readonly #evented = new Set<string>();
+  readonly #damages: string[] = [];
+  #eventsAtRisk = false;
+  #last: Id = [0, 0, 0];
+  #round = 0;
+  #killed = 0;
+  #kind: Kind | "drain" = "anywhere";
+
+  constructor(
+    place: Place,
+    seed: number,
+    random: (below: number) => number,
+    total: Total,
+    byKind: Record<string, number>,
+    problems: string[],
+  ) {
+    this.#place = place;
+    this.#seed = seed;
+    this.#random = random;
+    this.#total = total;
+    this.#byKind = byKind;
+    this.#problems = problems;
+    this.#bytesMax = 100_000 + random(400_000);
+  }
+
+  async run(round: number, kills: number): Promise<number> {
+    this.#round = round;
+    for (let done = 0; done < kills && this.#problems.length < PROBLEMS_MAX; ) {
+      this.#kind = choose(this.#random);
+      const before = this.#killed;
+      await this.#kill(this.#kind);
+      // Without a kill it ended by itself, for want of room, or was over before its moment came. Two are one.
+      if (this.#killed === before) continue;
+      done += 1;
+      this.#total.kills += 1;
+      this.#byKind[this.#kind] = (this.#byKind[this.#kind] ?? 0) + 1;
+    }
+    this.#kind = "drain";
+    this.#place.makeRoom();
+    const said = await this.#follow(this.#start("drain"), Number.POSITIVE_INFINITY);
+    if (!said.drained) this.#problem(`the last start: ${said.refused ?? said.fault ?? "no word"}`);
+    this.#account();
+    return this.#round;
+  }
+
+  async #kill(kind: Kind): Promise<void> {
+    const lines = 1 + this.#random(LINES_MAX);
+    switch (kind) {
+      case "start": {
+        // Half of these starts have a file to set aside.
+        if (this.#random(2) === 0)
+          await this.#damage(this.#random(2) === 0 ? "-wal damaged" : "a page damaged");
+        const child = this.#start("run");
+        // Its opening is over within this time or not; what it says until then is noted.
+        const timer = setTimeout(() => child.kill("SIGKILL"), this.#random(START_MS_MAX));
+        await this.#follow(child, LINES_MAX);
+        clearTimeout(timer);
+        return;
+      }
+      case "size limit":
+        await this.#live(this.#start("hold", { bytesMax: this.#bytesMax / 2 }), lines, "l");
+        return;
+      case "checkpoint":
+        await this.#live(this.#start("run", { checkpointEvery: 1 + this.#random(4) }), lines, "p");
+        return;
+      case "deletion":
+        await this.#live(this.#start("run"), lines, "k");
+        return;
+      case "disk full": {
+        if (this.#random(3) === 0) await this.#damage("a page damaged");
+        this.#place.fill(this.#random(200_000));
+        await this.#live(this.#start(this.#random(2) === 0 ? "hold" : "run", {}, true), lines, "l");
+        // The next start may find it full still.
+        if (this.#random(2) === 0) this.#place.makeRoom();
+        return;
+      }
+      case "second process": {
+        // The first is to live until the second has given up.
+        this.#place.makeRoom();
+        const child = this.#start("run", { checkpointEvery: 1 });
+        const contender = this.#random(2) === 0 ? "run" : "hold";
+        let refusing: Promise<void> | undefined;
+        const said = await this.#follow(child, Number.POSITIVE_INFINITY, "", () => {
+          refusing ??= this.#refuse(this.#start(contender)).finally(() => child.kill("SIGKILL"));
+        });
+        if (!said.killed) this.#problem(`the owner: ${said.refused ?? said.fault ?? "ended"}`);
+        await refusing;
+        return;
+      }
+      case "two starts": {
+        if (this.#random(2) === 0) await this.#damage("a page damaged");
+        const children = [this.#start("run"), this.#start("run")];
+        await this.#race(children);
+        return;
+      }
+      case "restart at once": {
+        let next: Child | undefined;
+        // Both lives are over before the next kind begins; the second start overtakes the first one's death.
+        await this.#live(this.#start("run"), lines, "", () => {
+          next = this.#start("run");
+        });
+        if (next !== undefined) await this.#live(next, 1 + this.#random(LINES_MAX), "");
+        return;
+      }
+      case "power cut": {
+        // What the disk had before this life comes back; the commits, which are synced, are of after it.
+        const names = ["outbox.sqlite", "outbox.sqlite-wal"];
+        const isThere = existsSync(join(this.#place.directory, "outbox.sqlite"));
+        const restore = isThere ? names.map((name) => this.#place.keep(name)) : [];
+        await this.#live(this.#start("run"), lines, "k");
+        for (const name of this.#acknowledgedNames()) {
+          if (name.startsWith(`${this.#round}.`) && !this.#forwarded.has(name)) this.#cutOff.add(name);
+        }
+        this.#place.makeRoom();
+        for (const put of restore) put();
+        return;
+      }
+      case "anywhere":
+        await this.#live(this.#start("run"), lines, "");
+        return;
+      default:
+        await this.#live(
+          this.#start("run", { checkpointEvery: kind === "-wal damaged" ? 0 : 1 + this.#random(8) }),
+          lines,
+          "",
+        );
+        await this.#damage(kind);
+    }
+  }
+
+  // ---- Processes ----------------------------------------------------------------------------------------------
+
+  #start(mode: ChildOptions["mode"], options: Partial<ChildOptions> = {}, isFull = false): Child {
+    this.#round += 1;
+    const all: ChildOptions = {
+      directory: this.#place.directory,
+      commitsPath: this.#place.commitsPath,
+      round: this.#round,
+      seed: this.#seed,
+      bytesMax: this.#bytesMax,
+      mode,
+      checkpointEvery: 0,
+      ...options,
+    };
+    const command = [process.execPath, CHILD, JSON.stringify(all)];
+    const isLimited = isFull && !this.#place.isTmpfs;
+    return Bun.spawn(
+      isLimited ? ["bash", "-c", `ulimit -f ${FILE_BLOCKS_MAX}; exec "$@"`, "bash", ...command] : command,
+      { stdout: "pipe", stderr: "inherit", timeout: CHILD_MS_MAX, killSignal: "SIGKILL" },
+    );
+  }
+
+  /** A life that must begin, and ends by our hand. */
+  async #live(child: Child, lines: number, word: string, onKill?: () => void): Promise<void> {
+    const said = await this.#follow(child, lines, word, undefined, onKill);
+    const isFull = this.#place.isFull;
+    // A full disk may refuse a salvage, and a file-size limit is no full disk: SQLite calls it an I/O error.
+    const isNoRoom =
+      isFull && /no room|disk is full|disk I\/O|not enough space/.test(`${said.refused} ${said.fault}`);
+    if (isNoRoom) this.#place.makeRoom();
+    else if (said.refused !== null) this.#problem(`refused to start: ${said.refused}`);
+    else if (said.fault !== null) this.#problem(said.fault);
+  }
+
+  async #refuse(child: Child): Promise<void> {
+    const said = await this.#follow(child, 1);
+    if (said.opened) this.#problem("a second process opened the file");
+    else if (!/outbox\.sqlite is in use by another process$/.test(said.refused ?? ""))
+      this.#problem(`a second process said: ${said.refused ?? said.fault}`);
+    else this.#total.refused += 1;
+  }
+
+  /** Two starts at the same moment: one lives, the other is refused. */
+  async #race(children: readonly Child[]): Promise<void> {
+    // The winner lives until the other has given up.
+    const saids = await Promise.all(
+      children.map(async (child, index) => {
+        const said = await this.#follow(child, Number.POSITIVE_INFINITY);
+        if (said.refused !== null) children[1 - index]!.kill("SIGKILL");
+        return said;
+      }),
+    );
+    // A winner that is still salvaging when the other gives up is killed in that.
+    const openCount = saids.filter(({ opened }) => opened).length;
+    const refusedCount = saids.filter(({ refused }) => refused !== null).length;
+    if ((openCount > 1 || refusedCount > 1) && !this.#place.isFull)
+      this.#problem(`of two starts at once ${openCount} took the file: ${JSON.stringify(saids)}`);
+    for (const { refused, fault } of saids) {
+      if (fault !== null && !this.#place.isFull) this.#problem(fault);
+      if (refused === null) continue;
+      if (/is in use by another process$/.test(refused)) this.#total.refused += 1;
+      else if (!this.#place.isFull) this.#problem(`a second start said: ${refused}`);
+    }
+  }
+
+  /** Notes what the child says until its end; kills it after so many lines, at the next that begins with the word. */
+  async #follow(
+    child: Child,
+    lineCount: number,
+    word = "",
+    onLine?: () => void,
+    onKill?: () => void,
+  ): Promise<Said> {
+    const said: Said = { killed: false, opened: false, refused: null, fault: null, drained: false };
+    const delayUs = this.#random(4) * this.#random(700);
+    let lines = 0;
+    let isKilled = false;
+    let rest = "";
+    const decoder = new TextDecoder();
+    for await (const chunk of child.stdout) {
+      const parts = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+      rest = parts.pop() ?? "";
+      for (const line of parts) {
+        this.#note(line, said);
+        onLine?.();
+        lines += 1;
+        const isDue = lines >= lineCount && (line.startsWith(word) || lines >= lineCount + LINES_MAX);
+        if (!isDue || isKilled) continue;
+        isKilled = true;
+        spin(delayUs);
+        child.kill("SIGKILL");
+        onKill?.();
+      }
+    }
+    await child.exited;
+    said.killed = child.signalCode === "SIGKILL";
+    if (said.killed) this.#killed += 1;
+    return said;
+  }
+
+  #note(line: string, said: Said): void {
+    const [word, first = "", second = ""] = line.split(" ", 3);
+    const text = line.slice(2);
+    if (word === "o") said.opened = true;
+    else if (word === "a") this.#acknowledged.set(first, Number(second));
+    else if (word === "f") for (const name of text.split(" ")) this.#noteForwarded(name);
+    else if (word === "x") this.#noteDamage(JSON.parse(text) as DamageFields);
+    else if (word === "g") this.#problem(`records above the commit were deleted: ${text}`);
+    else if (word === "d") said.drained = true;
+    else if (word === "s") said.refused = text;
+    else if (word === "E") said.fault = text;
+    else if (!["l", "k", "p"].includes(word ?? "")) this.#problem(`the child said: ${line}`);
+  }
+
+  #noteForwarded(name: string): void {
+    if (name === "") return;
+    if (name.startsWith("e")) {
+      this.#evented.add(name.slice(1));
+      return;
+    }
+    if (name === "!") {
+      this.#problem("a record was forwarded that is not what was written");
+      return;
+    }
+    if (this.#forwarded.has(name)) return;
+    this.#forwarded.add(name);
+    this.#total.forwarded += 1;
+    const id = name.split(".").map(Number) as unknown as Id;
+    if (compare(id, this.#last) <= 0) {
+      this.#total.outOfOrder += 1;
+      this.#problem(`${name} came after ${this.#last.join(".")}`);
+    }
+    this.#last = id;
+  }
+
+  #noteDamage({ file, salvagedCount, unreadableCount }: DamageFields): void {
+    // In this order: it is renamed when the salvage is over.
+    if (!existsSync(file.replace(".damaged-", ".salvaging-")) && !existsSync(file))
+      this.#problem(`${file} was reported and is not there`);
+    const name = file.split("/").at(-1) ?? "";
+    if (this.#reported.has(name)) return;
+    this.#reported.add(name);
+    this.#total.damagedFiles += 1;
+    this.#total.salvaged += salvagedCount;
+    if (this.#damages.length === 0)
+      this.#problem(`${name} was set aside and nobody damaged it (${unreadableCount})`);
+  }
+
+  // ---- Damage -------------------------------------------------------------------------------------------------
+
+  /** Other bytes on one page; what is on it may be gone from now on, and nothing else. */
+  async #damage(kind: Kind): Promise<void> {
+    const isWal = kind === "-wal damaged";
+    const path = join(this.#place.directory, isWal ? "outbox.sqlite-wal" : "outbox.sqlite");
+    const size = existsSync(path) ? statSync(path).size : 0;
+    const [head, unit] = isWal ? [WAL_HEADER_BYTES, FRAME_BYTES] : [0, PAGE_BYTES];
+    const count = Math.floor((size - head) / unit);
+    if (count < 1) return;
+    // Three times in four the last frame, where the newest commits are.
+    const isLast = kind === "last page damaged" || (isWal && this.#random(4) > 0);
+    const number = kind === "first page damaged" ? 0 : isLast ? count - 1 : this.#random(count);
+    const place = head + number * unit;
+    const bytes = Buffer.alloc(unit);
+    const fd = openSync(path, "r+");
+    readSync(fd, bytes, 0, unit, place);
+    const page = isWal ? bytes.subarray(FRAME_BYTES - PAGE_BYTES) : bytes;
+    this.#noteAtRisk(page);
+    // What lies below an inner page cannot be found without it.
+    const isInner = page[0] === 0x05;
+    if (isInner) this.#noteAllAtRisk();
+    const type = page[0];
+    const flips = this.#random(3) === 0 ? unit : 1 + this.#random(8);
+    for (let flip = 0; flip < flips; flip++) {
+      const at = flips === unit ? flip : this.#random(unit);
+      bytes[at] = (bytes[at] ?? 0) ^ (1 + this.#random(255));
+    }
+    writeSync(fd, bytes, 0, unit, place);
+    closeSync(fd);
+    this.#total.damages += 1;
+    const where = `${isWal ? "frame" : "page"} ${number + 1} of ${count} (type ${type})`;
+    this.#damages.push(`round ${this.#round}: ${flips} bytes of ${where}`);
+  }
+
+  #noteAtRisk(page: Buffer): void {
+    if (page.includes("log_damaged")) this.#eventsAtRisk = true;
+    for (let at = page.indexOf(MARK); at !== -1; at = page.indexOf(MARK, at + 1)) {
+      if (at + MARK_BYTES > page.length) break;
+      const name = [4, 8, 12].map((place) => page.readUInt32LE(at + place)).join(".");
+      if (!this.#forwarded.has(name)) this.#atRisk.add(name);
+    }
+  }
+
+  #noteAllAtRisk(): void {
+    this.#eventsAtRisk = true;
+    for (const name of this.#acknowledgedNames()) if (!this.#forwarded.has(name)) this.#atRisk.add(name);
+  }
+
+  *#acknowledgedNames(): Generator<string> {
+    for (const [append, count] of this.#acknowledged)
+      for (let index = 0; index < count; index++) yield `${append}.${index}`;
+  }
+
+  // ---- The account --------------------------------------------------------------------------------------------
+
+  #account(): void {
+    this.#total.atRisk += this.#atRisk.size;
+    const lost: string[] = [];
+    for (const name of this.#acknowledgedNames()) {
+      this.#total.acknowledged += 1;
+      if (this.#forwarded.has(name)) continue;
+      if (this.#cutOff.has(name)) {
+        this.#total.cutOff += 1;
+        continue;
+      }
+      if (this.#atRisk.has(name)) {
+        this.#total.damaged += 1;
+        continue;
+      }
+      this.#total.lost += 1;
+      if (!lost.includes(name.replace(/\.\d+$/, ""))) lost.push(name.replace(/\.\d+$/, ""));
+    }
+    for (const append of lost)
+      this.#problem(
+        `of ${append} acknowledged messages never came; damaged before: ${this.#damages.join("; ")}`,
+      );
+    for (const name of this.#reported)
+      if (!this.#evented.has(name) && !this.#eventsAtRisk)
+        this.#problem(`no event says that ${name} was set aside`);
+  }
+
+  #problem(text: string): void {
+    if (this.#problems.length < PROBLEMS_MAX)
+      this.#problems.push(`seed ${this.#seed}, round ${this.#round}, ${this.#kind}: ${text}`);
+  }
+}
+
+type Child = Bun.Subprocess<"ignore", "pipe", "inherit">;
+type DamageFields = Readonly<{ file: string; salvagedCount: number; unreadableCount: number }>;
+
+function choose(random: (below: number) => number): Kind {
+  const entries = Object.entries(KINDS) as [Kind, number][];
+  let rest = random(entries.reduce((sum, [, weight]) => sum + weight, 0));
+  for (const [kind, weight] of entries) {
+    rest -= weight;
+    if (rest < 0) return kind;
+  }
+  return "anywhere";
+}
+
+function compare(one: Id, other: Id): number {
+  return one[0] - other[0] || one[1] - other[1] || one[2] - other[2];
+}
+
+function spin(us: number): void {
+  const end = performance.now() + us / 1_000;
+  while (performance.now() < end);
+}
+
+// ---- A disk of its own ----------------------------------------------------------------------------------------
+
+/** A directory for the outbox on a disk that can be filled, and a file for the commits on another one. */
+type Place = Disposable &
+  Readonly<{
+    directory: string;
+    commitsPath: string;
+    isTmpfs: boolean;
+    isFull: boolean;
+    /** Leaves so many bytes free. */
+    fill(bytesFree: number): void;
+    makeRoom(): void;
+    /** Remembers a file of the directory as it is now, or that there is none; answers how to put it back. */
+    keep(name: string): () => void;
+  }>;
+
+function openPlace(isTmpfs: boolean): Place {
+  const root = mkdtempSync(join(tmpdir(), "torture-"));
+  const directory = join(root, "disk");
+  mkdirSync(directory);
+  if (isTmpfs) mount(directory);
+  const filler = join(directory, "filler");
+  let isFull = false;
+  // A mount outlives its process.
+  process.on("exit", dispose);
+  return {
+    directory,
+    commitsPath: join(root, "commits.json"),
+    isTmpfs,
+    get isFull() {
+      return isFull;
+    },
+    fill(bytesFree) {
+      isFull = true;
+      if (!isTmpfs) return;
+      const { bavail, bsize } = statfsSync(directory);
+      const bytes = Math.max(0, bavail * bsize - bytesFree);
+      if (!existsSync(filler) && bytes > 0) writeFileSync(filler, Buffer.alloc(bytes));
+    },
+    makeRoom() {
+      isFull = false;
+      rmSync(filler, { force: true });
+    },
+    keep(name) {
+      const path = join(directory, name);
+      const bytes = existsSync(path) ? readFileSync(path) : null;
+      return () => (bytes === null ? rmSync(path, { force: true }) : writeFileSync(path, bytes));
+    },
+    [Symbol.dispose]() {
+      process.off("exit", dispose);
+      dispose();
+    },
+  };
+  function dispose() {
+    if (process.env.TORTURE_KEEP) {
+      spawnSync("cp", ["-r", directory, `${process.env.TORTURE_KEEP}-${root.split("/").at(-1)}`]);
+    }
+    if (isTmpfs) spawnSync("umount", ["-l", directory]);
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+function mount(directory: string): boolean {
+  const options = ["-t", "tmpfs", "-o", `size=${DISK_BYTES}`, "torture", directory];
+  return spawnSync("mount", options).status === 0;
+}
+
+function canMount(): boolean {
+  if (process.platform !== "linux" || process.getuid?.() !== 0 || process.env.TORTURE_NO_MOUNT) return false;
+  const directory = mkdtempSync(join(tmpdir(), "torture-"));
+  const isMounted = mount(directory);
+  if (isMounted) spawnSync("umount", ["-l", directory]);
+  rmSync(directory, { recursive: true, force: true });
+  return isMounted;
+}
+
+// ---- The command ----------------------------------------------------------------------------------------------
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      kills: { type: "string", default: "1000" },
+      seed: { type: "string", default: "1" },
+      json: { type: "boolean", default: false },
+    },
+  });
+  const kills = Number(values.kills);
+  const seed = Number(values.seed);
+  if (!(Number.isInteger(kills) && kills > 0 && Number.isInteger(seed)))
+    throw new Error("--kills must be a whole number above 0 and --seed a whole number");
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
+  const startedAtMs = performance.now();
+  const result = await runTorture({ kills, seed, onProgress: (line) => console.error(line) });
+  printResult(result, seed, (performance.now() - startedAtMs) / 1_000);
+  if (values.json) {
+    const { byKind, acknowledged, lost, outOfOrder, damaged, damagedFiles, salvaged, refused } = result;
+    const counts = { acknowledged, lost, outOfOrder, damaged, damagedFiles, salvaged, refused };
+    console.log(JSON.stringify({ kills: result.kills, byKind, ...counts }));
+  }
+  process.exitCode = result.problems.length > 0 ? 1 : 0;
+}
+
+function printResult(result: TortureResult, seed: number, seconds: number): void {
+  for (const problem of result.problems) console.log(problem);
+  console.log(`${"kind".padEnd(20)}${"kills".padStart(7)}`);
+  for (const [kind, count] of Object.entries(result.byKind)) {
+    const means = kind === "disk full" ? `  (${result.diskFull})` : "";
+    console.log(`${kind.padEnd(20)}${String(count).padStart(7)}${means}`);
+  }
+  console.log(
+    `${result.kills} kills (seed ${seed}, ${Math.round(seconds)} s): ${result.acknowledged} messages acknowledged, ` +
+      `${result.lost} lost, ${result.outOfOrder} out of order; ${result.damages} pages damaged, ` +
+      `${result.damagedFiles} files set aside, ${result.salvaged} messages salvaged, ` +
+      `${result.damaged} of ${result.atRisk} on damaged pages gone, ` +
+      `${result.cutOff} taken by power cuts; ${result.refused} second starts refused`,
+  );
+}
