@@ -1,4 +1,4 @@
-// `bun run torture [--kills 1000] [--seed 1] [--json]`: does the outbox keep what it acknowledged? A process that
+// `bun run torture [--kills 1000] [--seed 1] [--only kind,kind] [--json]`: does the outbox keep what it acknowledged? A process that
 // appends and forwards is killed (-9) at moments from the seed: anywhere, in checkpoints, in deletion, at the size
 // limit, on a full disk, in its start; its file is damaged between two lives, and two processes start at once.
 // Prints a table by kind and what became of every acknowledged message. It mends nothing and repeats nothing: what
@@ -44,7 +44,13 @@ const KINDS = {
 } as const;
 export type Kind = keyof typeof KINDS;
 
-export type TortureOptions = Readonly<{ kills: number; seed: number; onProgress?: (line: string) => void }>;
+export type TortureOptions = Readonly<{
+  kills: number;
+  seed: number;
+  /** Absent: all kinds. Without damage every file that is set aside is a false alarm. */
+  only?: readonly Kind[];
+  onProgress?: (line: string) => void;
+}>;
 
 export type TortureResult = Readonly<{
   kills: number;
@@ -96,7 +102,7 @@ type Said = {
   drained: boolean;
 };
 
-export async function runTorture({ kills, seed, onProgress }: TortureOptions): Promise<TortureResult> {
+export async function runTorture({ kills, seed, only, onProgress }: TortureOptions): Promise<TortureResult> {
   const random = seeded(seed);
   const byKind: Record<string, number> = Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, 0]));
   const total = {
@@ -118,7 +124,7 @@ export async function runTorture({ kills, seed, onProgress }: TortureOptions): P
   let round = 0;
   while (total.kills < kills && problems.length < PROBLEMS_MAX) {
     using place = openPlace(isTmpfs);
-    const life = new Life(place, seed, random, total, byKind, problems);
+    const life = new Life(place, seed, random, only, total, byKind, problems);
     round = await life.run(round, Math.min(KILLS_PER_LIFE, kills - total.kills));
     onProgress?.([`${total.kills} kills, ${total.acknowledged} acknowledged`, ...problems].join("\n  "));
   }
@@ -134,6 +140,7 @@ class Life {
   readonly #place: Place;
   readonly #seed: number;
   readonly #random: (below: number) => number;
+  readonly #only: readonly Kind[] | undefined;
   readonly #total: Total;
   readonly #byKind: Record<string, number>;
   readonly #problems: string[];
@@ -157,6 +164,7 @@ class Life {
     place: Place,
     seed: number,
     random: (below: number) => number,
+    only: readonly Kind[] | undefined,
     total: Total,
     byKind: Record<string, number>,
     problems: string[],
@@ -164,6 +172,7 @@ class Life {
     this.#place = place;
     this.#seed = seed;
     this.#random = random;
+    this.#only = only;
     this.#total = total;
     this.#byKind = byKind;
     this.#problems = problems;
@@ -173,7 +182,7 @@ class Life {
   async run(round: number, kills: number): Promise<number> {
     this.#round = round;
     for (let done = 0; done < kills && this.#problems.length < PROBLEMS_MAX; ) {
-      this.#kind = choose(this.#random);
+      this.#kind = choose(this.#random, this.#only);
       const before = this.#killed;
       await this.#kill(this.#kind);
       // Without a kill it ended by itself, for want of room, or was over before its moment came. Two are one.
@@ -214,7 +223,7 @@ class Life {
         await this.#live(this.#start("run"), lines, "k");
         return;
       case "disk full": {
-        if (this.#random(3) === 0) await this.#damage("a page damaged");
+        if (this.#only === undefined && this.#random(3) === 0) await this.#damage("a page damaged");
         this.#place.fill(this.#random(200_000));
         await this.#live(this.#start(this.#random(2) === 0 ? "hold" : "run", {}, true), lines, "l");
         // The next start may find it full still.
@@ -235,7 +244,7 @@ class Life {
         return;
       }
       case "two starts": {
-        if (this.#random(2) === 0) await this.#damage("a page damaged");
+        if (this.#only === undefined && this.#random(2) === 0) await this.#damage("a page damaged");
         const children = [this.#start("run"), this.#start("run")];
         await this.#race(children);
         return;
@@ -514,8 +523,9 @@ class Life {
 type Child = Bun.Subprocess<"ignore", "pipe", "inherit">;
 type DamageFields = Readonly<{ file: string; salvagedCount: number; unreadableCount: number }>;
 
-function choose(random: (below: number) => number): Kind {
-  const entries = Object.entries(KINDS) as [Kind, number][];
+function choose(random: (below: number) => number, only?: readonly Kind[]): Kind {
+  const all = Object.entries(KINDS) as [Kind, number][];
+  const entries = only === undefined ? all : all.filter(([kind]) => only.includes(kind));
   let rest = random(entries.reduce((sum, [, weight]) => sum + weight, 0));
   for (const [kind, weight] of entries) {
     rest -= weight;
@@ -616,6 +626,7 @@ if (import.meta.main) {
     options: {
       kills: { type: "string", default: "1000" },
       seed: { type: "string", default: "1" },
+      only: { type: "string" },
       json: { type: "boolean", default: false },
     },
   });
@@ -623,9 +634,17 @@ if (import.meta.main) {
   const seed = Number(values.seed);
   if (!(Number.isInteger(kills) && kills > 0 && Number.isInteger(seed)))
     throw new Error("--kills must be a whole number above 0 and --seed a whole number");
+  const only = values.only?.split(",") as Kind[] | undefined;
+  const unknown = only?.filter((kind) => !(kind in KINDS)) ?? [];
+  if (unknown.length > 0) throw new Error(`--only knows ${Object.keys(KINDS).join(", ")}; not ${unknown}`);
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
   const startedAtMs = performance.now();
-  const result = await runTorture({ kills, seed, onProgress: (line) => console.error(line) });
+  const result = await runTorture({
+    kills,
+    seed,
+    ...(only && { only }),
+    onProgress: (line) => console.error(line),
+  });
   printResult(result, seed, (performance.now() - startedAtMs) / 1_000);
   if (values.json) {
     const { byKind, acknowledged, lost, outOfOrder, damaged, damagedFiles, salvaged, refused } = result;

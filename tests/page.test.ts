@@ -227,13 +227,12 @@ browserTest(
     await using local = await startLocal(settings(directory.path));
     await using opened = await openPage(`${local.url}/#AAPL`);
     const { page, faults } = opened;
-    const chosen = () => text(page, "#chosen-symbol");
     await until(page, "document.querySelector('#chosen-symbol').textContent === 'AAPL'");
     await page.keyboard.press("ArrowDown");
-    expect(await chosen()).toBe("AMZN");
+    await until(page, "document.querySelector('#chosen-symbol').textContent === 'AMZN'");
     await page.keyboard.press("ArrowUp");
     await page.keyboard.press("ArrowUp");
-    expect(await chosen()).toBe("EUR_USD");
+    await until(page, "document.querySelector('#chosen-symbol').textContent === 'EUR_USD'");
     expect(await text(page, "#chosen-venue")).toBe("OANDA");
     expect(new URL(page.url()).hash).toBe("#OANDA%3AEUR_USD");
     await until(page, "document.querySelector('#read-price').dataset.value !== undefined");
@@ -248,13 +247,13 @@ browserTest(
     await page.keyboard.type("tsl");
     expect(await page.locator("#rows tr:visible").count()).toBe(1);
     await page.keyboard.press("ArrowDown");
-    expect(await chosen()).toBe("TSLA");
+    await until(page, "document.querySelector('#chosen-symbol').textContent === 'TSLA'");
     await page.keyboard.type("x");
     expect(await text(page, "#empty")).toBe("No symbol contains “tslx”.");
     await page.keyboard.press("Escape");
     expect(await page.locator("#rows tr:visible").count()).toBeGreaterThan(5);
     await page.locator('[data-symbol="MSFT"] button').click();
-    expect(await chosen()).toBe("MSFT");
+    await until(page, "document.querySelector('#chosen-symbol').textContent === 'MSFT'");
     expect(await page.locator('[data-symbol="MSFT"]').getAttribute("aria-current")).toBe("true");
 
     await page.keyboard.press("?");

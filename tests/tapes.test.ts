@@ -150,11 +150,15 @@ for (const { name, symbols } of tapes) {
       await using simulator = await startSimulator({ tape, speed: 1, times: "recorded", ledger: 1_000_000 });
       const killedAtMs: number[] = [];
       for (let round = 0; round < KILLS; round++) {
+        const sentBefore = simulator.ledger.counts().tradesSent;
         await using local = await startLocal(settings(directory.path, simulator.wsUrl, symbols));
         await eventually(TAPE_MS_MAX, "connected", async () => simulator.clients().length > 0);
         await Bun.sleep(KILL_MS_MIN + random(KILL_MS_SPREAD));
         // On a busy machine the process may just have stood still for longer than what may be in flight.
-        await fetch(`${local.url}/tickers`);
+        await eventually(TAPE_MS_MAX, "what was sent until now is received", async () => {
+          const sentCount = simulator.ledger.counts().tradesSent - sentBefore;
+          return (await metric(local.url, "feed_trades_received_total")) >= sentCount;
+        });
         await local.kill();
         killedAtMs.push(Date.now());
       }

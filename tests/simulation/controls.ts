@@ -22,10 +22,10 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: PIPELINE,
-        find: "      await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {",
+        find: "      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {",
         replace:
           "      if (offset > partition.committedOffset) await log.commit(ownEpoch, id, { offset, metadata: encodeBound(bound) });\n" +
-          "      await writeWindows({ store, report, metrics }, partition, windows, isWanted, (count) => {",
+          "      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {",
       },
     ],
   },
