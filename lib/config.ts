@@ -177,6 +177,8 @@ const settings = z.object({
   KAFKA_TOPIC_NAME: topic.prefault("market"),
   KAFKA_TOPIC_PARTITIONS: wholeNumber(1, 1_000).prefault("8"),
   KAFKA_GROUP_ID: topic.prefault("processor"),
+  KAFKA_SESSION_TIMEOUT_MS: wholeNumber(6_000, 300_000).prefault("10000"), // Brokers take no less than 6 s.
+  KAFKA_REBALANCE_TIMEOUT_MS: wholeNumber(1_000, 300_000).prefault("10000"),
   KAFKA_COMPRESSION: oneOf(["zstd", "gzip", "none"]).prefault("zstd"),
   KAFKA_SSL: flag.prefault("0"),
   KAFKA_SSL_CA: text.optional(),
@@ -302,6 +304,8 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
       brokers: values.KAFKA_SERVER.map(({ host, port }) => `${host}:${port ?? values.KAFKA_PORT}`),
       partitions: values.KAFKA_TOPIC_PARTITIONS,
       compression: values.KAFKA_COMPRESSION,
+      sessionTimeoutMs: values.KAFKA_SESSION_TIMEOUT_MS,
+      rebalanceTimeoutMs: values.KAFKA_REBALANCE_TIMEOUT_MS,
       /** Without a CA the system's are trusted. */
       tls: values.KAFKA_SSL ? { ca: certificates.KAFKA_SSL_CA } : null,
       sasl: values.KAFKA_SASL_MECHANISM

@@ -60,3 +60,24 @@ export interface LogReader {
   seek(epoch: number, partition: PartitionId, offset: number): void;
   commit(epoch: number, partition: PartitionId, position: Position): Promise<void>;
 }
+
+/** What became of one partition's entries. `refused` proves one message invalid; `too_large` this batch. */
+export type SendOutcome =
+  | Readonly<{ kind: "acknowledged" }>
+  | Readonly<{ kind: "unavailable" | "too_large" | "refused"; error: Error }>;
+
+export type SendBatch = Readonly<{ partition: PartitionId; entries: readonly LogEntry[] }>;
+
+/**
+ * The far end of an outbox: sends, and never tries again by itself. Nothing is acknowledged that its own partition
+ * did not acknowledge; what is not may have been written all the same. One send in flight a partition is the
+ * caller's to keep.
+ */
+export interface LogSender {
+  /** Of every entry of that kind and key, for as long as the sender lives. Throws before `ready` has resolved. */
+  partitionOf(kind: RecordKind, key: string): PartitionId;
+  /** Resolves when the topics are known; rejects with LogUnavailableError (try again) or SetupError. */
+  ready(): Promise<void>;
+  /** An outcome for each batch, in their order; at most one batch a partition. Never rejects. */
+  send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]>;
+}

@@ -15,17 +15,33 @@ type Source = Readonly<{ path: string; text: string }>;
  * that of a file in lib without .ts; `*` stands for any letters.
  */
 const ROWS: readonly { row: string; files: readonly string[]; shared: readonly string[] }[] = [
-  { row: "assembly", files: ["local-*", "verbs", "verbs-*"], shared: ["local-*", "verbs-*"] },
+  {
+    row: "assembly",
+    files: ["*-parts", "verbs-*"],
+    shared: ["*-parts", "verbs-*"],
+  },
   { row: "wiring", files: ["lifecycle", "jobs"], shared: [] },
   {
     row: "loops and web",
-    files: ["pipeline", "publish", "tickers*", "web", "web-*"],
+    files: ["pipeline", "publish", "forward", "tickers*", "verify", "replay", "web", "web-*"],
     shared: ["web-*", "tickers*"],
   },
   {
     row: "adapters",
-    files: ["feed-*", "simulator", "simulator-*", "log-*", "store-*", "sqlite"],
-    shared: ["sqlite", "log-salvage", "log-wal", "simulator-*"],
+    files: [
+      "feed-*",
+      "simulator",
+      "simulator-*",
+      "log-*",
+      "store-*",
+      "sqlite",
+      "kafka",
+      "kafka-*",
+      "cassandra",
+      "cassandra-*",
+      "finnhub-*",
+    ],
+    shared: ["sqlite", "log-salvage", "log-wal", "simulator-*", "kafka", "cassandra", "finnhub-*"],
   },
   { row: "steps of the loops", files: ["aggregate", "intake"], shared: [] },
   { row: "contracts", files: ["feed", "log", "store"], shared: [] },
@@ -53,8 +69,8 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
 
 /** Each client is named in its own files, so that it can be replaced there. */
 const CLIENTS: Readonly<Record<string, readonly string[]>> = {
-  kafkajs: ["log-kafka"],
-  "cassandra-driver": ["store-cassandra"],
+  kafkajs: ["kafka", "kafka-*", "log-kafka"],
+  "cassandra-driver": ["cassandra", "cassandra-*", "store-cassandra"],
   "bun:sqlite": ["sqlite", "log-sqlite", "store-sqlite"],
   avsc: ["codec"],
   cron: ["jobs"],
