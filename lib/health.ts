@@ -218,7 +218,7 @@ export function clockPart(ahead: AheadSnapshot, nowMs: number): PartHealth {
   return { ...judged([], null, nowMs), warning };
 }
 
-function judged(reasons: readonly string[], lastProgressAt: number | null, nowMs: number) {
+export function judged(reasons: readonly string[], lastProgressAt: number | null, nowMs: number) {
   const ok = reasons.length === 0;
   return {
     ok,
@@ -229,12 +229,12 @@ function judged(reasons: readonly string[], lastProgressAt: number | null, nowMs
 }
 
 /** Never negative: a clock may have stepped back. */
-function ageOf(atMs: number | null, nowMs: number): number | null {
+export function ageOf(atMs: number | null, nowMs: number): number | null {
   return atMs === null ? null : Math.max(0, nowMs - atMs);
 }
 
 /** `75 s`, `12 min`, `3 h`: for a person, so rounded down to what matters. */
-function spell(durationMs: number): string {
+export function spell(durationMs: number): string {
   const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
   if (seconds < 600) return `${seconds} s`;
   return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;

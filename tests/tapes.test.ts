@@ -3,73 +3,25 @@
 // the tape by reference.ts, which shares no line with lib.
 
 import { expect, test } from "bun:test";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { startSimulator } from "../lib/simulator.ts";
-import { parseTape, type Tape } from "../lib/simulator-tape.ts";
-import { eventually, readTables, type StoredTrade, startLocal, within } from "./local-process.ts";
+import { eventually, readTables, startLocal, within } from "./local-process.ts";
 import { averagesOf, candlesOf } from "./reference.ts";
 import { seeded, temporaryDirectory } from "./support.ts";
+import {
+  counts,
+  evenly,
+  hasTapes,
+  ofRow,
+  ofTape,
+  plainOf,
+  surplus,
+  tapePath,
+  tapes,
+  tapeTrades,
+  tradesOfFrames,
+} from "./tapes.ts";
 
-const TAPES = join(import.meta.dir, "../../shared/data");
 const TAPE_MS_MAX = 60_000;
-
-const tapes = [
-  { name: "crypto", tradeCount: 15_863, symbols: ["BINANCE:BTCUSDT", "BINANCE:ETHUSDT"] },
-  { name: "stocks", tradeCount: 84_293, symbols: ["IBM", "SPY"] },
-  { name: "forex", tradeCount: 20_000, symbols: ["OANDA:EUR_USD"] },
-] as const;
-
-const hasTapes = existsSync(TAPES);
-if (!hasTapes)
-  console.error(`SKIPPED: the recorded tapes are not at ${TAPES}, so nothing is proven on real input`);
-
-type TapeTrade = { s: string; p: number; v: number; t: number; c?: string[] | null };
-
-function tapePath(name: string): string {
-  return join(TAPES, `${name}.ndjson.gz`);
-}
-
-function tradesOfFrames(frames: readonly string[]): TapeTrade[] {
-  return frames.flatMap((text) => {
-    const frame = JSON.parse(text) as { type: string; data?: TapeTrade[] };
-    return frame.type === "trade" ? frame.data! : [];
-  });
-}
-
-async function tapeTrades(name: string): Promise<TapeTrade[]> {
-  const text = new TextDecoder().decode(Bun.gunzipSync(await Bun.file(tapePath(name)).bytes()));
-  return tradesOfFrames(
-    text
-      .trimEnd()
-      .split("\n")
-      .map((line) => (JSON.parse(line) as { frame: string }).frame),
-  );
-}
-
-const fingerprint = (
-  symbol: string,
-  price: number,
-  volume: number,
-  atMs: number,
-  conditions: string | null,
-) => JSON.stringify([symbol, price, volume, atMs, conditions]);
-const ofTape = ({ s, p, v, t, c }: TapeTrade) => fingerprint(s, p, v, t, c ? JSON.stringify(c) : null);
-const ofRow = (row: StoredTrade) =>
-  fingerprint(row.symbol, row.price, row.volume, row.trade_timestamp, row.trade_conditions);
-
-function counts(fingerprints: readonly string[]): Map<string, number> {
-  const result = new Map<string, number>();
-  for (const one of fingerprints) result.set(one, (result.get(one) ?? 0) + 1);
-  return result;
-}
-
-/** What `from` holds more often than `other`, each as often as it is more. */
-function surplus(from: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): string[] {
-  return [...from].flatMap(([one, count]) =>
-    Array<string>(Math.max(0, count - (other.get(one) ?? 0))).fill(one),
-  );
-}
 
 function settings(directory: string, wsUrl: string, symbols: readonly string[]): Record<string, string> {
   return {
@@ -119,12 +71,7 @@ for (const { name, tradeCount, symbols } of tapes) {
       expect(deadCount).toBe(0);
 
       // In the order of the tape: among equal times, what came first opens and what came last closes.
-      const plain = tape.map(({ s: symbol, p: price, v: volume, t: atMs }) => ({
-        symbol,
-        price,
-        volume,
-        atMs,
-      }));
+      const plain = tape.map(plainOf);
       expect(averages).toEqual(averagesOf(plain));
       expect(candles).toEqual(candlesOf(plain));
     },
@@ -214,21 +161,4 @@ for (const { name, symbols } of tapes) {
     },
     3 * TAPE_MS_MAX,
   );
-}
-
-/**
- * The tape's frames, byte for byte, at an even pace: squeezed as they came, an opening would be hundreds of thousands
- * of trades a second, and what the socket then holds at a kill is more than what was sent in its last moments.
- */
-async function evenly(name: string, durationMs: number): Promise<Tape> {
-  const text = new TextDecoder().decode(Bun.gunzipSync(await Bun.file(tapePath(name)).bytes()));
-  const frames = text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as { at: number; frame: string });
-  const startMs = frames[0]!.at;
-  const paced = frames.map(({ frame }, index) =>
-    JSON.stringify({ at: startMs + Math.floor((index * durationMs) / frames.length), frame }),
-  );
-  return parseTape(paced.join("\n"), name);
 }

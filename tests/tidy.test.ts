@@ -59,6 +59,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
       "bounded-queue",
       "subscriptions",
       "health",
+      "health-pipeline",
       "live",
       "live-wire",
     ],

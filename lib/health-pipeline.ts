@@ -1,0 +1,218 @@
+// Health of the pipeline that is spread over processes: what producer and processor say of themselves, and the one
+// document in which admin shows the whole. Pure, as health.ts is, and by the same rule: health means progress.
+
+import {
+  type AheadSnapshot,
+  ageOf,
+  clockPart,
+  type FeedSnapshot,
+  feedPart,
+  type HealthDocument,
+  healthDocument,
+  judged,
+  type OutboxSnapshot,
+  outboxPart,
+  type PartHealth,
+  type ProcessorSnapshot,
+  type PublishSnapshot,
+  processorPart,
+  type SymbolSnapshot,
+  spell,
+} from "./health.ts";
+
+/** A ForwardHealth fits. */
+export type ForwardSnapshot = Readonly<{
+  lastAckAtMs: number | null;
+  deadCount: number;
+  failing: readonly Readonly<{ partition: string; sinceMs: number; reason: string }>[];
+}>;
+
+export type ProducerSnapshot = Readonly<{
+  simulated: boolean;
+  startedAtMs: number;
+  feed: FeedSnapshot;
+  symbols: readonly SymbolSnapshot[];
+  outbox: OutboxSnapshot;
+  publish: PublishSnapshot;
+  forward: ForwardSnapshot;
+  ahead: AheadSnapshot;
+}>;
+
+/** A broker that restarts is back in seconds; one that is not needs somebody to know. */
+export const UNACKNOWLEDGED_MS_MAX = 20_000;
+/** Joining a group takes until the others have answered: some of them not before their session's time-out. */
+export const UNJOINED_MS_MAX = 60_000;
+/** Twelve of the processor's triggers, each of which commits what is stored. */
+export const UNCOMMITTED_MS_MAX = 60_000;
+/** Five polls of admin. */
+export const PROBE_AGE_MS_MAX = 10_000;
+
+export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): HealthDocument {
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, forward, ahead } = snapshot;
+  return healthDocument(simulated, {
+    feed: feedPart(feed, symbols, startedAtMs, nowMs),
+    outbox: outboxPart(outbox, publish, nowMs),
+    kafka: forwardPart(forward, outbox, startedAtMs, nowMs),
+    clock: clockPart(ahead, nowMs),
+  });
+}
+
+/** Nothing waiting is no fault, however long ago the last acknowledgement was. */
+export function forwardPart(
+  forward: ForwardSnapshot,
+  outbox: OutboxSnapshot,
+  startedAtMs: number,
+  nowMs: number,
+): PartHealth {
+  const { lastAckAtMs, failing, deadCount } = forward;
+  const reasons: string[] = [];
+  const late = failing.filter(({ sinceMs }) => nowMs - sinceMs > UNACKNOWLEDGED_MS_MAX);
+  const waitingSinceMs = Math.max(outbox.oldestAtMs ?? nowMs, lastAckAtMs ?? startedAtMs, startedAtMs);
+  const first = late[0];
+  if (first !== undefined) {
+    const others = late.length > 1 ? `, and ${late.length - 1} more partitions` : "";
+    reasons.push(
+      `${first.partition}${others} not acknowledged for ${spell(nowMs - first.sinceMs)} (${first.reason})`,
+    );
+  } else if (nowMs - waitingSinceMs > UNACKNOWLEDGED_MS_MAX) {
+    reasons.push(`records wait, and nothing was acknowledged for ${spell(nowMs - waitingSinceMs)}`);
+  }
+  return {
+    ...judged(reasons, lastAckAtMs, nowMs),
+    lastAckAt: lastAckAtMs,
+    deadCount,
+    failing: failing.map(({ partition, sinceMs, reason }) => ({ partition, since: sinceMs, reason })),
+  };
+}
+
+export type ConsumerSnapshot = Readonly<{
+  simulated: boolean;
+  startedAtMs: number;
+  processor: ProcessorSnapshot & Readonly<{ epoch: number; partitions: readonly string[] }>;
+}>;
+
+export function consumerHealth(snapshot: ConsumerSnapshot, nowMs: number): HealthDocument {
+  const { simulated, startedAtMs, processor } = snapshot;
+  const { lastRowStoredAtMs, lastTriggerAtMs, rowsInFlight, partitions, epoch } = processor;
+  const unjoinedMs = epoch < 0 ? nowMs - startedAtMs : 0;
+  const reasons: string[] = [];
+  if (unjoinedMs > UNJOINED_MS_MAX) {
+    reasons.push(`no partition was dealt out to it for ${spell(unjoinedMs)} since its start`);
+  }
+  // A backlog makes records old while everything moves: what counts is whether rows are acknowledged.
+  const stalledMs = rowsInFlight > 0 ? nowMs - Math.max(lastRowStoredAtMs ?? startedAtMs, startedAtMs) : 0;
+  if (stalledMs > UNACKNOWLEDGED_MS_MAX) {
+    reasons.push(`${rowsInFlight} rows are on their way, and none was acknowledged for ${spell(stalledMs)}`);
+  }
+  const group = { ...judged(reasons, lastRowStoredAtMs ?? lastTriggerAtMs, nowMs), epoch, partitions };
+  return healthDocument(simulated, {
+    group,
+    processor: processorPart(processor, null, startedAtMs, nowMs),
+  });
+}
+
+/** What admin heard of one process: its document, or why there is none. */
+export type RemoteSnapshot = Readonly<{
+  name: string;
+  url: string;
+  /** When it last answered; null = never since the start. */
+  answeredAtMs: number | null;
+  document: HealthDocument | null;
+  problem: string | null;
+}>;
+
+export function remotePart(remote: RemoteSnapshot, startedAtMs: number, nowMs: number): PartHealth {
+  const { url, answeredAtMs, document, problem } = remote;
+  const reasons: string[] = [];
+  const silentMs = nowMs - (answeredAtMs ?? startedAtMs);
+  if (answeredAtMs === null || document === null || silentMs > PROBE_AGE_MS_MAX) {
+    // A process that starts together with us has a moment to answer.
+    if (silentMs > PROBE_AGE_MS_MAX || answeredAtMs !== null || problem !== null) {
+      reasons.push(`${url} does not answer${problem === null ? "" : ` (${problem})`}`);
+    }
+  } else if (document.status !== "ok") {
+    reasons.push(document.reason ?? "it says that it fails, and not why");
+  }
+  const progress = Object.values(document?.parts ?? {}).flatMap(({ lastProgressAt }) =>
+    typeof lastProgressAt === "number" ? [lastProgressAt] : [],
+  );
+  const warning = Object.values(document?.parts ?? {}).find(({ warning }) => typeof warning === "string");
+  return {
+    ...judged(reasons, progress.length === 0 ? null : Math.max(...progress), nowMs),
+    url,
+    answeredAt: answeredAtMs,
+    parts: document?.parts ?? null,
+    ...(warning && { warning: warning.warning }),
+  };
+}
+
+/** Of one partition of the topic, as the broker tells it. `movedAtMs`: when its commit moved, or it was empty. */
+export type LagSnapshot = Readonly<{
+  partition: string;
+  committed: number | null;
+  end: number;
+  lag: number;
+  movedAtMs: number;
+}>;
+
+export type BrokerSnapshot = Readonly<{
+  askedAtMs: number | null;
+  problem: string | null;
+  lags: readonly LagSnapshot[];
+}>;
+
+export function brokerPart(broker: BrokerSnapshot, startedAtMs: number, nowMs: number): PartHealth {
+  const { askedAtMs, problem, lags } = broker;
+  const reasons: string[] = [];
+  const silentMs = nowMs - (askedAtMs ?? startedAtMs);
+  if (silentMs > PROBE_AGE_MS_MAX)
+    reasons.push(`the broker does not answer${problem === null ? "" : ` (${problem})`}`);
+  const stuck = lags.filter(({ lag, movedAtMs }) => lag > 0 && nowMs - movedAtMs > UNCOMMITTED_MS_MAX);
+  const first = stuck[0];
+  if (first !== undefined) {
+    const others = stuck.length > 1 ? `, as do ${stuck.length - 1} more partitions` : "";
+    reasons.push(
+      `${first.partition} waits with ${first.lag} records, its commit unmoved for ${spell(nowMs - first.movedAtMs)}${others}: is a processor running?`,
+    );
+  }
+  const moved = lags.map(({ movedAtMs }) => movedAtMs);
+  return {
+    ...judged(reasons, moved.length === 0 ? null : Math.max(...moved), nowMs),
+    lag: lags.reduce((sum, { lag }) => sum + lag, 0),
+    partitions: lags.map(({ partition, committed, end, lag }) => ({ partition, committed, end, lag })),
+  };
+}
+
+/** Whether admin's own read of the store was answered. */
+export type ProbeSnapshot = Readonly<{ okAtMs: number | null; problem: string | null }>;
+
+export function storePart(
+  { okAtMs, problem }: ProbeSnapshot,
+  startedAtMs: number,
+  nowMs: number,
+): PartHealth {
+  const silentMs = nowMs - (okAtMs ?? startedAtMs);
+  const because = problem === null ? "" : ` (${problem})`;
+  const reasons =
+    silentMs > PROBE_AGE_MS_MAX ? [`a read was not answered for ${spell(silentMs)}${because}`] : [];
+  return judged(reasons, okAtMs, nowMs);
+}
+
+/** The live view: fed by the topic itself. */
+export type TailSnapshot = Readonly<{
+  lastRecordAtMs: number | null;
+  problem: string | null;
+  problemSinceMs: number | null;
+}>;
+
+export function tailPart(
+  { lastRecordAtMs, problem, problemSinceMs }: TailSnapshot,
+  nowMs: number,
+): PartHealth {
+  const problemMs = problemSinceMs === null ? 0 : nowMs - problemSinceMs;
+  const reasons =
+    problem !== null && problemMs > PROBE_AGE_MS_MAX
+      ? [`the topic cannot be read for ${spell(problemMs)} (${problem})`]
+      : [];
+  return { ...judged(reasons, lastRecordAtMs, nowMs), recordAgeMs: ageOf(lastRecordAtMs, nowMs) };
+}
