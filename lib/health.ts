@@ -141,8 +141,8 @@ export function feedPart(
     lastFrameAt: lastFrameAtMs,
     lastTradeAt: lastTradeAtMs,
     lastProblem,
-    subscribedCount: feed.subscribed.length,
-    unsubscribedCount: feed.unsubscribed.length,
+    subscribed: feed.subscribed,
+    unsubscribed: feed.unsubscribed,
     symbols: Object.fromEntries(
       symbols.map(({ symbol, lastTradeAtMs: lastAtMs }) => [
         symbol,

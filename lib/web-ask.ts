@@ -1,0 +1,38 @@
+// Asks another process of ours over HTTP, bounded in time and size. It follows no redirect and sends no secret.
+
+import { type IncomingMessage, request as requestPlain } from "node:http";
+import { request as requestTls } from "node:https";
+
+export type Answer = Readonly<{ status: number; body: string }>;
+
+/** A health document is some KB; /metrics some tens. */
+const BODY_BYTES_MAX = 1_024 * 1_024;
+
+/**
+ * GET. Rejects with an Error whose message is a reason in words: `refused`, `no answer within 3000 ms`, ...
+ * Not by fetch: it would ask a proxy that the environment names, even for this machine.
+ */
+export async function ask(url: string, limitMs: number): Promise<Answer> {
+  const signal = AbortSignal.timeout(limitMs);
+  try {
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    const request = url.startsWith("https:") ? requestTls : requestPlain;
+    // A connection of its own: a kept one may be half closed when the next question comes.
+    request(url, { signal, agent: false }, resolve).on("error", reject).end();
+    const response = await promise;
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > BODY_BYTES_MAX) throw new Error(`an answer of over ${BODY_BYTES_MAX} bytes`);
+      chunks.push(chunk);
+    }
+    return { status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") };
+  } catch (error) {
+    if (signal.aborted) throw new Error(`no answer within ${limitMs} ms`, { cause: error });
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ECONNREFUSED") throw new Error("connection refused", { cause: error });
+    throw error;
+  }
+}
