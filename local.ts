@@ -6,24 +6,33 @@ import { startJobs } from "./lib/jobs.ts";
 import { run } from "./lib/lifecycle.ts";
 import { openLocal } from "./lib/local-parts.ts";
 import { print } from "./lib/report.ts";
+import { localVerbs } from "./lib/verbs-local.ts";
 import { serveWeb } from "./lib/web-serve.ts";
 
 const usage = `Stores every trade of Finnhub's websocket, aggregates it and shows it, in one process on SQLite.
 Without a token it simulates a market.`;
 
-await run({ name: "local", usage }, async (context) => {
-  const { config, clock, report } = context;
-  await using parts = await openLocal(context);
-  const { publisher, processor, web, simulated } = parts;
-  const { bindAddress: hostname } = config.web;
-  await using server = serveWeb({ app: web, hostname, port: portOf(config, "local"), clock });
-  await using _jobs = startJobs(parts.jobs, report);
+await run(
+  { name: "local", usage },
+  async (context) => {
+    const { config, clock, report } = context;
+    await using parts = await openLocal(context);
+    const { publisher, processor, follower, web, simulated } = parts;
+    const { bindAddress: hostname } = config.web;
+    await using server = serveWeb({ app: web, hostname, port: portOf(config, "local"), clock });
+    await using _jobs = startJobs(parts.jobs, report);
 
-  if (simulated) report.info("the market is simulated; set FINNHUB_API_TOKEN for the real one");
-  print(`page: ${server.url}/`);
+    if (simulated) report.info("the market is simulated; set FINNHUB_API_TOKEN for the real one");
+    print(`page: ${server.url}/`);
 
-  // The feed ends when a stop is asked for; the second loop follows when all that the first appended is read.
-  const drained = new AbortController();
-  const publishing = publisher.run().then(parts.drain);
-  await Promise.all([publishing.then(() => drained.abort()), processor.run(drained.signal)]);
-});
+    // The feed ends when a stop is asked for; the second loop follows when all that the first appended is read.
+    const drained = new AbortController();
+    const publishing = publisher.run().then(parts.drain);
+    await Promise.all([
+      publishing.then(() => drained.abort()),
+      processor.run(drained.signal),
+      follower.run(context.signal),
+    ]);
+  },
+  localVerbs,
+);

@@ -1,4 +1,4 @@
-// `bun run bench [parse encode outbox panes store local] [--json]`: each names a question, all are asked without a
+// `bun run bench [parse encode outbox panes store local page] [--json]`: each names a question, all are asked without a
 // name. Every question has a process of its own, so that no figure stands on what another one left in memory.
 // `--json`: one line a figure, nothing else on standard output.
 
@@ -9,6 +9,7 @@ import { encode } from "./encode.ts";
 import { local } from "./local.ts";
 import { type Figure, headLine, jsonLine, textLine } from "./measure.ts";
 import { outbox } from "./outbox.ts";
+import { page } from "./page.ts";
 import { panes } from "./panes.ts";
 import { parse } from "./parse.ts";
 import { store } from "./store.ts";
@@ -20,6 +21,7 @@ const QUESTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
   panes,
   store,
   local,
+  page,
 };
 
 const { values, positionals } = parseArgs({

@@ -28,6 +28,7 @@ try {
     DATA_DIR: directory,
     FINNHUB_WS_URL: simulator.wsUrl,
     FINNHUB_API_TOKEN: "soak-token",
+    FINNHUB_VALIDATE_TICKERS: "0",
     FINNHUB_STOCKS_TICKERS: JSON.stringify(symbols),
     LOG_LEVEL: "warn",
   });

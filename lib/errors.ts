@@ -25,5 +25,8 @@ export class StaleEpochError extends PipelineError {}
 /** The store is down, slow or overloaded: try the same rows again. They may have been written. */
 export class StoreUnavailableError extends PipelineError {}
 
+/** It answers too late, or says that it is asked too much: try again too, and ask less at once. */
+export class StoreOverloadedError extends StoreUnavailableError {}
+
 /** The store proves that these rows are invalid; tried alone, each tells whether it is the one. */
 export class RowRefusedError extends PipelineError {}

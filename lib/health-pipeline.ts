@@ -22,9 +22,14 @@ import {
 
 /** A ForwardHealth fits. */
 export type ForwardSnapshot = Readonly<{
+  /** Why the log could not be reached at all; null = it could. */
+  problem: string | null;
   lastAckAtMs: number | null;
-  deadCount: number;
+  /** Since when something waits and nothing at all is acknowledged; null = nothing waits. */
+  unacknowledgedSinceMs: number | null;
   failing: readonly Readonly<{ partition: string; sinceMs: number; reason: string }>[];
+  /** Refused for good and put aside. */
+  deadCount: number;
 }>;
 
 export type ProducerSnapshot = Readonly<{
@@ -52,30 +57,27 @@ export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): Healt
   return healthDocument(simulated, {
     feed: feedPart(feed, symbols, startedAtMs, nowMs),
     outbox: outboxPart(outbox, publish, nowMs),
-    kafka: forwardPart(forward, outbox, startedAtMs, nowMs),
+    kafka: forwardPart(forward, nowMs),
     clock: clockPart(ahead, nowMs),
   });
 }
 
 /** Nothing waiting is no fault, however long ago the last acknowledgement was. */
-export function forwardPart(
-  forward: ForwardSnapshot,
-  outbox: OutboxSnapshot,
-  startedAtMs: number,
-  nowMs: number,
-): PartHealth {
-  const { lastAckAtMs, failing, deadCount } = forward;
+export function forwardPart(forward: ForwardSnapshot, nowMs: number): PartHealth {
+  const { lastAckAtMs, unacknowledgedSinceMs, failing, problem, deadCount } = forward;
   const reasons: string[] = [];
   const late = failing.filter(({ sinceMs }) => nowMs - sinceMs > UNACKNOWLEDGED_MS_MAX);
-  const waitingSinceMs = Math.max(outbox.oldestAtMs ?? nowMs, lastAckAtMs ?? startedAtMs, startedAtMs);
+  const silentMs = unacknowledgedSinceMs === null ? 0 : nowMs - unacknowledgedSinceMs;
   const first = late[0];
-  if (first !== undefined) {
+  if (silentMs > UNACKNOWLEDGED_MS_MAX) {
+    const cause = problem ?? failing[0]?.reason ?? null;
+    const because = cause === null ? "" : ` (${cause})`;
+    reasons.push(`records wait, and nothing was acknowledged for ${spell(silentMs)}${because}`);
+  } else if (first !== undefined) {
     const others = late.length > 1 ? `, and ${late.length - 1} more partitions` : "";
     reasons.push(
       `${first.partition}${others} not acknowledged for ${spell(nowMs - first.sinceMs)} (${first.reason})`,
     );
-  } else if (nowMs - waitingSinceMs > UNACKNOWLEDGED_MS_MAX) {
-    reasons.push(`records wait, and nothing was acknowledged for ${spell(nowMs - waitingSinceMs)}`);
   }
   return {
     ...judged(reasons, lastAckAtMs, nowMs),
@@ -215,4 +217,16 @@ export function tailPart(
       ? [`the topic cannot be read for ${spell(problemMs)} (${problem})`]
       : [];
   return { ...judged(reasons, lastRecordAtMs, nowMs), recordAgeMs: ageOf(lastRecordAtMs, nowMs) };
+}
+
+/** Until its parts are there a process is not well, and says what it waits for. */
+export function startingHealth(
+  simulated: boolean,
+  { what, problem }: Readonly<{ what: string; problem: string | null }>,
+  startedAtMs: number,
+  nowMs: number,
+): HealthDocument {
+  const because = problem === null ? "" : ` (${problem})`;
+  const reason = `waiting for ${what} for ${spell(nowMs - startedAtMs)}${because}`;
+  return healthDocument(simulated, { start: judged([reason], null, nowMs) });
 }

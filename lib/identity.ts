@@ -18,7 +18,8 @@ export function newSession(random: () => number): string {
 export function isIdentity(session: string, sequence: number, receivedAtMs: number): boolean {
   return (
     /^[0-9a-f]{8}$/.test(session) &&
-    isWhole(sequence, 1, SEQUENCE_MAX) &&
+    // 0 is an offset's: no session of ours counts it.
+    isWhole(sequence, 0, SEQUENCE_MAX) &&
     isWhole(receivedAtMs, 0, TIME_MS_MAX)
   );
 }

@@ -1,7 +1,7 @@
 // What a batch of the log holds, taken apart: rows, feed events and dead letters, each with the ticket of the
 // record it came in. Nothing is left out: what cannot be read, or cannot be true, is a dead letter with a reason.
 
-import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage } from "./codec.ts";
+import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage, readForeign } from "./codec.ts";
 import { derivedSequence, derivedSession, identityOf, tradeUuids } from "./identity.ts";
 import type { Partition, PendingRow } from "./partition.ts";
 import type { Ticket } from "./tracker.ts";
@@ -10,6 +10,8 @@ import {
   type DeadLetter,
   type DeadReason,
   type FeedEventRow,
+  isHole,
+  type TradeRow,
   tradeOf,
   tradeRow,
   WHOLE_MESSAGE,
@@ -42,8 +44,19 @@ export function takeApart(
   return intake;
 }
 
+/** The rows of one message as they will stand in the table; none of what will be a dead letter. For a view. */
+export function rowsOf(value: Uint8Array): TradeRow[] {
+  const decoded = decodeMessage(value);
+  if (!decoded.ok) return [];
+  const { session, sequence, receivedAtMs, trades } = decoded.message;
+  const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+  return trades.flatMap((trade, index) =>
+    badTrade(trade, receivedAtMs) === null ? [tradeRow(trade, uuidOf(index), receivedAtMs)] : [],
+  );
+}
+
 /** The dead letter of a row that the store refuses. */
-export function refusedLetter({ row }: PendingRow): DeadLetter {
+export function refusedLetter({ row }: Pick<PendingRow, "row">): DeadLetter {
   const { session, sequence, index: item } = identityOf(row.uuid);
   const receivedAtMs = row.ingest_timestamp;
   const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [tradeOf(row)] });
@@ -73,6 +86,8 @@ function takeTrades(
     if (reason === null) {
       partition.meetTradeTime(trade.tradedAtMs);
       rows.push({ row: tradeRow(trade, uuidOf(item), receivedAtMs), ticket, isResend });
+    } else if (isHole(trade)) {
+      partition.tracker.acknowledge(ticket);
     } else {
       const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [trade] });
       letters.push({
@@ -99,12 +114,16 @@ function takeSide(
   letters.push({ item: letter ?? wholeLetter(partitionId, record, "undecodable"), ticket });
 }
 
+/** With the identity of what is in it where it has one, so that a copy of it is the same letter. */
 function wholeLetter(partitionId: string, record: IntakeRecord, reason: DeadReason): DeadLetter {
-  return {
+  const derived = {
     session: derivedSession(partitionId, ""),
     sequence: derivedSequence(record.offset),
-    item: WHOLE_MESSAGE,
     receivedAtMs: record.timestampMs,
+  };
+  return {
+    ...(readForeign(record.value)?.identity ?? derived),
+    item: WHOLE_MESSAGE,
     reason,
     source: "processor",
     payload: record.value,

@@ -14,8 +14,11 @@ export type Job = Readonly<{
 /** A busy event loop delays a tick; a tick this late still runs, a later one waits for the next. */
 const LATE_MS_MAX = 4_000;
 
+export const EVERY_2_SECONDS = "*/2 * * * * *";
 export const EVERY_5_SECONDS = "*/5 * * * * *";
 export const EVERY_HOUR = "0 7 * * * *";
+/** Before the day of New York begins, and of Europe. */
+export const EVERY_DAY = "0 23 4 * * *";
 
 /** Starts them all; disposing stops them and resolves when none is running any more. */
 export function startJobs(jobs: readonly Job[], report: Report): AsyncDisposable {

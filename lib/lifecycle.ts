@@ -5,7 +5,7 @@
 // Exit codes, for a supervisor:
 //    0  done: main returned, or a stop was asked for and everything in flight was finished
 //    1  the operator must change something (settings, command line, an unreachable set-up); a restart is no help.
-//       Also: healthcheck found the service failing or silent
+//       Also: healthcheck found the service failing or silent, and what else a verb says of itself
 //   70  a fault that nothing handled: restart
 //   75  stopped before everything in flight was finished: a second signal, or a stop that took too long
 
@@ -24,7 +24,7 @@ import {
   readConfig,
   type ServiceName,
 } from "./config.ts";
-import { SetupError } from "./errors.ts";
+import { PipelineError, SetupError } from "./errors.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { complain, openReport, print, type Report } from "./report.ts";
 
@@ -53,11 +53,27 @@ export type Context = Readonly<{
 
 export type Service = Readonly<{ name: ServiceName; usage: string }>;
 
+/** What a binary does beside being a service: one word on its command line. */
+export type Verb = Readonly<{
+  name: string;
+  usage: string;
+  /** As commander writes them, `--from <time>`, with a description. */
+  options: readonly (readonly [flags: string, description: string])[];
+  /** `options`: texts by name, true of a flag; what was not given is not there. Answers with the exit code. */
+  main(context: Context, options: VerbOptions): Promise<number>;
+}>;
+
+export type VerbOptions = Readonly<Record<string, string | true | undefined>>;
+
 /** Never returns: the process ends here. */
-export async function run(service: Service, main: (context: Context) => Promise<void>): Promise<never> {
+export async function run(
+  service: Service,
+  main: (context: Context) => Promise<void>,
+  verbs: readonly Verb[] = [],
+): Promise<never> {
   // Whoever read our output may have gone; that is no reason to stop working.
   process.stdout.on("error", () => {});
-  const program = createProgram(service, main);
+  const program = createProgram(service, main, verbs);
   try {
     await program.parseAsync();
     return process.exit(EXIT_OK);
@@ -68,8 +84,12 @@ export async function run(service: Service, main: (context: Context) => Promise<
   }
 }
 
-/** The verbs of the command line; without one the service runs. A further verb is one more `command` here. */
-function createProgram(service: Service, main: (context: Context) => Promise<void>): Command {
+/** The verbs of the command line; without one the service runs. */
+function createProgram(
+  service: Service,
+  main: (context: Context) => Promise<void>,
+  verbs: readonly Verb[],
+): Command {
   const program = new Command(service.name)
     .description(service.usage)
     .version(version, "--version", "print the version")
@@ -85,7 +105,7 @@ function createProgram(service: Service, main: (context: Context) => Promise<voi
     .exitOverride()
     .action(async (options: { checkConfig?: true }) => {
       if (options.checkConfig) return print(describeService(service.name, readConfig()));
-      process.exit(await runService(service.name, main));
+      process.exit(await runProcess(service.name, main));
     });
   program
     .command("healthcheck")
@@ -93,11 +113,24 @@ function createProgram(service: Service, main: (context: Context) => Promise<voi
     .helpOption("--help", "print this")
     .allowExcessArguments(false)
     .action(async () => process.exit(await askHealth(service.name, readConfig())));
+  for (const verb of verbs) {
+    const command = program
+      .command(verb.name)
+      .description(verb.usage)
+      .helpOption("--help", "print this")
+      .allowExcessArguments(false)
+      .action(async (options: VerbOptions) => process.exit(await runProcess(service.name, verb, options)));
+    for (const [flags, description] of verb.options) command.option(flags, description);
+  }
   return program;
 }
 
-/** Answers with the exit code. */
-async function runService(name: ServiceName, main: (context: Context) => Promise<void>): Promise<number> {
+/** Runs the service, or one of its verbs. Answers with the exit code. */
+async function runProcess(
+  name: ServiceName,
+  work: Verb | ((context: Context) => Promise<void>),
+  options: VerbOptions = {},
+): Promise<number> {
   const config = readConfig();
   const report = openReport({ name, ...config.log, secrets: config.secrets });
   const clock = systemClock;
@@ -111,13 +144,19 @@ async function runService(name: ServiceName, main: (context: Context) => Promise
   }
   const metrics = createMetrics();
   keepProcessGauges(metrics, clock);
-  report.info("starting", { version, pid: process.pid });
+  const context = { config, clock, report, metrics, signal: stop.signal };
+  const isVerb = typeof work !== "function";
   try {
-    await main({ config, clock, report, metrics, signal: stop.signal });
+    if (isVerb) return await work.main(context, options);
+    report.info("starting", { version, pid: process.pid });
+    await work(context);
   } catch (error) {
     // `signal.throwIfAborted()` is one way to stop when asked.
     const isStop = stop.signal.aborted && error === stop.signal.reason;
-    if (!isStop && isForOperator(error)) return explain(name, error, config.secrets);
+    // A service tries again what may succeed later; somebody who waits for a verb is told.
+    const isSaid = isForOperator(error) || (isVerb && error instanceof PipelineError);
+    if (!isStop && isSaid) return explain(name, error, config.secrets);
+    if (isStop && isVerb) return EXIT_UNFINISHED;
     if (!isStop) {
       report.error("ended by a fault that nothing handled", { error });
       return EXIT_FAULT;
@@ -154,7 +193,7 @@ function explain(name: ServiceName, error: unknown, secrets: readonly string[]):
     for (const mistake of error.mistakes) complain(`  ${mistake}`, secrets);
     return EXIT_SETUP;
   }
-  if (error instanceof SetupError) {
+  if (error instanceof PipelineError) {
     complain(`${name}: ${error.message}`, secrets);
     if (error.cause instanceof Error) complain(`  because: ${error.cause.message}`, secrets);
     if (error.hint !== undefined) complain(`  ${error.hint}`, secrets);

@@ -13,7 +13,10 @@ import { openSqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import { createPublisher, type Publisher } from "./publish.ts";
 import { startSimulator } from "./simulator.ts";
+import { instrumentOf } from "./simulator-listings.ts";
 import { openSqliteStore, type SqliteStore } from "./store-sqlite.ts";
+import { openSymbolCheck, openTickers, tickerJobs, tickerSets } from "./ticker-parts.ts";
+import { seedWanted, type TickerFollower } from "./tickers.ts";
 import { DAY_MS } from "./trade.ts";
 import { createWeb, type Web } from "./web.ts";
 
@@ -21,6 +24,8 @@ export type LocalParts = AsyncDisposable &
   Readonly<{
     publisher: Publisher;
     processor: Processor;
+    /** Which tickers the feed streams. */
+    follower: TickerFollower;
     web: Web;
     jobs: readonly Job[];
     simulated: boolean;
@@ -39,7 +44,7 @@ const RETENTION_PAUSE_MS = 20;
 export async function openLocal({ config, clock, report, metrics, signal }: Context): Promise<LocalParts> {
   const source = chooseSource(config, "local");
   const { dataDirectory: directory, topic } = namesOf(config, source);
-  const { tickers, symbolsMax } = config.finnhub;
+  const { symbolsMax, tickers: setting } = config.finnhub;
   const { sync, bytesMax } = config.outbox;
   await using opened = new AsyncDisposableStack();
 
@@ -56,16 +61,20 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
             speed: source.speed,
             clock,
             report,
+            // What the setting names is listed as long as it could be a symbol at all, for the check too.
+            instruments: setting.flatMap((symbol) => instrumentOf(symbol) ?? []),
             ledger: false,
           }),
         )
       : null;
   const url = source.kind === "finnhub" ? source.url : (simulator?.wsUrl ?? "");
   const token = source.kind === "finnhub" ? source.token : SIMULATOR_TOKEN;
+  const { wanted } = store;
+  await seedWanted(wanted, setting, clock);
   const feed: Feed = openFinnhubFeed({
     url,
     token,
-    symbols: tickers,
+    symbols: wanted.list().flatMap((record) => (record.wanted ? record.symbol : [])),
     symbolsMax,
     clock,
     report,
@@ -84,10 +93,24 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     onRowsStored: (rows) => live.note(rows, clock.now()),
   });
 
+  const apiUrl = simulator?.apiUrl ?? config.finnhub.apiUrl;
+  const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
+  const hasTraded = (symbol: string) => live.of(symbol) !== null;
+  const { follower, control } = openTickers({
+    config,
+    wanted,
+    check,
+    feed,
+    publisher,
+    hasTraded,
+    clock,
+    report,
+  });
+
   const simulated = source.kind === "simulator";
   const startedAtMs = clock.now();
   const health = (): HealthDocument => {
-    const symbols = tickers.map((symbol) => ({
+    const symbols = follower.wanted().map((symbol) => ({
       symbol,
       lastTradeAtMs: live.of(symbol)?.trade_timestamp ?? null,
     }));
@@ -99,8 +122,19 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     };
     return localHealth({ simulated, startedAtMs, symbols, ahead: live.ahead(), ...parts }, clock.now());
   };
-  const sets = () => ({ wanted: tickers, ...feed.health() });
-  const web = createWeb({ store, live, clock, report, metrics, health, tickers: sets, simulated, signal });
+  const sets = () => tickerSets(follower, feed.health());
+  const web = createWeb({
+    store,
+    live,
+    clock,
+    report,
+    metrics,
+    health,
+    tickers: sets,
+    changes: { control, adminToken: config.web.adminToken },
+    simulated,
+    signal,
+  });
 
   const jobs: Job[] = [
     { name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger },
@@ -109,6 +143,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
       schedule: EVERY_HOUR,
       run: () => dropExpired(store, clock, config.retentionDays, signal),
     },
+    ...tickerJobs(check, follower, signal),
   ];
   const drain = async () => {
     const endMs = clock.monotonic() + DRAIN_MS_MAX;
@@ -118,6 +153,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   return {
     publisher,
     processor,
+    follower,
     web,
     jobs,
     simulated,

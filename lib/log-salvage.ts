@@ -15,7 +15,6 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { crc32 } from "node:zlib";
 import sql from "../sql/log.sql" with { type: "text" };
 import type { Clock } from "./clock.ts";
 import { encodeEvent } from "./codec.ts";
@@ -38,8 +37,11 @@ import { dayOf } from "./trade.ts";
 
 export type LogFileOptions = Readonly<{ path: string; sync: SyncMode; clock: Clock; report: Report }>;
 
+/** What is in the file: records that wait, and records put aside (outbox_dead). Bytes are those of the values. */
+export type Held = { recordCount: number; valueBytes: number; deadCount: number; deadValueBytes: number };
+
 /** The open file and what is in it. */
-export type LogFile = Disposable & Readonly<{ db: Database; recordCount: number; valueBytes: number }>;
+export type LogFile = Disposable & Readonly<{ db: Database; held: Held }>;
 
 type Row = [
   offset: number,
@@ -48,6 +50,7 @@ type Row = [
   appendedAt: number,
   value: Uint8Array,
   crc: number | null,
+  ...aside: [refusedAt?: number, reason?: string],
 ];
 
 /** Of one read while checking or salvaging. */
@@ -72,17 +75,21 @@ export function recordCrc(
   appendedAt: number,
   value: Uint8Array,
 ): number {
-  return crc32(value, crc32(`${offset} ${kind} ${appendedAt} ${key}`));
+  return Bun.hash.crc32(value, Bun.hash.crc32(`${offset} ${kind} ${appendedAt} ${key}`));
+}
+
+/** That of a record put aside: no record of the other table is ever taken for one. */
+export function deadCrc(recordsCrc: number, refusedAt: number, reason: string): number {
+  return Bun.hash.crc32(`${refusedAt} ${reason}`, recordsCrc);
 }
 
 export function openLogFile(options: LogFileOptions): LogFile {
   const owner = takeOwnership(options.path);
   try {
-    const { db, recordCount, valueBytes } = openOwned(options);
+    const { db, held } = openOwned(options);
     return {
       db,
-      recordCount,
-      valueBytes,
+      held,
       [Symbol.dispose]() {
         db.close();
         owner[Symbol.dispose]();
@@ -94,7 +101,7 @@ export function openLogFile(options: LogFileOptions): LogFile {
   }
 }
 
-function openOwned(options: LogFileOptions) {
+function openOwned(options: LogFileOptions): { db: Database; held: Held } {
   const { path } = options;
   const unfinished = readdirSync(dirname(path)).find((name) => setAsideName(path).test(name));
   if (unfinished !== undefined)
@@ -126,9 +133,12 @@ function openChecked({ path, sync }: LogFileOptions) {
   const db = openDatabase({ path, sync, schema: sql, exclusive: true, check: checkStructure });
   try {
     addChecksums(db);
-    const { count, bytes } = checkRecords(db);
+    const records = checkRecords(db, "records");
+    const dead = checkRecords(db, "outbox_dead");
+    checkNextOffset(db, Math.max(records.last, dead.last));
     emptyWal(db);
-    return { db, recordCount: count, valueBytes: bytes };
+    const held = { recordCount: records.count, valueBytes: records.bytes };
+    return { db, held: { ...held, deadCount: dead.count, deadValueBytes: dead.bytes } };
   } catch (error) {
     db.close();
     throw error;
@@ -153,25 +163,27 @@ function checkStructure(db: Database): void {
 const COLUMNS = {
   records: "offset INTEGER, kind TEXT, key TEXT, appended_at INTEGER, value BLOB",
   log_identity: "id TEXT",
+  outbox_dead:
+    "offset INTEGER, kind TEXT, key TEXT, appended_at INTEGER, value BLOB, crc INTEGER, refused_at INTEGER, reason TEXT",
 } as const;
+
+type Table = "records" | "outbox_dead";
+const TABLES: readonly Table[] = ["records", "outbox_dead"];
 const COLUMNS_OF = "SELECT group_concat(name || ' ' || type, ', ') FROM pragma_table_info(?)";
 
-function checkRecords(db: Database): { count: number; bytes: number } {
-  const select = db.prepare(SELECT_FROM);
+function checkRecords(db: Database, table: Table): { count: number; bytes: number; last: number } {
+  const select = db.prepare(SELECT_FROM[table]);
   let count = 0;
   let bytes = 0;
   try {
     for (let from = 0; ; ) {
       const rows = select.values(from, OFFSET_MAX, READ_RECORDS_MAX) as Row[];
       for (const row of rows) {
-        if (!isWhole(row)) throw new Damage(`the record at ${row[0]} is not what was written`);
+        if (!isWhole(row, table)) throw new Damage(`the record at ${row[0]} is not what was written`);
         count += 1;
         bytes += row[4].length;
       }
-      if (rows.length < READ_RECORDS_MAX) {
-        checkNextOffset(db, rows.at(-1)?.[0] ?? from - 1);
-        return { count, bytes };
-      }
+      if (rows.length < READ_RECORDS_MAX) return { count, bytes, last: rows.at(-1)?.[0] ?? from - 1 };
       from = rows.at(-1)![0] + 1;
     }
   } finally {
@@ -206,12 +218,21 @@ function hasChecksums(db: Database): boolean {
 }
 
 const LAST_OFFSET = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
-const SELECT_FROM = `SELECT offset, kind, key, appended_at, value, crc FROM records
-  WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?`;
+const SELECT_FROM: Readonly<Record<Table, string>> = {
+  records: `SELECT offset, kind, key, appended_at, value, crc FROM records
+  WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?`,
+  outbox_dead: `SELECT offset, kind, key, appended_at, value, crc, refused_at, reason FROM outbox_dead
+  WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT ?`,
+};
 
-function isWhole([offset, kind, key, appendedAt, value, crc]: Row): boolean {
+function isWhole(row: Row, table: Table): boolean {
+  const [offset, kind, key, appendedAt, value, crc, refusedAt, reason] = row;
   if (!(Number.isSafeInteger(offset) && offset > 0 && offset < OFFSET_MAX)) return false;
   if (!(value instanceof Uint8Array && typeof appendedAt === "number")) return false;
+  if (table === "outbox_dead") {
+    if (typeof refusedAt !== "number" || typeof reason !== "string") return false;
+    return crc === deadCrc(recordCrc(offset, kind, key, appendedAt, value), refusedAt, reason);
+  }
   if (crc === null) return kind === "trades" || kind === "event" || kind === "dead";
   return crc === recordCrc(offset, kind, key, appendedAt, value);
 }
@@ -317,8 +338,7 @@ function build({ clock }: LogFileOptions, { aside, found, building, damaged }: P
     state.isWhole = read(true, firstPage) && state.isWhole;
     const salvagedCount = countOf(db);
     for (const offset of state.unreadable)
-      if (valuesOf(db, `SELECT 1 FROM records WHERE offset = ${offset}`).length > 0)
-        state.unreadable.delete(offset);
+      if (TABLES.some((table) => hasOffset(db, table, offset))) state.unreadable.delete(offset);
     const outcome = { salvagedCount, unreadableCount: state.unreadable.size, isWhole: state.isWhole };
     // It raises the next offset to its own.
     appendEvent(db, clock, state.lastOffset + OFFSET_MARGIN, { file: basename(damaged), ...outcome });
@@ -351,7 +371,12 @@ function appendEvent(
 }
 
 function countOf(db: Database): number {
-  return Number(valuesOf(db, "SELECT count(*) FROM records")[0]?.[0]);
+  const counts = TABLES.map((table) => Number(valuesOf(db, `SELECT count(*) FROM ${table}`)[0]?.[0]));
+  return counts.reduce((sum, count) => sum + count);
+}
+
+function hasOffset(db: Database, table: Table, offset: number): boolean {
+  return valuesOf(db, `SELECT 1 FROM ${table} WHERE offset = ${offset}`).length > 0;
 }
 
 // ---- Reading what can be read -----------------------------------------------------------------------------------
@@ -372,11 +397,17 @@ function readOut(aside: string, state: SalvageState): boolean {
   const reads: Select[] = [];
   try {
     source = openReadOnly(aside);
-    const text = hasChecksums(source) ? SELECT_FROM : SELECT_FROM.replace("value, crc", "value, NULL");
-    reads.push(source.prepare(text), source.prepare(text.replace("BY offset", "BY offset DESC")));
+    const hasCrc = hasChecksums(source);
     state.lastOffset = Math.max(state.lastOffset, lastOffsetOf(source));
-    state.failedReads = 0;
-    inTransaction(state.db, () => readRanges(reads, state));
+    for (const table of TABLES) {
+      // A file of before it was made.
+      if (table === "outbox_dead" && !hasTable(source, table)) continue;
+      const text = hasCrc ? SELECT_FROM[table] : SELECT_FROM[table].replace("value, crc", "value, NULL");
+      const both = [source.prepare(text), source.prepare(text.replace("BY offset", "BY offset DESC"))];
+      reads.push(...both);
+      state.failedReads = 0;
+      inTransaction(state.db, () => readRanges(both, table, state));
+    }
     return true;
   } catch (error) {
     // Of the reads of records none comes here: they meet damage where they are made.
@@ -386,6 +417,10 @@ function readOut(aside: string, state: SalvageState): boolean {
     for (const read of reads) read.finalize();
     source?.close();
   }
+}
+
+function hasTable(source: Database, table: Table): boolean {
+  return valuesOf(source, `SELECT 1 FROM sqlite_schema WHERE name = '${table}'`).length > 0;
 }
 
 /** Of the last record there ever was, if that can be read and is true: it bounds no reading. */
@@ -405,11 +440,11 @@ type Select = ReturnType<Database["prepare"]>;
  * From both ends of a range to what cannot be read; what lies between is halved, until it is one offset. The
  * widest ranges first: so what can be read is read before the attempts are used up on what cannot.
  */
-function readRanges([upwards, downwards]: readonly Select[], state: SalvageState): void {
+function readRanges([upwards, downwards]: readonly Select[], table: Table, state: SalvageState): void {
   const ranges = [{ from: 1, to: OFFSET_MAX }];
   for (const { from, to } of ranges) {
-    const low = readRun(upwards!, 1, from, to, state);
-    const high = low === null ? null : readRun(downwards!, -1, low, to, state);
+    const low = readRun(upwards!, 1, { from, to, table }, state);
+    const high = low === null ? null : readRun(downwards!, -1, { from: low, to, table }, state);
     if (low === null || high === null) continue;
     if (state.failedReads > FAILED_READS_MAX) {
       state.isWhole = false;
@@ -421,9 +456,11 @@ function readRanges([upwards, downwards]: readonly Select[], state: SalvageState
   }
 }
 
+type Range = Readonly<{ from: number; to: number; table: Table }>;
+
 /** Reads on from one end; answers with the first offset that cannot be read, or null when all could. */
-function readRun(select: Select, step: 1 | -1, from: number, to: number, state: SalvageState): number | null {
-  let [low, high] = [from, to];
+function readRun(select: Select, step: 1 | -1, range: Range, state: SalvageState): number | null {
+  let { from: low, to: high } = range;
   for (let limit = READ_RECORDS_MAX; low <= high; ) {
     let rows: Row[];
     // No more than can be there: the step to the one after the last may be the one that fails.
@@ -437,8 +474,8 @@ function readRun(select: Select, step: 1 | -1, from: number, to: number, state: 
       limit = Math.floor(rowCount / 2);
       continue;
     }
-    const whole = rows.filter(isWhole);
-    for (const row of whole) keep(row, state);
+    const whole = rows.filter((row) => isWhole(row, range.table));
+    for (const row of whole) keep(row, range.table, state);
     for (const row of rows) if (!whole.includes(row)) state.unreadable.add(row[0]);
     if (rows.length < rowCount) return null;
     // Where not one is what was written there may be wild offsets, and the middle one says how far this was.
@@ -450,9 +487,11 @@ function readRun(select: Select, step: 1 | -1, from: number, to: number, state: 
   return null;
 }
 
-function keep(row: Row, state: SalvageState): void {
+function keep(row: Row, table: Table, state: SalvageState): void {
   state.lastOffset = Math.max(state.lastOffset, row[0]);
-  state.db.query("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)").run(...row);
+  const places = row.map(() => "?").join(", ");
+  const values = row as readonly (string | number | Uint8Array | null)[];
+  state.db.query(`INSERT OR IGNORE INTO ${table} VALUES (${places})`).run(...values);
 }
 
 /** Anything that a damaged file makes SQLite say, and nothing that the new file may say. */

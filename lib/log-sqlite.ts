@@ -5,21 +5,24 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Clock } from "./clock.ts";
-import { LogFullError, LogUnavailableError, PipelineError, StaleEpochError } from "./errors.ts";
+import { LogFullError, StaleEpochError } from "./errors.ts";
 import type {
   Delivery,
   LogEntry,
   LogReader,
   LogRecord,
   LogWriter,
+  Outbox,
   PartitionRange,
   Position,
   RecordKind,
 } from "./log.ts";
+import { damageError, recordDamage, writeError } from "./log-faults.ts";
 import { openLogFile, recordCrc } from "./log-salvage.ts";
+import { createOutbox, createOutboxDead, type OutboxDead } from "./log-sqlite-forward.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Report, silentReport } from "./report.ts";
-import { type Database, inTransaction, isDamage, type SyncMode, sqliteFault } from "./sqlite.ts";
+import { type Database, inTransaction, type SyncMode, sqliteFault } from "./sqlite.ts";
 
 /** Where the reader's position is kept: in the file of what it speaks of. `save` returns when it is durable. */
 export interface CommitStore {
@@ -54,6 +57,12 @@ export interface SqliteLog extends LogWriter, Disposable {
    * first is opened before the first append: after a power cut only it knows which offsets are used up.
    */
   openReader(commits: CommitStore): LogReader;
+  /** The producer's side, instead of a reader: once, and never both. */
+  openForwarder(): Outbox;
+  /** What the far end refused. */
+  readonly dead: OutboxDead;
+  /** Of the file, the same over restarts. */
+  readonly id: string;
   health(): SqliteLogHealth;
 }
 
@@ -96,7 +105,9 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   const lastOffset = db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'records'");
 
   const endAtOpen = (lastOffset.get()?.seq ?? 0) + 1;
-  let { recordCount, valueBytes } = file;
+  const { held } = file;
+  /** The offset that the next record gets. */
+  let end = endAtOpen;
   let epoch = 0;
   /** Where the current reader goes on; null = it has not said yet. */
   let position: number | null = null;
@@ -105,17 +116,21 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   let wake = Promise.withResolvers<void>();
   let isDeleting = false;
   let deleteBelow = 0;
+  let outbox: ReturnType<typeof createOutbox> | null = null;
 
-  const bytes = () => valueBytes + recordCount * RECORD_OVERHEAD_BYTES;
-  const endOffset = () => (lastOffset.get()?.seq ?? 0) + 1;
+  const bytes = () =>
+    held.valueBytes + held.deadValueBytes + (held.recordCount + held.deadCount) * RECORD_OVERHEAD_BYTES;
+  const endOffset = () => end;
   const notify = () => {
+    outbox?.ring();
     wake.resolve();
     wake = Promise.withResolvers<void>();
   };
   const gauge = () => {
     metrics.logBytes.set(bytes());
-    metrics.logMessages.set(recordCount);
+    metrics.logMessages.set(held.recordCount);
   };
+  const shared = { db, path, sync, clock, held, gauge, isClosed: () => isClosed };
 
   async function append(entries: readonly LogEntry[]): Promise<void> {
     if (entries.length === 0) return;
@@ -131,17 +146,18 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     const now = clock.now();
     try {
       inTransaction(db, () => {
-        let offset = endOffset();
+        let offset = end;
         for (const { kind, key, value } of entries) {
           insert.run(offset, kind, key, now, value, recordCrc(offset, kind, key, now, value));
           offset += 1;
         }
       });
     } catch (error) {
-      throw appendError(path, error);
+      throw writeError(path, error);
     }
-    recordCount += entries.length;
-    valueBytes += addedBytes;
+    end += entries.length;
+    held.recordCount += entries.length;
+    held.valueBytes += addedBytes;
     metrics.messagesAppendedTotal.inc(entries.length);
     gauge();
     notify();
@@ -162,8 +178,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       const { count, size } = measure.get(below)!;
       try {
         remove.run(below);
-        recordCount -= count;
-        valueBytes -= size;
+        held.recordCount -= count;
+        held.valueBytes -= size;
         gauge();
       } catch (error) {
         // A disk without room for the deletion's own pages: the next commit tries again.
@@ -185,6 +201,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   }
 
   function openReader(commits: CommitStore): LogReader {
+    assert(outbox === null, "the log has a forwarder");
     const ownEpoch = ++epoch;
     position = null;
     const committed = commits.load(logId);
@@ -193,6 +210,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     if (ownEpoch === 1 && committed !== null && endAtOpen < committed.offset) {
       assert.equal(endOffset(), endAtOpen, "the first reader is opened before the first append");
       raiseOffsets(db, committed.offset);
+      end = committed.offset;
     }
     // A kill may have cut a deletion off, and a log that is full of what is stored may never see another commit.
     if (committed !== null) deleteUpTo(committed.offset);
@@ -237,7 +255,6 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       deliveries,
       async position(given): Promise<PartitionRange> {
         checkEpoch(given);
-        const end = endOffset();
         return {
           committed: commits.load(logId),
           beginOffset: oldest.get()?.offset ?? end,
@@ -258,11 +275,30 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     };
   }
 
+  function openForwarder(): Outbox {
+    assert(epoch === 0 && outbox === null, "the log has a reader or a forwarder");
+    const health = () => ({
+      recordCount: held.recordCount,
+      bytes: bytes(),
+      bytesMax,
+      oldestAtMs: oldest.get()?.appended_at ?? null,
+      deadCount: held.deadCount,
+    });
+    outbox = createOutbox({ ...shared, endOffset, health });
+    return outbox;
+  }
+
   return {
+    id: logId,
     append,
     openReader,
+    openForwarder,
+    dead: createOutboxDead({ ...shared, endOffset }, (count) => {
+      end += count;
+      notify();
+    }),
     health: () => ({
-      recordCount,
+      recordCount: held.recordCount,
       unreadCount: endOffset() - (position ?? oldest.get()?.offset ?? endOffset()),
       bytes: bytes(),
       bytesMax,
@@ -278,33 +314,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
 function recordOf(path: string, [offset, kind, key, timestampMs, value, crc]: Row): LogRecord {
   if (crc !== null && crc !== recordCrc(offset, kind, key, timestampMs, value))
-    throw damageError(path, new Error(`the record at ${offset} is not what was written`), true);
+    throw recordDamage(path, offset);
   return { kind, offset, timestampMs, value };
-}
-
-/** Nobody handles it: the process ends, and the next one finds the damage, sets the file aside and salvages. */
-function damageError(path: string, error: unknown, isKnown = isDamage(error)): unknown {
-  if (!isKnown) return error;
-  return new PipelineError(
-    `${path} is damaged: ${String(error)}`,
-    "start again: the file is set aside, and what can be read from it is sent",
-    error,
-  );
-}
-
-function appendError(path: string, error: unknown): unknown {
-  switch (sqliteFault(error)) {
-    case "full":
-      return new LogFullError("the disk of the outbox is full", "make room in DATA_DIR", error);
-    case "transient":
-      return new LogUnavailableError(
-        `the outbox could not be written: ${String(error)}`,
-        "see the disk of DATA_DIR",
-        error,
-      );
-    default:
-      return damageError(path, error);
-  }
 }
 
 function readOrMakeId(db: Database, clock: Clock): string {

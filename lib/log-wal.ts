@@ -25,20 +25,32 @@ type Frame = Readonly<{
   isSound: boolean;
   /** Written by nobody: of this generation it is not, and of none before it. */
   isForeign: boolean;
+  /** Whether frames of an older generation lie behind those of this one. */
+  hasOlderBehind: boolean;
   /** Reused for the next frame. */
   data: Uint8Array;
 }>;
 
-/** What is wrong with it, in words; null = SQLite will read all that was committed to it. */
+/**
+ * What is wrong with it, in words; null = SQLite will read all that was committed to it.
+ *
+ * A kill between the writes of a commit's last frame leaves one that is whole in length and wrong in content only
+ * where an older generation's frame was in its place. With `journal_size_limit = 0` (sqlite.ts) those are cut off
+ * before the first transaction of a generation is told to be complete, and every later frame makes the file longer.
+ * So where older frames are still there, nothing of this generation was acknowledged; where none are, a frame of full
+ * length was written whole, and is damage.
+ */
 export function walProblem(path: string): string | null {
   let firstBad: number | null = null;
   let isLost = false;
-  for (const { number, pageCount, isSound, isForeign } of framesOf(path)) {
+  let isAcknowledged = false;
+  for (const { number, pageCount, isSound, isForeign, hasOlderBehind } of framesOf(path)) {
     if (!isSound) firstBad ??= number;
-    // A kill between the two writes of a commit's last frame looks the same: a false alarm, which loses nothing.
     isLost ||= isForeign || (firstBad !== null && pageCount > 0);
+    // A whole commit before older frames: the kill came before they were cut off, or the file is not of our writing.
+    isAcknowledged ||= !hasOlderBehind || (isSound && pageCount > 0);
   }
-  return isLost ? `frame ${firstBad} of the -wal file is damaged` : null;
+  return isLost && isAcknowledged ? `frame ${firstBad} of the -wal file is damaged` : null;
 }
 
 export type MendOptions = Readonly<{
@@ -130,11 +142,13 @@ function* framesOf(path: string): Generator<Frame> {
     const bytes = Buffer.alloc(FRAME_BYTES);
     // Frames of an older generation may lie behind those of the newest, and a damaged one among these or after.
     let last = 0;
+    let lastOlder = 0;
     for (let number = 1; number <= count; number++) {
       readSync(fd, bytes, 0, FRAME_HEADER_BYTES, HEADER_BYTES + (number - 1) * FRAME_BYTES);
       if (number === 1 && !isHeaderSound) bytes.copy(salt, 0, 8, 16);
       const isNext = number === last + 1 && isForeignTo(salt, bytes);
       if (isOf(salt, bytes) || isNext) last = number;
+      else if (isOlderThan(salt, bytes)) lastOlder = number;
     }
     for (let number = 1; number <= last; number++) {
       readSync(fd, bytes, 0, FRAME_BYTES, HEADER_BYTES + (number - 1) * FRAME_BYTES);
@@ -151,6 +165,7 @@ function* framesOf(path: string): Generator<Frame> {
         pageCount: bytes.readUInt32BE(4),
         isSound: isSound && (isHeaderSound || number > 1),
         isForeign: isForeignTo(salt, bytes),
+        hasOlderBehind: lastOlder > last,
         data: bytes.subarray(FRAME_HEADER_BYTES),
       };
     }
@@ -163,11 +178,19 @@ function isOf(salt: Buffer, frame: Buffer): boolean {
   return frame.compare(salt, 0, 8, 8, 16) === 0;
 }
 
-/** A generation counts its salt up by one. Nothing but zeros is a file that was made longer and not written. */
 function isForeignTo(salt: Buffer, frame: Buffer): boolean {
-  if (isOf(salt, frame) || frame.subarray(0, FRAME_HEADER_BYTES).every((byte) => byte === 0)) return false;
+  return !isOf(salt, frame) && !isOlderThan(salt, frame) && !isBlank(frame);
+}
+
+/** A generation counts its salt up by one. */
+function isOlderThan(salt: Buffer, frame: Buffer): boolean {
   const age = (salt.readUInt32BE(0) - frame.readUInt32BE(8)) >>> 0;
-  return age === 0 || age > GENERATIONS_MAX;
+  return age > 0 && age <= GENERATIONS_MAX && !isBlank(frame);
+}
+
+/** Nothing but zeros is a file that was made longer and not written. */
+function isBlank(frame: Buffer): boolean {
+  return frame.subarray(0, FRAME_HEADER_BYTES).every((byte) => byte === 0);
 }
 
 function isBigMagic(header: Buffer): boolean {

@@ -81,3 +81,44 @@ export interface LogSender {
   /** An outcome for each batch, in their order; at most one batch a partition. Never rejects. */
   send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]>;
 }
+
+/** A record that waits in an outbox. */
+export type OutboxRecord = LogEntry &
+  Readonly<{
+    offset: number;
+    /** When it was appended, ms since 1970. */
+    timestampMs: number;
+  }>;
+
+export type OutboxHealth = Readonly<{
+  recordCount: number;
+  bytes: number;
+  bytesMax: number;
+  /** When the oldest record that waits was appended. */
+  oldestAtMs: number | null;
+  /** Put aside by `bury`. */
+  deadCount: number;
+}>;
+
+/**
+ * The near end of a forwarder: what was appended and is not yet acknowledged. Every call is synchronous. A record
+ * stays, across any crash, until it is removed or buried; a power cut may bring it back after that.
+ */
+export interface Outbox {
+  /** The offset that the next record will get. */
+  readonly endOffset: number;
+  /**
+   * A page in the order of offsets, up to so many and to some 256 KB; [] = there is none from there on. Throws
+   * PipelineError at a damaged file.
+   */
+  read(fromOffset: number, recordsMax: number): OutboxRecord[];
+  /** Exactly these, in ascending order; the file may follow some ticks later. */
+  remove(offsets: Float64Array): void;
+  /** What is still to be removed, now; at the end of a run. */
+  flush(): void;
+  /** Puts one record aside, in one step. Throws LogFullError or LogUnavailableError when that cannot be: it stays. */
+  bury(record: OutboxRecord, reason: string): void;
+  /** Called back after every append, in its tick; another one replaces it. */
+  onAppend(callback: () => void): void;
+  health(): OutboxHealth;
+}

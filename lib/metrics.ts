@@ -32,11 +32,26 @@ export function createMetrics() {
     connectsTotal: counter("feed_connects_total", "Connections that were opened"),
     disconnectsTotal: counter("feed_disconnects_total", "Connections lost or not made", ["reason"]),
 
+    finnhubCallsTotal: counter("finnhub_calls_total", "REST calls to Finnhub, by how they ended", [
+      "outcome",
+    ]),
+
     // log
     messagesAppendedTotal: counter("log_messages_appended_total", "Messages made durable"),
     tradesLostTotal: counter("log_trades_lost_total", "Trades that the full log refused", ["reason"]),
     logBytes: gauge("log_bytes", "Bytes waiting in the log"),
     logMessages: gauge("log_messages", "Records waiting in the log"),
+
+    // forwarding
+    messagesForwardedTotal: counter("forward_messages_total", "Messages acknowledged by the log"),
+    bytesForwardedTotal: counter("forward_bytes_total", "Bytes of messages acknowledged by the log"),
+    sendsFailedTotal: counter("forward_sends_failed_total", "Batches to be sent again", ["reason"]),
+    messagesRefusedTotal: counter("forward_messages_refused_total", "Messages put aside: refused alone"),
+    partitionsFailing: gauge("forward_partitions_failing", "Partitions that cannot be written just now"),
+    receiptToAcknowledgedMs: histogram(
+      "receipt_to_acknowledged_ms",
+      "From the receipt of each batch's oldest message to the log's acknowledgement",
+    ),
 
     // processing
     rowsStoredTotal: counter("processor_rows_stored_total", "Trade rows acknowledged by the store"),
@@ -59,6 +74,13 @@ export function createMetrics() {
       "Records read from the log and not yet wholly stored",
     ),
     windowsUnwritten: gauge("processor_windows_unwritten", "Changed windows not yet written"),
+    storeFaultsTotal: counter("store_faults_total", "Requests that the store did not carry out", ["reason"]),
+    storeRowsExpiredTotal: counter(
+      "store_rows_expired_total",
+      "Rows not written: received longer ago than they are kept",
+      ["table"],
+    ),
+    storeRequestsMax: gauge("store_requests_max", "Writes that may run at once: fewer under pressure"),
     receiptToStoredMs: histogram("receipt_to_stored_ms", "From receipt to the acknowledged row"),
     tradeToReceiptMs: histogram("trade_to_receipt_ms", "From the trade's own time to its receipt"),
 

@@ -18,6 +18,8 @@ export type PublishParts = Readonly<{
   clock: Clock;
   report: Report;
   metrics: Metrics;
+  /** Hears of each message before it is appended: for health. It must not throw. */
+  onMessage?: (symbol: string, receivedAtMs: number, trades: readonly Trade[]) => void;
 }>;
 
 export type PublishHealth = Readonly<{
@@ -35,13 +37,16 @@ type Gap = { sinceMs: number; messageCount: number; tradeCount: number };
 export type Publisher = Readonly<{
   /** Ends when the feed ends and everything it handed over is appended. */
   run(): Promise<void>;
+  /** An event that is not the feed's: resolves when it is appended. */
+  say(type: FeedEventType, detail: Readonly<Record<string, unknown>>): Promise<void>;
   health(): PublishHealth;
 }>;
 
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 2_000;
 
-export function createPublisher({ feed, log, clock, report, metrics }: PublishParts): Publisher {
+export function createPublisher(parts: PublishParts): Publisher {
+  const { feed, log, clock, report, metrics, onMessage } = parts;
   const identity = { session: newSession(clock.random), sequence: 0 };
   let refused: Gap | null = null;
   let health: Omit<PublishHealth, "session" | "refusingSinceMs"> = {
@@ -74,6 +79,7 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
   }
 
   function message(symbol: string, receivedAtMs: number, trades: readonly Trade[]): LogEntry {
+    onMessage?.(symbol, receivedAtMs, trades);
     return { kind: "trades", key: symbol, value: encodeMessage({ ...next(), receivedAtMs, trades }) };
   }
 
@@ -194,6 +200,7 @@ export function createPublisher({ feed, log, clock, report, metrics }: PublishPa
       const ended: FeedItem = { kind: "event", type: "session_ended", receivedAtMs: clock.now(), detail: {} };
       await appendItems(refused === null ? [ended] : [gapItem(refused), ended]);
     },
+    say: (type, detail) => appendItems([{ kind: "event", type, receivedAtMs: clock.now(), detail }]),
     health: () => ({ ...health, session: identity.session, refusingSinceMs: refused?.sinceMs ?? null }),
   };
 }

@@ -16,6 +16,7 @@ import {
 } from "./simulator-faults.ts";
 import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./simulator-ledger.ts";
 import { createListener } from "./simulator-listener.ts";
+import { type Instrument, instrumentOf } from "./simulator-listings.ts";
 import { createMarket } from "./simulator-market.ts";
 import { dropDaily, startMishaps } from "./simulator-mishaps.ts";
 import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./simulator-options.ts";
@@ -128,7 +129,7 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
   const answerRest = createRest({
     accepts,
     price: (symbol) => market.price(symbol),
-    instruments: options.instruments ?? [],
+    instruments: [...listedByTape(tape), ...(options.instruments ?? [])],
     callsPerMinuteMax: options.restCallsPerMinuteMax ?? REST_CALLS_PER_MINUTE_MAX,
     callsPerSecondMax: options.restCallsPerSecondMax ?? REST_CALLS_PER_SECOND_MAX,
     searchKnowsCrypto: options.searchKnowsCrypto ?? true,
@@ -254,6 +255,11 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+/** Whatever a tape plays exists, also for whoever asks the lists. */
+function listedByTape(tape: Tape | undefined): Instrument[] {
+  return [...(tape?.symbols ?? [])].flatMap((symbol) => instrumentOf(symbol) ?? []);
 }
 
 function ledgerEntriesMax(ledger: boolean | number | undefined): number {

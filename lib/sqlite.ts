@@ -3,7 +3,7 @@
 import { Database, SQLiteError } from "bun:sqlite";
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { SetupError } from "./errors.ts";
+import { RowRefusedError, SetupError, StoreUnavailableError } from "./errors.ts";
 
 export type { Database };
 
@@ -39,6 +39,10 @@ export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptio
     // written to, which on a full disk would refuse the start.
     if (isNew(db)) db.run("PRAGMA auto_vacuum = INCREMENTAL");
     db.run("PRAGMA journal_mode = WAL");
+    // The first transaction that begins the -wal file anew cuts off what is left of its older frames when it is
+    // complete, and each later one makes it longer: so a frame that is whole in length and wrong in content is damage
+    // or of a transaction that nobody was told of, and log-wal.ts can tell which.
+    if (exclusive) db.run("PRAGMA journal_size_limit = 0");
     setSync(db, sync);
     check?.(db);
     db.run(schema);
@@ -92,10 +96,11 @@ export function setSync(db: Database, sync: SyncMode): void {
 
 /** Runs the work in one transaction; whatever it throws, nothing of it stays. */
 export function inTransaction<T>(db: Database, work: () => T): T {
-  db.run("BEGIN IMMEDIATE");
+  // Kept prepared by the connection.
+  db.query("BEGIN IMMEDIATE").run();
   try {
     const result = work();
-    db.run("COMMIT");
+    db.query("COMMIT").run();
     return result;
   } catch (error) {
     // SQLite has rolled back by itself after some errors (disk full, I/O).
@@ -114,6 +119,24 @@ export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | 
   // Not SQLITE_IOERR: after a failed sync the next one may "succeed" without the pages. Such a process ends.
   if (/^SQLITE_(BUSY|LOCKED)/.test(code)) return "transient";
   return undefined;
+}
+
+/** Runs a piece of the store's work and says its errors in the words of store.ts. */
+export function storing<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    switch (sqliteFault(error)) {
+      case "invalid":
+        throw new RowRefusedError(String(error), undefined, error);
+      case "full":
+        throw new StoreUnavailableError("the disk of the store is full", "make room in DATA_DIR", error);
+      case "transient":
+        throw new StoreUnavailableError(String(error), "see the disk of DATA_DIR", error);
+      default:
+        throw error;
+    }
+  }
 }
 
 /** What is in the file is not what was written to it. */

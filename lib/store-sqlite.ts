@@ -4,31 +4,38 @@
 
 import { join } from "node:path";
 import sql from "../sql/market.sql" with { type: "text" };
-import { RowRefusedError, StoreUnavailableError } from "./errors.ts";
 import type { Position } from "./log.ts";
-import { type Database, inTransaction, openDatabase, type SyncMode, setSync, sqliteFault } from "./sqlite.ts";
-import type { StoreReader, StoreWriter, TimeRange, TradeQuery, WindowQuery } from "./store.ts";
+import { type Database, inTransaction, openDatabase, type SyncMode, setSync, storing } from "./sqlite.ts";
+import type { StoreMender, StoreReader, StoreWriter, TimeRange, TradeQuery, WindowQuery } from "./store.ts";
+import { aggregatesOf } from "./store-sqlite-aggregates.ts";
+import { openWantedTable } from "./store-sqlite-tickers.ts";
 import {
   type AverageRow,
   type CandleRow,
+  type DeadLetter,
   dayOf,
   type FeedEventRow,
   HOUR_MS,
   hourOf,
   type TradeRow,
-  type WindowRow,
 } from "./trade.ts";
-import { WINDOW_MS, windowVersion } from "./windows.ts";
+import type { WantedSet } from "./wanted.ts";
+import { WINDOW_MS } from "./windows.ts";
 
 export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
 
-export interface SqliteStore extends StoreWriter, StoreReader, Disposable {
+export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
+  /** Which tickers are wanted: in embedded mode nobody else writes it. */
+  readonly wanted: WantedSet;
   readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
   /**
    * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a
    * symbol goes as a whole, with its aggregates, once its last row is old enough.
    */
   dropReceivedBefore(cutoffMs: number): boolean;
+  scanReceived(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
+  /** Every dead letter, as they were put aside. */
+  scanDead(): AsyncIterable<DeadLetter>;
 }
 
 /** One transaction of rows takes about 5 ms. */
@@ -47,9 +54,10 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
   const keptHours = new Map<string, number>();
   return {
     ...tradeWriter(db, keptHours),
-    ...windowWriter(db),
+    ...aggregatesOf(db),
     ...sideWriter(db),
     ...reader(db),
+    wanted: openWantedTable(db, options.sync),
     commits: commitStore(db, options.sync),
     dropReceivedBefore(cutoffMs) {
       keptHours.clear();
@@ -159,69 +167,14 @@ function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, n
   return news;
 }
 
-function windowWriter(db: Database) {
-  const putAverage = db.query(
-    `INSERT INTO running_averages_15_sec VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-     ON CONFLICT DO UPDATE SET price_volume_multiply = excluded.price_volume_multiply,
-       average_price = excluded.average_price, vwap = excluded.vwap, volume = excluded.volume,
-       trade_count = excluded.trade_count, version = excluded.version
-     WHERE excluded.version >= version`,
-  );
-  const putCandle = db.query(
-    `INSERT INTO candles_1_min VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-     ON CONFLICT DO UPDATE SET open = excluded.open, high = excluded.high, low = excluded.low,
-       close = excluded.close, volume = excluded.volume, price_volume_sum = excluded.price_volume_sum,
-       vwap = excluded.vwap, trade_count = excluded.trade_count, version = excluded.version
-     WHERE excluded.version >= version`,
-  );
-  return {
-    async putWindows(windows: readonly WindowRow[]): Promise<void> {
-      storing(() =>
-        inTransaction(db, () => {
-          for (const window of windows) {
-            const version = windowVersion(window);
-            if (window.kind === "average") {
-              const { row: a } = window;
-              const { symbol, hour, window_end, price_volume_multiply, average_price, vwap } = a;
-              putAverage.run(
-                symbol,
-                hour,
-                window_end,
-                price_volume_multiply,
-                average_price,
-                vwap,
-                a.volume,
-                a.trade_count,
-                version,
-              );
-            } else {
-              const { row: c } = window;
-              const { symbol, day, window_start, open, high, low, close, volume, price_volume_sum } = c;
-              putCandle.run(
-                symbol,
-                day,
-                window_start,
-                open,
-                high,
-                low,
-                close,
-                volume,
-                price_volume_sum,
-                c.vwap,
-                c.trade_count,
-                version,
-              );
-            }
-          }
-        }),
-      );
-    },
-  };
-}
-
-function sideWriter(db: Database): Pick<StoreWriter, "putEvents" | "putDead"> {
+function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "scanDead"> {
   const putEvent = db.query("INSERT INTO feed_events VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   const putLetter = db.query("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  type StoredLetter = Omit<DeadLetter, "receivedAtMs"> & { rowid: number; received_at: number };
+  // One at a time: a letter may be a frame of many MB.
+  const nextLetter = db.query<StoredLetter, [number]>(
+    "SELECT rowid, * FROM dead WHERE rowid > ? ORDER BY rowid LIMIT 1",
+  );
   return {
     async putEvents(rows) {
       storing(() =>
@@ -241,6 +194,16 @@ function sideWriter(db: Database): Pick<StoreWriter, "putEvents" | "putDead"> {
         }),
       );
     },
+    async *scanDead() {
+      let after = Number.MIN_SAFE_INTEGER;
+      for (;;) {
+        const row = storing(() => nextLetter.get(after));
+        if (row === null) return;
+        const { rowid, received_at: receivedAtMs, ...letter } = row;
+        after = rowid;
+        yield { ...letter, receivedAtMs };
+      }
+    },
   };
 }
 
@@ -252,12 +215,12 @@ function reader(db: Database): StoreReader {
   const averages = db.query<AverageRow, [string, number, number, number, number, number]>(
     `SELECT symbol, hour, window_end, price_volume_multiply, average_price, vwap, volume, trade_count
      FROM running_averages_15_sec WHERE symbol = ? AND hour BETWEEN ? AND ? AND window_end >= ? AND window_end < ?
-     ORDER BY hour DESC, window_end DESC LIMIT ?`,
+     AND trade_count > 0 ORDER BY hour DESC, window_end DESC LIMIT ?`,
   );
   const candles = db.query<CandleRow, [string, string, string, number, number, number]>(
     `SELECT symbol, day, window_start, open, high, low, close, volume, price_volume_sum, vwap, trade_count
      FROM candles_1_min WHERE symbol = ? AND day BETWEEN ? AND ? AND window_start >= ? AND window_start < ?
-     ORDER BY day DESC, window_start DESC LIMIT ?`,
+     AND trade_count > 0 ORDER BY day DESC, window_start DESC LIMIT ?`,
   );
   const events = db.query<FeedEventRow, [string, string, number, number, number]>(
     `SELECT * FROM feed_events WHERE day BETWEEN ? AND ? AND event_timestamp >= ? AND event_timestamp < ?
@@ -348,22 +311,4 @@ function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
   });
   db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
   return true;
-}
-
-/** Runs a piece of SQLite work and says its errors in the contract's words. */
-function storing<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    switch (sqliteFault(error)) {
-      case "invalid":
-        throw new RowRefusedError(String(error), undefined, error);
-      case "full":
-        throw new StoreUnavailableError("the disk of the store is full", "make room in DATA_DIR", error);
-      case "transient":
-        throw new StoreUnavailableError(String(error), "see the disk of DATA_DIR", error);
-      default:
-        throw error;
-    }
-  }
 }

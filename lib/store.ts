@@ -6,6 +6,7 @@
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
 
 import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow, WindowRow } from "./trade.ts";
+import type { Window, WindowKind } from "./windows.ts";
 
 /** Half-open: [fromMs, toMs). */
 export type TimeRange = Readonly<{ fromMs: number; toMs: number }>;
@@ -50,4 +51,35 @@ export interface StoreReader {
   /** Windows whose window_start lies in the range. */
   listCandles(query: WindowQuery): Promise<readonly CandleRow[]>;
   listEvents(query: Readonly<{ range: TimeRange; limit: number }>): Promise<readonly FeedEventRow[]>;
+}
+
+/** One hour of one symbol, as in `trades`. */
+export type SymbolHour = Readonly<{ symbol: string; hour: number }>;
+
+/** An aggregate with the version it was written at: a later put must reach it, or changes nothing. */
+export type StoredWindow = Readonly<{ window: WindowRow; version: number }>;
+
+/**
+ * What the operator's verification needs beside StoreWriter. Whoever repairs chooses the version: windowVersion
+ * for a fuller row, the next odd number above the stored version for one that must win all the same.
+ */
+export interface StoreMender {
+  /**
+   * Pages of a bounded size, in any order: every hour that overlaps the range and in which the symbol, or without
+   * one any symbol, holds a trade, an average (by window_end) or a candle (by window_start). It may name other
+   * hours too, and one more than once.
+   */
+  scanHours(range: TimeRange, symbol?: string): AsyncIterable<readonly SymbolHour[]>;
+  /**
+   * Pages, in any order: every stored window of that kind whose window_end (average) or window_start (candle) lies
+   * in the range, the open and the future ones too, as it stands when its page is read.
+   */
+  scanWindows(kind: WindowKind, symbol: string, range: TimeRange): AsyncIterable<readonly StoredWindow[]>;
+  /** The whole row at this version, its nulls written. Changes nothing where a larger version is stored. */
+  putWindowAt(stored: StoredWindow): Promise<void>;
+  /**
+   * The window has no row any more, for every reader, until a put at a larger version brings one: what was written
+   * or is still to be written below this version stays unseen. Changes nothing where a larger version is stored.
+   */
+  removeWindow(window: Window, version: number): Promise<void>;
 }

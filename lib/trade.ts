@@ -21,7 +21,7 @@ export type Trade = Readonly<{
 export type Message = Readonly<{
   /** 8 hex digits: the producer run that received it. */
   session: string;
-  /** 1, 2, 3 ... within the session, below 2^32. Gaps are normal: events and dead letters count too. */
+  /** 1, 2, 3 ... within the session, below 2^32 (0: an offset). Gaps are normal: events and dead letters count too. */
   sequence: number;
   /** ms since 1970, the producer's clock. */
   receivedAtMs: number;
@@ -120,6 +120,18 @@ export type BadTrade =
   | "bad_time"
   | "impossible_time"
   | "bad_conditions";
+
+/**
+ * A hole stands in a replayed message where a trade is not sent again, so that those behind it keep their index and
+ * with it their UUID. It can be no trade, and whoever reads leaves it out; no letter is written about it.
+ */
+export function holeOf(symbol: string): Trade {
+  return { symbol, price: 0, volume: 0, tradedAtMs: 0, conditions: null };
+}
+
+export function isHole({ price, volume, tradedAtMs, conditions }: Trade): boolean {
+  return price === 0 && volume === 0 && tradedAtMs === 0 && conditions === null;
+}
 
 /** 10 bits of the UUID hold the index. */
 export const TRADES_PER_MESSAGE_MAX = 1024;

@@ -60,13 +60,27 @@ const feedEvent = z
   })
   .openapi("FeedEvent");
 
+const validation = z
+  .object({
+    outcome: z.enum(["found", "not_found", "unknown", "unchecked"]).openapi({
+      description: "Whether the source knows it. unknown: it was asked and could not say",
+    }),
+    reason: z.string().nullable().openapi({ description: "Why it is unknown" }),
+    suggestions: z.array(z.string()).openapi({ description: "What was perhaps meant" }),
+    checked_timestamp: timeMs.nullable(),
+  })
+  .openapi("Validation");
+export type Validation = z.output<typeof validation>;
+
 export const ticker = z
   .object({
     symbol: z.string(),
-    state: z.enum(["subscribed", "unsubscribed", "wanted"]).openapi({
+    state: z.enum(["subscribed", "unsubscribed", "wanted", "rejected"]).openapi({
       description:
-        "unsubscribed: wanted, but over the feed's cap or rejected by it; wanted: not yet asked for",
+        "unsubscribed: wanted, but over the feed's cap or refused by it; wanted: not yet asked for; " +
+        "rejected: proven not to exist",
     }),
+    validation: validation.optional(),
     last_price: z.number().nullable(),
     last_trade_timestamp: timeMs.nullable(),
     age_ms: z.int().nullable(),

@@ -10,18 +10,22 @@ import type { Live } from "./live.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Report } from "./report.ts";
 import type { StoreReader } from "./store.ts";
+import type { TickerOutcome } from "./tickers.ts";
 import { listAverages, listCandles, listEvents, listTrades } from "./web-history.ts";
 import { createLiveStreams } from "./web-live.ts";
 import { pageFiles } from "./web-page.ts";
 import * as queries from "./web-query.ts";
 import * as schemas from "./web-schemas.ts";
 import { createSeeds, type Seeds } from "./web-seed.ts";
+import { addTickerChanges, type TickerChanges } from "./web-tickers.ts";
 
 /** The wanted symbols in their order, and what the feed says of them (a FeedHealth has the other two). */
 export type TickerSets = Readonly<{
   wanted: readonly string[];
   subscribed: readonly string[];
   unsubscribed: readonly string[];
+  /** What is known of whether it exists; absent where nobody asks. */
+  outcome?: (symbol: string) => TickerOutcome;
 }>;
 
 export type WebParts = Readonly<{
@@ -32,6 +36,8 @@ export type WebParts = Readonly<{
   metrics: Metrics;
   health: () => HealthDocument;
   tickers: () => TickerSets;
+  /** Absent: this binary takes no changes, and has no routes for them. */
+  changes?: TickerChanges;
   simulated: boolean;
   /** Called before /metrics is answered: for gauges that nobody sets in passing. */
   refreshGauges?: () => void;
@@ -58,6 +64,7 @@ export function createWeb(parts: WebParts): Web {
   addHistory(app, parts);
   const seeds = createSeeds(parts.store, parts.live, parts.clock, parts.report);
   addTickers(app, parts, seeds);
+  if (parts.changes !== undefined) addTickerChanges(app, parts.changes, parts.clock, parts.report);
   addLive(app, parts, seeds);
   addState(app, parts);
   addPage(app);
@@ -187,10 +194,11 @@ function addHistory(app: Web, { store, clock }: WebParts): void {
 function addTickers(app: Web, { clock, tickers }: WebParts, seeds: Seeds): void {
   async function tickerOf(symbol: string, sets: TickerSets): Promise<schemas.Ticker> {
     const row = await seeds.last(symbol);
-    const rest = sets.unsubscribed.includes(symbol) ? "unsubscribed" : "wanted";
+    const outcome = sets.outcome?.(symbol);
     return {
       symbol,
-      state: sets.subscribed.includes(symbol) ? "subscribed" : rest,
+      state: stateOf(symbol, sets),
+      ...(outcome === undefined ? {} : { validation: validationOf(outcome) }),
       last_price: row?.price ?? null,
       last_trade_timestamp: row?.trade_timestamp ?? null,
       age_ms: row === null ? null : Math.max(0, clock.now() - row.trade_timestamp),
@@ -227,6 +235,21 @@ function addTickers(app: Web, { clock, tickers }: WebParts, seeds: Seeds): void 
       return context.json({ error: `${queries.quoted(symbol)} is not among the tickers: ${guess}` }, 404);
     },
   );
+}
+
+function stateOf(symbol: string, sets: TickerSets): schemas.Ticker["state"] {
+  if (sets.subscribed.includes(symbol)) return "subscribed";
+  if (sets.outcome?.(symbol).kind === "not_found") return "rejected";
+  return sets.unsubscribed.includes(symbol) ? "unsubscribed" : "wanted";
+}
+
+function validationOf(outcome: TickerOutcome): schemas.Validation {
+  return {
+    outcome: outcome.kind,
+    reason: outcome.kind === "unknown" ? outcome.reason : null,
+    suggestions: outcome.kind === "not_found" ? [...outcome.suggestions] : [],
+    checked_timestamp: outcome.kind === "unchecked" ? null : outcome.checkedAtMs,
+  };
 }
 
 function symbolsOf({ wanted, subscribed, unsubscribed }: TickerSets): string[] {
@@ -317,11 +340,22 @@ function addState(app: Web, { health, metrics, refreshGauges }: WebParts): void 
 // --- The page --------------------------------------------------------------------------------------------------
 
 function addPage(app: Web): void {
-  for (const [path, type, text] of pageFiles) {
-    app.get(path, (context) =>
-      context.body(text, 200, { "content-type": type, "cache-control": PAGE_CACHE }),
-    );
+  for (const { path, type, text, etag, gzipped } of pageFiles) {
+    app.get(path, (context) => {
+      const headers = { "content-type": type, "cache-control": PAGE_CACHE, etag, vary: "accept-encoding" };
+      if (names(context.req.header("if-none-match"), etag)) return context.body(null, 304, headers);
+      if (!names(context.req.header("accept-encoding"), "gzip")) return context.body(text, 200, headers);
+      return context.body(gzipped(), 200, { ...headers, "content-encoding": "gzip" });
+    });
   }
+}
+
+/** Whether a header's list has the word, and not with a quality of 0. */
+function names(header: string | undefined, word: string): boolean {
+  return (header ?? "").split(",").some((item) => {
+    const [name = "", quality = ""] = item.split(";").map((part) => part.trim());
+    return name === word && !/^q=0(\.0*)?$/.test(quality);
+  });
 }
 
 // --- Words for /doc --------------------------------------------------------------------------------------------

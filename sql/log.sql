@@ -12,3 +12,16 @@ CREATE TABLE IF NOT EXISTS records (
 
 -- One row: the identity of this file, so that a position in another log is not taken for one in this.
 CREATE TABLE IF NOT EXISTS log_identity (id TEXT NOT NULL) STRICT;
+
+-- What the far end refused for good, each record alone: out of the way of the others, whole, with the reason.
+CREATE TABLE IF NOT EXISTS outbox_dead (
+  offset INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  appended_at INTEGER NOT NULL,
+  value BLOB NOT NULL,
+  -- CRC-32 of all other columns.
+  crc INTEGER NOT NULL,
+  refused_at INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;

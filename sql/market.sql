@@ -11,6 +11,8 @@ CREATE TABLE IF NOT EXISTS trades (
   PRIMARY KEY (symbol, hour, trade_timestamp, uuid)
 ) STRICT, WITHOUT ROWID;
 
+-- The two tables of aggregates. A row of trade_count 0 is no window but the trace of a removed one: without it a
+-- put below the removal's version would bring the window back. Readers leave it out.
 CREATE TABLE IF NOT EXISTS running_averages_15_sec (
   symbol TEXT NOT NULL,
   hour INTEGER NOT NULL,
@@ -69,6 +71,14 @@ CREATE TABLE IF NOT EXISTS commits (
   offset INTEGER NOT NULL,
   metadata TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The wanted tickers: one row a symbol, a removal too. A replaced row gets a new rowid: the order of equal times.
+CREATE TABLE IF NOT EXISTS tickers (
+  symbol TEXT PRIMARY KEY,
+  wanted INTEGER NOT NULL,
+  changed_at INTEGER NOT NULL,
+  changed_by TEXT NOT NULL CHECK (changed_by IN ('setting', 'operator'))
+) STRICT;
 
 -- Until when each hour of a symbol received rows (rounded up to the hour): what retention goes by.
 CREATE TABLE IF NOT EXISTS trade_hours (

@@ -65,6 +65,10 @@ test("it serves page and trades from an empty directory, stops on SIGTERM with 0
     expect(page.headers.get("content-security-policy")).toContain("default-src 'none'");
     expect(page.headers.get("x-data-source")).toBe("simulated");
     expect(await page.text()).toContain("<html");
+    const script = await fetch(`${local.url}/page.js`);
+    expect(script.headers.get("content-type")).toBe("text/javascript; charset=utf-8");
+    // With both chart libraries; a bundle that failed would be a few lines.
+    expect((await script.text()).length).toBeGreaterThan(100_000);
     expect(await (await fetch(`${local.url}/health`)).json()).toMatchObject({
       status: "ok",
       simulated: true,

@@ -12,6 +12,7 @@ import {
   encodeMessage,
 } from "../lib/codec.ts";
 import type { DeadLetter, FeedEventRow, Message } from "../lib/trade.ts";
+import schema from "../schemas/trades.avsc" with { type: "json" };
 import { NOON_MS, trade } from "./support.ts";
 
 // The origin's schema, written down again: what an existing Spark or fastavro reader holds.
@@ -52,7 +53,7 @@ const amount = fc.oneof(
 const message: fc.Arbitrary<Message> = symbol.chain((name) =>
   fc.record({
     session: fc.stringMatching(/^[0-9a-f]{8}$/),
-    sequence: fc.integer({ min: 1, max: 2 ** 32 - 1 }),
+    sequence: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
     receivedAtMs: fc.integer({ min: 0, max: 2 ** 48 - 1 }),
     trades: fc.array(
       fc.record({
@@ -136,6 +137,84 @@ test("no bytes at all make the decoder throw", () => {
   }
 });
 
+type AvscTrade = { c: (string | null)[] | null; p: number; s: string; t: number; v: number };
+type AvscMessage = { data: AvscTrade[]; session: string; sequence: number; receivedAt: number };
+
+/** avsc's own reading of our schema, in our words; null where it throws. */
+const ours = Type.forSchema(schema as never);
+function byAvsc(bytes: Uint8Array): Message | null {
+  try {
+    const { data, session, sequence, receivedAt } = ours.fromBuffer(Buffer.from(bytes)) as AvscMessage;
+    const trades = data.map(({ c, p, s, t, v }) => ({
+      symbol: s,
+      price: p,
+      volume: v,
+      tradedAtMs: t,
+      conditions: c,
+    }));
+    return { session, sequence, receivedAtMs: receivedAt, trades };
+  } catch {
+    return null;
+  }
+}
+
+test("whatever is taken is what avsc reads, also of bytes that were changed, cut off or put in", () => {
+  const byte = fc.nat(255);
+  const change = fc.record({ kind: fc.constantFrom("set", "drop", "insert"), at: fc.nat(), byte });
+  let takenCount = 0;
+  fc.assert(
+    fc.property(message, fc.array(change, { maxLength: 3 }), (original, changes) => {
+      const bytes = [...encodeMessage(original)];
+      for (const { kind, at, byte } of changes) {
+        const place = at % bytes.length;
+        bytes.splice(place, kind === "insert" ? 0 : 1, ...(kind === "drop" ? [] : [byte]));
+      }
+      const decoded = decodeMessage(Uint8Array.from(bytes));
+      if (!decoded.ok) return;
+      takenCount += 1;
+      expect(decoded.message).toEqual(byAvsc(Uint8Array.from(bytes))!);
+    }),
+    { numRuns: 1_000 },
+  );
+  expect(takenCount).toBeGreaterThan(300);
+});
+
+test("forms that we do not write, but Avro allows, are read as avsc reads them", () => {
+  const trade = { c: ["1", null], p: 1.5, s: "AAPL", t: NOON_MS, v: 2 };
+  const plain = ours.toBuffer({
+    data: [trade, trade],
+    type: "trade",
+    session: "0badcafe",
+    sequence: 1,
+    receivedAt: NOON_MS,
+  });
+  const whole = decodeMessage(plain);
+  expect(whole.ok).toBe(true);
+  const one = plain.subarray(1, 1 + sizeOfTrade(plain));
+  const rest = plain.subarray(1 + 2 * one.length);
+  const long = Type.forSchema("long");
+  const forms = {
+    "two blocks": [long.toBuffer(1), one, long.toBuffer(1), one, rest],
+    // A count below zero says that the block's size in bytes follows.
+    "a block with its size": [long.toBuffer(-2), long.toBuffer(2 * one.length), one, one, rest],
+    "a count of more bytes than it needs": [[0x84, 0x80, 0], one, one, rest],
+  };
+  for (const [name, parts] of Object.entries(forms)) {
+    const bytes = Buffer.concat(parts.map((part) => Buffer.from(part)));
+    expect([name, decodeMessage(bytes)]).toEqual([name, whole]);
+  }
+  expect(decodeMessage(Buffer.concat([plain, Buffer.from([0])])).ok).toBe(false);
+});
+
+function sizeOfTrade(plain: Buffer): number {
+  const alone = decodeMessage(plain);
+  if (!alone.ok) throw new Error("not a message");
+  const { session, sequence, receivedAtMs, trades } = alone.message;
+  const of = (count: number) =>
+    encodeMessage({ session, sequence, receivedAtMs, trades: trades.slice(0, count) }).length;
+  return of(2) - of(1);
+}
+
 test("several symbols in one message, or an identity that is none, are named as such", () => {
   const base = { session: "0badcafe", sequence: 1, receivedAtMs: NOON_MS, trades: [trade()] };
   const mixed = encodeMessage({ ...base, trades: [trade(), trade({ symbol: "MSFT" })] });
@@ -144,10 +223,18 @@ test("several symbols in one message, or an identity that is none, are named as 
     ok: false,
     reason: "bad_identity",
   });
-  expect(decodeMessage(encodeMessage({ ...base, sequence: 0 }))).toEqual({
+  expect(decodeMessage(encodeMessage({ ...base, sequence: -1 }))).toEqual({
     ok: false,
     reason: "bad_identity",
   });
+  const many = Array.from({ length: 1_025 }, () => trade());
+  expect(decodeMessage(encodeMessage({ ...base, trades: many }))).toEqual({
+    ok: false,
+    reason: "bad_identity",
+  });
+  const news = Buffer.from(encodeMessage(base));
+  news.write("bread", news.indexOf("trade"));
+  expect(decodeMessage(news)).toEqual({ ok: false, reason: "undecodable" });
   expect(decodeMessage(encodeMessage({ ...base, trades: [] }))).toEqual({ ok: false, reason: "undecodable" });
 });
 

@@ -82,7 +82,7 @@ test("an unknown verb or option is refused in one line that names --help", async
     expect({ code, out }).toEqual({ code: 1, out: "" });
     expect(err).toMatch(/^local: .*; see local --help\n$/);
   }
-  expect(answers[0]?.err).toContain("unknown verb 'helthcheck' (there is healthcheck)");
+  expect(answers[0]?.err).toContain("unknown verb 'helthcheck' (there is healthcheck, count)");
   expect(answers[1]?.err).toContain("Did you mean --check-config?");
 });
 
@@ -228,4 +228,30 @@ test("a token fed through every log and error path is found nowhere", async () =
     expect(out + err).not.toContain(TOKEN);
     expect(err).toContain("[secret]");
   }
+});
+
+test("a verb's answer is the exit code, its flags are its own, and it is listed", async () => {
+  const [zero, one, away, unknown, stray, help] = await Promise.all([
+    ended("", ["count", "--as", "0"]),
+    ended("", ["count", "--as", "1"]),
+    ended("", ["count", "--away"]),
+    ended("", ["count", "--of"]),
+    ended("", ["count", "twice"]),
+    ended("", ["--help"]),
+  ]);
+  expect(zero).toEqual({ code: 0, out: "", err: "" });
+  expect(one).toEqual({ code: 1, out: "", err: "" });
+  expect(away).toEqual({ code: 1, out: "", err: "local: nobody answers\n  see whether it runs\n" });
+  for (const { code, err } of [unknown, stray]) {
+    expect(code).toBe(1);
+    expect(err).toContain("see local --help");
+  }
+  expect(help.out).toContain("A verb for tests.");
+});
+
+test("a verb that is told to stop has not finished, and its exit code says so", async () => {
+  const verb = start("", ["count"]);
+  await verb.until(/^ready$/m);
+  verb.child.kill("SIGTERM");
+  expect((await verb.ended()).code).toBe(75);
 });

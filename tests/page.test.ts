@@ -5,7 +5,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { systemClock } from "../lib/clock.ts";
 import { healthDocument } from "../lib/health.ts";
 import { createLive } from "../lib/live.ts";
@@ -17,8 +17,8 @@ import { createWeb } from "../lib/web.ts";
 import { serveWeb } from "../lib/web-serve.ts";
 import { eventually, readTables, startLocal } from "./local-process.ts";
 import { temporaryDirectory } from "./support.ts";
+import { CHROMIUM, FIFTY_TICKERS, launchChromium, type MainThread, traceMainThread } from "./support-page.ts";
 
-const CHROMIUM = "/usr/bin/chromium";
 const isThere = existsSync(CHROMIUM) || process.env.CI === "true";
 if (!isThere)
   console.error(`tests/page.test.ts is skipped: there is no ${CHROMIUM} (apt-get install chromium)`);
@@ -26,28 +26,16 @@ const browserTest = test.skipIf(!isThere);
 
 const WAIT_MS_MAX = 15_000;
 const TEST_MS_MAX = 120_000;
-/** A task longer than this can be felt. */
+/** A task longer than this can be felt. In CPU time of its thread: the wall's is that of everybody else too. */
 const TASK_MS_MAX = 50;
 const LOAD_MS = 8_000;
 const LOAD_TRADES_PER_SECOND = 5_000;
-/** The machine runs the pipeline and the browser on few cores: what it takes away in one span is not the page's. */
-const LOAD_SPANS_MAX = 3;
+/** For the proof that a long task is seen; whatever else runs, it has the CPU for more than TASK_MS_MAX of it. */
+const BUSY_MS = 1_000;
 
 let starting: Promise<Browser> | null = null;
 function browser(): Promise<Browser> {
-  starting ??= chromium.launch({
-    executablePath: CHROMIUM,
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  starting ??= launchChromium();
   return starting;
 }
 afterAll(async () => (await starting)?.close());
@@ -201,21 +189,6 @@ browserTest(
   TEST_MS_MAX,
 );
 
-/** Runs over there: how long each task was that the browser calls long (over 50 ms), in the next while. */
-function longTasks(spanMs: number): string {
-  return `new Promise((resolve) => {
-    const tasks = [];
-    const observer = new PerformanceObserver((list) => {
-      for (const entry of list.getEntries()) tasks.push(Math.round(entry.duration));
-    });
-    observer.observe({ type: "longtask" });
-    setTimeout(() => {
-      observer.disconnect();
-      resolve(tasks);
-    }, ${spanMs});
-  })`;
-}
-
 function inSecond({ trade_timestamp }: Readonly<{ trade_timestamp: number }>, second: number): boolean {
   return Math.floor(trade_timestamp / 1_000) === second;
 }
@@ -347,34 +320,39 @@ browserTest(
   TEST_MS_MAX,
 );
 
+const longest = ({ tasksMs }: MainThread) => tasksMs.slice(0, 3).map(Math.round).join(", ");
+
 browserTest(
-  "50 symbols at 5,000 trades/s are drawn without a fault, and the longest tasks are told",
+  "with 50 symbols at 5,000 trades/s no task holds the page up for over 50 ms, its loading included",
   async () => {
     using directory = temporaryDirectory();
-    const coins = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LTC", "DOT", "AVAX", "LINK"];
-    const quotes = ["USDT", "USDC", "EUR", "BTC", "FDUSD"];
-    const tickers = coins.flatMap((coin) => quotes.map((quote) => `BINANCE:${coin}${quote}`));
     await using local = await startLocal({
       ...settings(directory.path),
-      FINNHUB_STOCKS_TICKERS: JSON.stringify(tickers),
+      FINNHUB_STOCKS_TICKERS: JSON.stringify(FIFTY_TICKERS),
       SIMULATOR_SPEED: "60",
     });
     await using opened = await openPage(local.url);
     const { page, faults } = opened;
-    await until(
-      page,
-      `Number(document.querySelector('#rate-total').dataset.value) >= ${LOAD_TRADES_PER_SECOND}`,
-    );
+    const isBusy = `Number(document.querySelector('#rate-total').dataset.value) >= ${LOAD_TRADES_PER_SECOND}`;
+    await until(page, isBusy);
+    const trace = async (work: () => Promise<unknown>) => traceMainThread(await browser(), page, work);
+    // With history to load, and while the trades come.
+    const loading = await trace(async () => {
+      await page.reload();
+      await until(page, `${isBusy} && Number(document.querySelector('#candle-chart').dataset.candles) > 0`);
+    });
     expect(await page.locator("#rows tr").count()).toBe(50);
-    let longest: number[] = [];
-    for (let span = 0; span < LOAD_SPANS_MAX; span++) {
-      longest = await page.evaluate(longTasks(LOAD_MS));
-      if (longest.length === 0) break;
+    const running = await trace(() => page.waitForTimeout(LOAD_MS));
+    const busy = await trace(async () => {
+      await page.evaluate(`{ const end = performance.now() + ${BUSY_MS}; while (performance.now() < end); }`);
+      await priceMoves(page, FIFTY_TICKERS[0]!);
+    });
+    console.log(`CPU ms of the longest tasks: loading ${longest(loading)}; running ${longest(running)}`);
+    for (const { tasksMs } of [loading, running]) {
+      expect(tasksMs.length).toBeGreaterThan(50);
+      expect(tasksMs.filter((ms) => ms > TASK_MS_MAX)).toEqual([]);
     }
-    // Told, not asserted: a task's duration is wall time, and on a busy machine that of everybody else.
-    console.log(
-      `tasks over ${TASK_MS_MAX} ms on the page's main thread in ${LOAD_MS} ms: ${longest.join(", ") || "none"}`,
-    );
+    expect(busy.tasksMs[0]).toBeGreaterThan(TASK_MS_MAX);
     expect(faults).toEqual([]);
   },
   TEST_MS_MAX,

@@ -486,7 +486,7 @@ const poison: Readonly<Record<string, Uint8Array>> = {
   "is cut off": encodeMessage(message).subarray(0, 20),
   "has no session": encodeMessage({ ...message, session: "" }),
   "has another kind of session": encodeMessage({ ...message, session: "NOT-HEX!" }),
-  "has sequence 0": encodeMessage({ ...message, sequence: 0 }),
+  "has a sequence below 0": encodeMessage({ ...message, sequence: -1 }),
   "has a sequence of 33 bits": encodeMessage({ ...message, sequence: 2 ** 32 }),
   "has no trades": encodeMessage({ ...message, trades: [] }),
   "carries two symbols": encodeMessage({ ...message, trades: [at(0), at(0, { symbol: "MSFT" })] }),

@@ -12,6 +12,7 @@ import {
   candle,
   event,
   letter,
+  menderContract,
   newestFirst,
   putTrades,
   rowOf,
@@ -46,6 +47,22 @@ function readLetters(directory: string): DeadLetter[] {
   const rows = peek(directory, (db) => db.query<Row, []>("SELECT * FROM dead").all());
   return rows.map(({ received_at: receivedAtMs, ...rest }) => ({ ...rest, receivedAtMs }));
 }
+
+menderContract("sqlite", {
+  scanPageRows: 5_000,
+  timeoutMs: 20_000,
+  async open() {
+    const directory = temporaryDirectory();
+    const store = openStore(directory.path);
+    return {
+      store,
+      async [Symbol.asyncDispose]() {
+        store[Symbol.dispose]();
+        directory[Symbol.dispose]();
+      },
+    };
+  },
+});
 
 storeContract("sqlite", {
   scanPageRows: 5_000,

@@ -28,6 +28,7 @@ function settings(directory: string, wsUrl: string, symbols: readonly string[]):
     DATA_DIR: directory,
     FINNHUB_WS_URL: wsUrl,
     FINNHUB_API_TOKEN: "tape-token",
+    FINNHUB_VALIDATE_TICKERS: "0",
     FINNHUB_STOCKS_TICKERS: JSON.stringify(symbols),
     LOG_LEVEL: "warn",
   };

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -31,6 +32,8 @@ const SEED = Number(process.env.TORTURE_SEED ?? 1);
 const KILL_MS_MAX = 2_000;
 const PAGE_BYTES = 4_096;
 const FRAME_BYTES = PAGE_BYTES + 24;
+/** SQLite begins the file anew after 1,000 frames, of which ten records take two. */
+const WAL_RESTART_RECORDS_MAX = 20_000;
 
 test(
   `nothing acknowledged is lost or out of order over ${KILLS} kills, whatever happens to the file (seed ${SEED})`,
@@ -65,8 +68,8 @@ function openLog(directory: string, reported: Reported = [], atMs = NOON_MS): Sq
 }
 
 /** So many records of 100 bytes, each append a transaction of ten; the value says its number. */
-async function appendNumbered(log: SqliteLog, count: number): Promise<void> {
-  for (let from = 0; from < count; from += 10) {
+async function appendNumbered(log: SqliteLog, count: number, first = 0): Promise<void> {
+  for (let from = first; from < first + count; from += 10) {
     const numbers = Array.from({ length: 10 }, (_, index) => from + index);
     await log.append(
       numbers.map((number) => ({ kind: "trades", key: "AAPL", value: Buffer.alloc(100, `<${number}>`) })),
@@ -105,8 +108,8 @@ const asideIn = (directory: string) =>
   readdirSync(directory).filter((name) => /\.(?:damaged|salvaging|building)/.test(name));
 
 /** What a kill leaves: the files as they are now, without the end of their process. */
-function killed(directory: string): string {
-  const copy = join(directory, "killed");
+function killed(directory: string, to = "killed"): string {
+  const copy = join(directory, to);
   mkdirSync(copy);
   for (const name of ["outbox.sqlite", "outbox.sqlite-wal"]) {
     if (existsSync(join(directory, name))) copyFileSync(join(directory, name), join(copy, name));
@@ -296,6 +299,63 @@ test("the torn end that a kill leaves is no damage", async () => {
   using after = openLog(copy, reported);
   expect(numbersIn(await readAll(after))).toEqual(upTo(490));
   expect(reported).toEqual([]);
+});
+
+/** Appends tens until the -wal file has begun anew; answers with its bytes before that transaction and their count. */
+async function appendUntilWalRestarts(
+  log: SqliteLog,
+  path: string,
+): Promise<[before: Buffer, count: number]> {
+  for (let count = 0; count < WAL_RESTART_RECORDS_MAX; count += 10) {
+    const before = readFileSync(path);
+    await appendNumbered(log, 10, count);
+    if (statSync(path).size < before.length) return [before, count];
+  }
+  throw new Error("the -wal file never began anew");
+}
+
+test("the frame that a kill leaves half written over an older one is no damage: nobody was told of it", async () => {
+  using directory = temporaryDirectory();
+  using log = openLog(directory.path);
+  const wal = `${mainOf(directory.path)}-wal`;
+  const [older, count] = await appendUntilWalRestarts(log, wal);
+  const copy = killed(directory.path);
+  // The first transaction anew, without the last page of its last frame: there the older one still stands.
+  const anew = readFileSync(wal);
+  expect((anew.length - 32) % FRAME_BYTES).toBe(0);
+  const torn = Buffer.concat([
+    anew.subarray(0, anew.length - PAGE_BYTES),
+    older.subarray(anew.length - PAGE_BYTES),
+  ]);
+  writeFileSync(`${mainOf(copy)}-wal`, torn);
+  const reported: Reported = [];
+  {
+    using after = openLog(copy, reported);
+    expect(numbersIn(await readAll(after))).toEqual(upTo(count));
+  }
+  expect(reported).toEqual([]);
+  expect(asideIn(copy)).toEqual([]);
+});
+
+test("the last frame of a commit that was told of is damage when it is not what was written", async () => {
+  using directory = temporaryDirectory();
+  using log = openLog(directory.path);
+  const [, count] = await appendUntilWalRestarts(log, `${mainOf(directory.path)}-wal`);
+  for (const more of [0, 10]) {
+    await appendNumbered(log, more, count + 10);
+    const copy = killed(directory.path, `killed-${more}`);
+    change(`${mainOf(copy)}-wal`, (bytes) => {
+      const place = bytes.length - PAGE_BYTES + 200;
+      bytes[place] = bytes[place]! ^ 1;
+    });
+    const reported: Reported = [];
+    using after = openLog(copy, reported);
+    expect(reported[0]?.fields?.reason).toMatch(/^frame \d+ of the -wal file is damaged$/);
+    // It may have stood in a record, and then that one is gone.
+    const numbers = numbersIn(await readAll(after));
+    expect(numbers.length).toBeGreaterThanOrEqual(count + 10 + more - 1);
+    expect(numbers).toEqual(numbers.toSorted((one, other) => one - other));
+  }
 });
 
 test("a salvage that was cut off at each of its steps is gone on with, and ends the same", async () => {

@@ -581,6 +581,33 @@ test("metrics are the text of the registry, with gauges refreshed for it", async
 
 const FOREIGN = /https?:\/\/|innerHTML|style=|<script>|\son\w+=/;
 
+test("a page that the browser has is not sent again, and one that it takes packed is sent packed", async () => {
+  using web = openWeb();
+  const { app } = web;
+  for (const path of ["/", "/page.css", "/page.js"]) {
+    const plain = await app.request(path);
+    const text = await plain.text();
+    expect(plain.headers.get("content-encoding")).toBeNull();
+    const etag = plain.headers.get("etag")!;
+    for (const [known, status] of [
+      [etag, 304],
+      [`"other", ${etag}`, 304],
+      ['W/"other"', 200],
+    ] as const) {
+      const again = await app.request(path, { headers: { "if-none-match": known } });
+      expect([again.status, (await again.text()).length > 0]).toEqual([status, status === 200]);
+      expect(again.headers.get("etag")).toBe(etag);
+    }
+    const packed = await app.request(path, { headers: { "accept-encoding": "br, gzip;q=0.8" } });
+    expect(packed.headers.get("content-encoding")).toBe("gzip");
+    expect(packed.headers.get("vary")).toBe("accept-encoding");
+    const bytes = Bun.gunzipSync(await packed.bytes());
+    expect(new TextDecoder().decode(bytes)).toBe(text);
+    const refused = await app.request(path, { headers: { "accept-encoding": "gzip;q=0, identity" } });
+    expect(refused.headers.get("content-encoding")).toBeNull();
+  }
+});
+
 test("the page and its files are there, each within a policy that allows nothing from elsewhere", async () => {
   using web = openWeb();
   for (const [path, type, part] of [

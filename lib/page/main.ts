@@ -23,23 +23,27 @@ const KEYS_TO_INTERVAL: Readonly<Record<string, Interval>> = { "1": "1m", "2": "
 
 const model = new Model();
 const moved = new Set<SymbolView>();
-const table = new Table(choose);
-const prices = new PriceChart();
-const candles = new CandleChart();
 let connection: StreamState = "connecting";
 let isFramePending = false;
 let isAllDue = true;
+let areChartsDue = true;
 /** What the address names, until the first view says what there is. */
 let wanted: string | null = decodeURIComponent(location.hash.slice(1)) || null;
 /** History was asked for this one. */
 let seeded: string | null = null;
 
+// Each part in a task of its own: together they would hold the browser up for longer than can be felt.
+const styled: { restyle(): void }[] = [];
+const table = begin(new Table(choose));
+await nextTask();
 const theme = startTheme(() => {
-  table.restyle();
-  prices.restyle();
-  candles.restyle();
+  for (const part of styled) part.restyle();
   requestDraw(true);
 });
+const prices = begin(new PriceChart());
+await nextTask();
+const candles = begin(new CandleChart());
+await nextTask();
 
 const stream = new Stream({
   onSnapshot(snapshot) {
@@ -70,6 +74,16 @@ setInterval(() => requestDraw(true), SECOND_MS);
 setInterval(() => {
   if (connection === "connected" && !document.hidden) void refreshHistory();
 }, HISTORY_EVERY_MS);
+
+function begin<Part extends { restyle(): void }>(part: Part): Part {
+  styled.push(part);
+  part.restyle();
+  return part;
+}
+
+function nextTask(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
 
 // --- Choosing --------------------------------------------------------------------------------------------------
 
@@ -119,22 +133,36 @@ async function refreshHistory(): Promise<void> {
 
 function requestDraw(isAll: boolean): void {
   isAllDue ||= isAll;
+  areChartsDue = true;
+  requestFrame();
+}
+
+function requestFrame(): void {
   if (isFramePending) return;
   isFramePending = true;
   requestAnimationFrame(draw);
 }
 
+/** The table's texts, the charts, and the sparklines have frames of their own: none may be felt. */
 function draw(): void {
   isFramePending = false;
   const nowMs = model.nowMs();
   if (isAllDue) {
     drawBar(nowMs);
     table.drawAll(model);
-  } else {
-    table.drawPrices(model, moved);
+    isAllDue = false;
+    moved.clear();
+    requestFrame();
+    return;
   }
-  isAllDue = false;
+  table.drawPrices(model, moved);
   moved.clear();
+  if (areChartsDue) drawChosen(nowMs);
+  areChartsDue = false;
+  if (table.drawSparklines(nowMs)) requestFrame();
+}
+
+function drawChosen(nowMs: number): void {
   const view = model.chosen === null ? undefined : model.bySymbol.get(model.chosen);
   if (view === undefined) return;
   drawHeadline(view);

@@ -18,11 +18,14 @@ type Row = Readonly<{
 const SPARK_WIDTH = 72;
 const SPARK_HEIGHT = 24;
 const FLASH_MS = 500;
+/** Of fifty symbols all are drawn within a tenth of a second. */
+const SPARKLINES_A_FRAME = 10;
 
 export class Table {
   readonly #body = byId("rows");
   readonly #filter = byId<HTMLInputElement>("filter");
   readonly #rows = new Map<string, Row>();
+  readonly #sparklinesDue = new Set<SymbolView>();
   readonly #flashes = new Map<string, Animation>();
   readonly #choose: (symbol: string) => void;
   readonly #isStill = matchMedia("(prefers-reduced-motion: reduce)");
@@ -38,9 +41,10 @@ export class Table {
     this.#colours = { up: colourOf("up"), down: colourOf("down"), quiet: colourOf("quiet") };
   }
 
-  /** After a snapshot: other symbols, or another order. */
+  /** After a snapshot: other symbols, or another order. What stands in the rows comes with the next drawAll. */
   rebuild(model: Model): void {
     this.#model = model;
+    this.#sparklinesDue.clear();
     const symbols = model.symbols.map(({ symbol }) => symbol);
     if (symbols.join("\n") !== [...this.#rows.keys()].join("\n")) {
       this.#rows.clear();
@@ -48,7 +52,6 @@ export class Table {
       this.#body.replaceChildren(...[...this.#rows.values()].map(({ element }) => element));
     }
     this.applyFilter();
-    this.drawAll(model);
   }
 
   /** Prices alone, of those that moved. */
@@ -72,8 +75,20 @@ export class Table {
       row.rate.title = isUnsubscribed ? "wanted, but the feed does not send it" : "";
       setData(row.rate, { value: view.rate, end: model.status?.rateEndMs ?? null });
       setText(row.age, view.price === null ? "–" : format.age(nowMs - view.atMs));
-      this.#drawSparkline(view, row.sparkline, nowMs);
+      this.#sparklinesDue.add(view);
     }
+  }
+
+  /** A few of the sparklines that are due since the last drawAll; true = there are more. */
+  drawSparklines(nowMs: number): boolean {
+    let count = 0;
+    for (const view of this.#sparklinesDue) {
+      if (++count > SPARKLINES_A_FRAME) return true;
+      this.#sparklinesDue.delete(view);
+      const row = this.#rows.get(view.symbol);
+      if (row !== undefined) this.#drawSparkline(view, row.sparkline, nowMs);
+    }
+    return false;
   }
 
   focusFilter(): void {

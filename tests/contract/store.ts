@@ -5,7 +5,7 @@
 import { expect, test } from "bun:test";
 import { RowRefusedError } from "../../lib/errors.ts";
 import { tradeUuids } from "../../lib/identity.ts";
-import type { StoreReader, StoreWriter, TimeRange } from "../../lib/store.ts";
+import type { StoredWindow, StoreMender, StoreReader, StoreWriter, TimeRange } from "../../lib/store.ts";
 import {
   AMOUNT_MAX,
   type AverageRow,
@@ -22,6 +22,7 @@ import {
   WHOLE_MESSAGE,
   type WindowRow,
 } from "../../lib/trade.ts";
+import { WINDOW_MS, type Window, windowVersion } from "../../lib/windows.ts";
 import { NOON_MS, seeded, trade } from "../support.ts";
 
 export interface OpenStore extends AsyncDisposable {
@@ -586,6 +587,184 @@ export function storeContract(name: string, harness: StoreHarness): void {
       all.map((one) => ({ ...one, payload: Buffer.from(one.payload).toString("hex") })).sort(byIdentity);
     expect(plain(await deadLetters())).toEqual(plain(letters));
   });
+}
+
+export type MenderHarness = Readonly<{
+  /** A fresh, empty store. */
+  open(): Promise<AsyncDisposable & { readonly store: StoreWriter & StoreReader & StoreMender }>;
+  /** Windows of one page of a scan at most. */
+  scanPageRows: number;
+  timeoutMs: number;
+}>;
+
+/** The promises of StoreMender: what the operator's verification needs beside reading and writing. */
+export function menderContract(name: string, harness: MenderHarness): void {
+  type Store = StoreWriter & StoreReader & StoreMender;
+  const promise = (title: string, run: (store: Store) => Promise<void>) =>
+    test(
+      `${name}: ${title}`,
+      async () => {
+        await using open = await harness.open();
+        await run(open.store);
+      },
+      { timeout: harness.timeoutMs },
+    );
+
+  async function scan(
+    store: Store,
+    kind: Window["kind"],
+    symbol = "AAPL",
+    range = ALL_DAY,
+  ): Promise<StoredWindow[]> {
+    const found: StoredWindow[] = [];
+    for await (const page of store.scanWindows(kind, symbol, range)) {
+      expect(page.length).toBeLessThanOrEqual(harness.scanPageRows);
+      found.push(...page);
+    }
+    return found.sort((a, b) => atOf(a) - atOf(b));
+  }
+  const atOf = ({ window }: StoredWindow) =>
+    window.kind === "average" ? window.row.window_end : window.row.window_start;
+  const stored = (window: WindowRow): StoredWindow => ({ window, version: windowVersion(window) });
+  const windowOf = (row: WindowRow): Window => ({
+    kind: row.kind,
+    symbol: row.row.symbol,
+    startMs: row.kind === "average" ? row.row.window_end - WINDOW_MS.average : row.row.window_start,
+  });
+
+  async function hours(store: Store, range: TimeRange, symbol?: string): Promise<string[]> {
+    const found = new Set<string>();
+    for await (const page of store.scanHours(range, symbol))
+      for (const held of page) found.add(`${held.symbol} ${(held.hour - NOON_MS) / HOUR_MS}`);
+    return [...found].sort();
+  }
+
+  promise("every hour that holds a trade, an average or a candle is named", async (store) => {
+    expect(await hours(store, ALL_DAY)).toEqual([]);
+    await putTrades(store, [
+      rowOf(1, { symbol: "A", tradedAtMs: NOON_MS }),
+      rowOf(2, { symbol: "A", tradedAtMs: NOON_MS + 3 * HOUR_MS }),
+      rowOf(3, { symbol: "A\u0000", tradedAtMs: NOON_MS + 2 * HOUR_MS - 1 }),
+    ]);
+    await store.putWindows([
+      // It ends with the hour before the next, and so belongs to the next.
+      average({ symbol: "B", window_end: NOON_MS + HOUR_MS }),
+      candle({ symbol: "C", window_start: NOON_MS + 2 * HOUR_MS - 60_000 }),
+      candle({ symbol: "C", window_start: NOON_MS - DAY_MS }),
+    ]);
+    const due = ["A 0", "A 3", "A\u0000 1", "B 1", "C -24", "C 1"];
+    expect(await hours(store, ALL_DAY)).toEqual(expect.arrayContaining(due));
+    expect(await hours(store, ALL_DAY, "A")).toEqual(expect.arrayContaining(["A 0", "A 3"]));
+    expect((await hours(store, ALL_DAY, "A")).filter((held) => !held.startsWith("A "))).toEqual([]);
+    expect(await hours(store, ALL_DAY, "nobody")).toEqual([]);
+    // Whatever overlaps the range, and nothing beside it.
+    const inHour = { fromMs: NOON_MS + HOUR_MS - 1, toMs: NOON_MS + HOUR_MS + 1 };
+    expect(await hours(store, inHour)).toEqual(expect.arrayContaining(["A 0", "A\u0000 1", "B 1", "C 1"]));
+    expect((await hours(store, inHour)).filter((held) => !/ [01]$/.test(held))).toEqual([]);
+    expect(await hours(store, { fromMs: NOON_MS, toMs: NOON_MS })).toEqual([]);
+  });
+
+  promise("more hours than a page holds are all named", async (store) => {
+    const hourCount = 600;
+    const windows = Array.from({ length: hourCount }, (_, index) =>
+      average({ window_end: NOON_MS + index * HOUR_MS }),
+    );
+    for (let from = 0; from < hourCount; from += 300) await store.putWindows(windows.slice(from, from + 300));
+    const range = { fromMs: NOON_MS, toMs: NOON_MS + hourCount * HOUR_MS };
+    const due = windows.map((_, index) => `AAPL ${index}`);
+    expect(await hours(store, range)).toEqual(expect.arrayContaining(due));
+    expect(await hours(store, range, "AAPL")).toEqual(expect.arrayContaining(due));
+  });
+
+  promise("windows are scanned whole, with their versions, as many as there are", async (store) => {
+    const midnight = Date.UTC(2026, 0, 6);
+    const count = 2 * harness.scanPageRows + 3;
+    const averages = Array.from({ length: count }, (_, index) =>
+      average({
+        window_end: midnight + (index - 40) * 5_000,
+        trade_count: index + 1,
+        vwap: index % 3 === 0 ? null : 0.1 + 0.2,
+      }),
+    );
+    const candles = Array.from({ length: 200 }, (_, index) =>
+      candle({ window_start: midnight + (index - 100) * 60_000, trade_count: index + 1 }),
+    );
+    for (let from = 0; from < averages.length; from += 500)
+      await store.putWindows(averages.slice(from, from + 500));
+    await store.putWindows([...candles, average({ symbol: "MSFT" }), candle({ symbol: "MSFT" })]);
+    const ever = { fromMs: midnight - DAY_MS, toMs: midnight + 30 * DAY_MS };
+    expect(await scan(store, "average", "AAPL", ever)).toEqual(averages.map(stored));
+    expect(await scan(store, "candle", "AAPL", ever)).toEqual(candles.map(stored));
+    const edges = [-60_001, -60_000, -5_000, -1, 0, 1, 5_000, 60_000].map((ms) => midnight + ms);
+    for (const fromMs of edges) {
+      for (const toMs of edges) {
+        const isInside = (one: StoredWindow) => atOf(one) >= fromMs && atOf(one) < toMs;
+        const range = { fromMs, toMs };
+        expect(await scan(store, "average", "AAPL", range)).toEqual(averages.map(stored).filter(isInside));
+        expect(await scan(store, "candle", "AAPL", range)).toEqual(candles.map(stored).filter(isInside));
+      }
+    }
+    expect(await scan(store, "average", "nobody", ever)).toEqual([]);
+  });
+
+  for (const [kind, full, poor] of [
+    ["average", average({ trade_count: 9 }), average({ trade_count: 4, vwap: null, volume: 0 })],
+    ["candle", candle({ trade_count: 9 }), candle({ trade_count: 4, vwap: null, volume: 0 })],
+  ] as const) {
+    const list = async (store: Store) => {
+      const query = { symbol: "AAPL", range: ALL_DAY, limit: 10 };
+      return kind === "average" ? await store.listAverages(query) : await store.listCandles(query);
+    };
+    const forced = windowVersion(full) + 1;
+
+    promise(
+      `a ${kind} put at a larger version wins with all its columns, a smaller one never`,
+      async (store) => {
+        await store.putWindows([full]);
+        await store.putWindowAt({ window: poor, version: windowVersion(full) - 1 });
+        expect(await scan(store, kind)).toEqual([stored(full)]);
+        await store.putWindowAt({ window: poor, version: forced });
+        for (let turn = 0; turn < 2; turn++) {
+          expect(await scan(store, kind)).toEqual([{ window: poor, version: forced }]);
+          expect<readonly unknown[]>(await list(store)).toEqual([poor.row]);
+          // What a process that remembers the older rows still writes.
+          await store.putWindows([full]);
+        }
+      },
+    );
+
+    promise(`a removed ${kind} is gone, and only a larger version brings it back`, async (store) => {
+      const neighbours =
+        kind === "average"
+          ? [average({ window_end: full.row.window_end + 5_000 })]
+          : [candle({ window_start: NOON_MS + 60_000 })];
+      await store.putWindows([full, ...neighbours]);
+      await store.removeWindow(windowOf(full), windowVersion(full) - 1);
+      expect(await scan(store, kind)).toEqual([full, ...neighbours].map(stored));
+      await store.removeWindow(windowOf(full), forced);
+      for (let turn = 0; turn < 2; turn++) {
+        expect(await scan(store, kind)).toEqual(neighbours.map(stored));
+        expect<readonly unknown[]>(await list(store)).toEqual(neighbours.map(({ row }) => row));
+        await store.putWindows([full, poor]);
+      }
+      const fuller = withCount(full, full.row.trade_count + 1);
+      await store.putWindows([fuller]);
+      expect(await scan(store, kind)).toEqual([fuller, ...neighbours].map(stored));
+    });
+
+    promise(`removing a ${kind} that is not there keeps out what comes below`, async (store) => {
+      await store.removeWindow(windowOf(full), forced);
+      await store.putWindows([poor, full]);
+      expect(await scan(store, kind)).toEqual([]);
+      expect(await list(store)).toEqual([]);
+    });
+  }
+}
+
+function withCount(window: WindowRow, trade_count: number): WindowRow {
+  return window.kind === "average"
+    ? { kind: "average", row: { ...window.row, trade_count } }
+    : { kind: "candle", row: { ...window.row, trade_count } };
 }
 
 type Identity = Readonly<{ session: string; sequence: number; item: number }>;

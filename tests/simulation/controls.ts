@@ -15,6 +15,7 @@ export type Control = Readonly<{
 const PIPELINE = "lib/pipeline.ts";
 const PARTITION = "lib/partition.ts";
 const INTAKE = "lib/intake.ts";
+const FORWARD = "lib/forward.ts";
 
 export const CONTROLS: readonly Control[] = [
   {
@@ -206,6 +207,39 @@ export const CONTROLS: readonly Control[] = [
         file: "lib/log-sqlite.ts",
         find: "        position = nextOffset;\n",
         replace: "        position = nextOffset;\n        deleteUpTo(nextOffset);\n",
+      },
+    ],
+  },
+  {
+    name: "forwarder deletes before the acknowledgement",
+    edits: [
+      {
+        file: FORWARD,
+        find: "    sender\n      .send(batches)",
+        replace:
+          "    outbox.remove(Float64Array.from(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset))).sort());\n" +
+          "    sender\n      .send(batches)",
+      },
+    ],
+  },
+  {
+    name: "forwarder takes a whole send's acknowledgement for each partition's own",
+    edits: [
+      {
+        file: FORWARD,
+        find: "        settle(sent, outcomes);",
+        replace:
+          '        settle(sent, outcomes.some(({ kind }) => kind === "acknowledged") ? outcomes.map(() => ({ kind: "acknowledged" })) : outcomes);',
+      },
+    ],
+  },
+  {
+    name: "forwarder forgets what a full partition was passed with",
+    edits: [
+      {
+        file: FORWARD,
+        find: "if (lane.isTaking) lane.from = Math.max(lane.from, next);",
+        replace: "lane.from = Math.max(lane.from, next);",
       },
     ],
   },

@@ -14,6 +14,7 @@ import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
 import { type Host, metrics, newHost, report } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { type Peak, watchMemory } from "./memory.ts";
+import { Outbox } from "./outbox.ts";
 import { type Outcome, SETTLED_MS_MAX } from "./outcome.ts";
 import {
   betweenFeedAndLog,
@@ -50,6 +51,7 @@ export class GroupRun {
   readonly #kinds: ReadonlySet<Kind>;
   readonly #log: FakeLog;
   readonly #store: FakeStore;
+  readonly #outbox: Outbox;
   readonly #logWeather: Weather;
   readonly #storeWeather: Weather;
   readonly #received: Received;
@@ -84,6 +86,7 @@ export class GroupRun {
       groupBy: world.chance(0.5) ? "symbol" : "all",
       hasScanReceived: this.#hasScanReceived,
     });
+    this.#outbox = new Outbox(this.#log, world, this.chronicle, this.#kinds, isTiny);
     const weather = () => ({
       rate,
       kinds: this.#kinds,
@@ -152,6 +155,16 @@ export class GroupRun {
   }
 
   run(): Outcome {
+    try {
+      return this.#run();
+    } finally {
+      this.#outbox.end();
+      // What still moves in a dead process moves now, and not in the next run.
+      this.world.run(0);
+    }
+  }
+
+  #run(): Outcome {
     const { world } = this;
     this.#startProducer(world.pick(3_000) - 1_500);
     const memberCount = 2 + world.pick(2);
@@ -168,8 +181,9 @@ export class GroupRun {
   #startProducer(skewMs: number): void {
     const host = newHost(this.world, skewMs);
     const options = { symbols: this.#symbols, queueWeightMax: this.#queueWeightMax };
+    const { writer, drain } = this.#outbox.start(host);
     // Known before it begins: it may be handed a frame in no time.
-    const producer = startProducer(host, this.#log.writer(host.machine), this.#upstream, options);
+    const producer = startProducer(host, writer, this.#upstream, options, drain);
     this.#producers.push(producer);
   }
 
@@ -222,6 +236,12 @@ export class GroupRun {
     member.isGone = true;
     this.#log.forget(member.reader);
     this.#members = this.#members.filter((other) => other !== member);
+  }
+
+  #killProducer(): void {
+    this.#producer.state = "killed";
+    this.#producer.host.machine.kill();
+    this.#outbox.kill();
   }
 
   #deal(members = this.#members): void {
@@ -345,7 +365,9 @@ export class GroupRun {
     };
     const replaceProducer = () => {
       world.after(soon(), () => {
-        if (!this.#isPowerOff) this.#startProducer(this.#producer.host.skewMs);
+        // It owns the outbox; the power that came back may have started one before.
+        if (this.#isPowerOff || this.#producer.state === "running") return;
+        this.#startProducer(this.#producer.host.skewMs);
       });
     };
     return {
@@ -399,8 +421,7 @@ export class GroupRun {
         const producer = this.#producer;
         if (producer.state !== "running") return;
         fireIf(producer.host.flightCount > 0, "producer_killed");
-        producer.state = "killed";
-        producer.host.machine.kill();
+        this.#killProducer();
         replaceProducer();
       },
       producer_stopped: () => {
@@ -439,6 +460,10 @@ export class GroupRun {
         const kinds = ["trades", "event", "dead"] as const;
         chronicle.fire("log_poison");
         this.#log.append([{ kind: kinds[world.pick(3)]!, key: this.#symbols[0]!, value }]);
+      },
+      partition_down: () => {
+        const minutesMax = world.chance(0.3) ? 3 : 0.3;
+        this.#outbox.takeDown(this.#anyPartition(), world.between(500, minutesMax * 60_000));
       },
       log_trimmed: () => {
         const id = this.#anyPartition();
@@ -494,10 +519,7 @@ export class GroupRun {
     this.#isPowerOff = true;
     for (const member of [...this.#members]) this.#kill(member);
     const producer = this.#producer;
-    if (producer.state === "running") {
-      producer.state = "killed";
-      producer.host.machine.kill();
-    }
+    if (producer.state === "running") this.#killProducer();
     this.#log.assign(new Map());
     for (const id of this.#log.ids) {
       const endOffset = this.#log.endOffset(id);
@@ -530,6 +552,7 @@ export class GroupRun {
     }
     this.#log.misplacedRate = 0;
     this.#log.isFull = false;
+    this.#outbox.calm();
     this.#upstream.isTrading = false;
     for (const { host } of this.#members) host.machine.wake();
     this.#producer.host.machine.wake();
@@ -540,6 +563,7 @@ export class GroupRun {
       this.#members.length > 0 &&
       this.#producer.state === "running" &&
       this.#producers.every(isDrained) &&
+      this.#outbox.isEmpty() &&
       this.#log.ids.every((id) => this.#received.checkedOffset(id) >= this.#log.endOffset(id)) &&
       this.#members.every(({ processor }) => processor.health().windowsUnwritten === 0);
     let recoveryMs: number | null = null;
@@ -577,7 +601,12 @@ export class GroupRun {
       wrongWindows: verdict.wrongWindows,
       commits: this.#received.commitCount,
       commitsUnlawful: this.#received.commitsUnlawful,
-      failures: [...this.#failures, ...this.#store.problems],
+      failures: [
+        ...this.#failures,
+        ...this.#store.problems,
+        ...this.#outbox.failures,
+        ...this.#outbox.brokers.problems,
+      ],
       recoveryMs,
       problems: this.#received.problems,
       hash: this.chronicle.hash.toString(16),

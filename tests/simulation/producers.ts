@@ -40,6 +40,8 @@ export function startProducer(
   writer: LogWriter,
   upstream: Upstream,
   options: ProducerOptions,
+  /** What is still to be done when all that was received is durable. */
+  drain: () => Promise<void> = async () => {},
 ): Producer {
   const controller = new AbortController();
   const { clock } = host;
@@ -81,6 +83,7 @@ export function startProducer(
   });
   createPublisher({ feed, log, clock, report, metrics })
     .run()
+    .then(drain)
     .then(
       () => {
         producer.state = "ended";

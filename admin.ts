@@ -1,0 +1,25 @@
+// admin: the pipeline on a screen, and the operator's verbs. It chooses the parts, answers until it is told to stop,
+// and lets go of everything in reverse order.
+
+import { openAdmin } from "./lib/admin-parts.ts";
+import { startJobs } from "./lib/jobs.ts";
+import { run } from "./lib/lifecycle.ts";
+import { openStart } from "./lib/probe-parts.ts";
+import { print } from "./lib/report.ts";
+import { adminVerbs } from "./lib/verbs-admin.ts";
+import { initVerb } from "./lib/verbs-init.ts";
+
+const usage = `Shows the pipeline: its health, its tickers, its prices. Its verbs set it up and check it.`;
+
+await run(
+  { name: "admin", usage },
+  async (context) => {
+    await using start = openStart(context, "admin", context.config.source?.kind === "simulator");
+    print(`page: ${start.url}/`);
+    await using parts = await openAdmin(context, start);
+    start.done(parts.health, parts.web);
+    await using _jobs = startJobs(parts.jobs, context.report);
+    await parts.run();
+  },
+  [initVerb, ...adminVerbs],
+);

@@ -1,0 +1,85 @@
+// How many requests may run at once: half as many when the far end says that it is too much, one when it is down,
+// slowly more again while it answers. What finds no place waits in line. It never drops work, never repeats it and
+// knows no time: answers alone move it.
+
+/** What a failed request says about the far end; null = nothing, the failure is the request's own. */
+export type Verdict = "overloaded" | "down" | null;
+
+export type GateOptions = Readonly<{
+  limitMax: number;
+  verdictOf(error: unknown): Verdict;
+  onLimit(limit: number): void;
+}>;
+
+export interface AdaptiveGate {
+  /** How many may run at once just now, from 1 to limitMax. */
+  readonly limit: number;
+  /** Runs the work when a place is free, in the order of the calls; its outcome is the work's. */
+  run<T>(work: () => Promise<T>): Promise<T>;
+}
+
+/** Answers to each place before there is one more: from 1 to 16 places that is some thousand answers. */
+const ANSWERS_PER_PLACE = 10;
+
+export function createAdaptiveGate({ limitMax, verdictOf, onLimit }: GateOptions): AdaptiveGate {
+  let limit = limitMax;
+  let running = 0;
+  let answers = 0;
+  /** Grows with each cut. A failure of what began before the last cut says nothing about the limit since. */
+  let cuts = 0;
+  const waiting: (() => void)[] = [];
+
+  function set(next: number): void {
+    answers = 0;
+    if (next === limit) return;
+    limit = next;
+    onLimit(limit);
+  }
+
+  function cut(verdict: "overloaded" | "down"): void {
+    cuts += 1;
+    set(verdict === "down" ? 1 : Math.max(1, Math.floor(limit / 2)));
+  }
+
+  function answered(): void {
+    answers += 1;
+    if (limit < limitMax && answers >= limit * ANSWERS_PER_PLACE) set(limit + 1);
+  }
+
+  async function enter(): Promise<void> {
+    // Whoever is woken was counted by the one who woke it, so that nobody slips in between.
+    if (running < limit && waiting.length === 0) running += 1;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+  }
+
+  function leave(): void {
+    running -= 1;
+    while (running < limit && waiting.length > 0) {
+      running += 1;
+      waiting.shift()?.();
+    }
+  }
+
+  onLimit(limit);
+  return {
+    get limit() {
+      return limit;
+    },
+    async run(work) {
+      await enter();
+      const begunAtCut = cuts;
+      try {
+        const result = await work();
+        answered();
+        return result;
+      } catch (error) {
+        const verdict = verdictOf(error);
+        if (verdict === null) answered();
+        else if (begunAtCut === cuts || (verdict === "down" && limit > 1)) cut(verdict);
+        throw error;
+      } finally {
+        leave();
+      }
+    },
+  };
+}

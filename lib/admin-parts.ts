@@ -1,0 +1,146 @@
+// The parts of admin, chosen and connected: history from Cassandra, the live view from the topic itself, the health of
+// every process, and who may change the tickers. It moves no trade and commits nothing.
+
+import { connectCassandra } from "./cassandra.ts";
+import { namesOf } from "./config.ts";
+import { type HealthDocument, healthDocument } from "./health.ts";
+import { brokerPart, remotePart, storePart, tailPart } from "./health-pipeline.ts";
+import { rowsOf } from "./intake.ts";
+import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
+import { tailKafka } from "./kafka-tail.ts";
+import { openKafkaTickers } from "./kafka-tickers.ts";
+import { openTopics, topicNames } from "./kafka-topics.ts";
+import { watchLag } from "./kafka-watch.ts";
+import type { Context } from "./lifecycle.ts";
+import { createLive } from "./live.ts";
+import type { Start } from "./probe-parts.ts";
+import { openCassandraStore } from "./store-cassandra.ts";
+import { openSymbolCheck, tickerJobs } from "./ticker-parts.ts";
+import { createTickerControl } from "./tickers-control.ts";
+import { createWeb, type TickerSets, type Web } from "./web.ts";
+import { createWatch } from "./web-watch.ts";
+
+export type AdminParts = AsyncDisposable &
+  Readonly<{
+    web: Web;
+    jobs: readonly Job[];
+    health: () => HealthDocument;
+    /** Follows the topics until a stop is asked for. */
+    run(): Promise<void>;
+  }>;
+
+export async function openAdmin(context: Context, start: Start): Promise<AdminParts> {
+  const { config, clock, report, metrics, signal } = context;
+  const { source, retentionDays } = config;
+  const simulated = source?.kind === "simulator";
+  const { topic, groupId, keyspace, dataDirectory: directory } = namesOf(config, source);
+  const kafka = { settings: config.kafka, clientId: "admin", clock, report, topic };
+  await using opened = new AsyncDisposableStack();
+
+  const topics = opened.use(openTopics(kafka));
+  const tickers = opened.use(openKafkaTickers(kafka));
+  const cassandra = await start.waitFor("Cassandra", () =>
+    connectCassandra({ settings: config.cassandra, clock, report, signal }),
+  );
+  const putDead = async () => {
+    throw new Error("admin puts nothing aside");
+  };
+  const store = opened.use(
+    await start.waitFor("the tables", () =>
+      openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),
+    ),
+  );
+  await start.waitFor("the topics", () => topics.partitionCount());
+
+  const live = createLive();
+  let lastRecordAtMs: number | null = null;
+  const tail = (runSignal: AbortSignal) =>
+    tailKafka({
+      ...kafka,
+      topic: topicNames(topic).trades,
+      from: "now",
+      onRecords(records) {
+        lastRecordAtMs = clock.now();
+        for (const { value } of records) if (value !== null) live.note(rowsOf(value), lastRecordAtMs);
+      },
+      signal: runSignal,
+    });
+
+  const { producerUrls, processorUrls, adminToken } = config.web;
+  const remotes = createWatch({ producer: producerUrls, processor: processorUrls }, clock);
+  const lags = watchLag(topics, groupId, clock);
+  let probe = { okAtMs: null as number | null, problem: null as string | null };
+  const probeStore = async () => {
+    try {
+      await store.probe();
+      probe = { okAtMs: clock.now(), problem: null };
+    } catch (error) {
+      probe = { ...probe, problem: error instanceof Error ? error.message : String(error) };
+    }
+  };
+
+  const startedAtMs = clock.now();
+  const health = () => {
+    const nowMs = clock.now();
+    const remoteParts = remotes
+      .snapshots()
+      .map((remote) => [remote.name, remotePart(remote, startedAtMs, nowMs)] as const);
+    return healthDocument(simulated, {
+      ...Object.fromEntries(remoteParts),
+      kafka: brokerPart(lags.snapshot(), startedAtMs, nowMs),
+      cassandra: storePart(probe, startedAtMs, nowMs),
+      live: tailPart({ lastRecordAtMs, problem: null, problemSinceMs: null }, nowMs),
+    });
+  };
+
+  const wantedNow = () => tickers.wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
+  /** What the producer last said of its feed. */
+  const sets = (): TickerSets => {
+    const feed = remotes.snapshots().find(({ name }) => name.startsWith("producer"))?.document?.parts.feed;
+    return {
+      wanted: wantedNow(),
+      subscribed: textsOf(feed?.subscribed),
+      unsubscribed: textsOf(feed?.unsubscribed),
+    };
+  };
+  const { apiUrl, symbolsMax } = config.finnhub;
+  const token = source?.kind === "finnhub" ? source.token : undefined;
+  // A simulator within another process has no REST side that could be asked from here.
+  const check = simulated
+    ? null
+    : openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
+  const control = createTickerControl({ wanted: tickers.wanted, check, symbolsMax, clock });
+  const web = createWeb({
+    store,
+    live,
+    clock,
+    report,
+    metrics,
+    health,
+    tickers: sets,
+    changes: { control, adminToken },
+    simulated,
+    signal,
+  });
+
+  const jobs: Job[] = [
+    { name: "health of the others", schedule: EVERY_2_SECONDS, run: remotes.poll },
+    { name: "lag", schedule: EVERY_2_SECONDS, run: lags.poll },
+    { name: "store probe", schedule: EVERY_2_SECONDS, run: probeStore },
+    ...tickerJobs(check, null, signal),
+  ];
+  const held = opened.move();
+  return {
+    web,
+    jobs,
+    health,
+    async run() {
+      await Promise.all([remotes.poll(), lags.poll(), probeStore(), tail(signal), tickers.run(signal)]);
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+function textsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((one) => typeof one === "string") : [];
+}

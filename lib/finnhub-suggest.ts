@@ -1,0 +1,89 @@
+// What was probably meant by a symbol that does not exist. Pure: it is handed the lists it may choose from.
+
+/** Symbols to what people call them. */
+export type Choices = Iterable<readonly [symbol: string, display: string]>;
+
+export const SUGGESTIONS_MAX = 5;
+const LETTERS_APART_MAX = 2;
+
+/**
+ * The likeliest first: the same letters in another spelling, on the exchange that was named, then elsewhere, then
+ * a letter or two away. `BTCUSDT`, `BTC/USDT` and `binance:btcusdt` all mean BINANCE:BTCUSDT.
+ */
+export function suggest(symbol: string, choices: Choices): string[] {
+  const { prefix, letters } = partsOf(symbol);
+  if (letters === "") return [];
+  const found: { symbol: string; apart: number; elsewhere: number }[] = [];
+  for (const [candidate, display] of choices) {
+    const other = partsOf(candidate);
+    const apart = Math.min(
+      lettersApart(letters, other.letters),
+      // What people call it is told apart by one letter too easily: EUR/USD and AUD/USD.
+      lettersOf(display) === letters ? 0 : Number.POSITIVE_INFINITY,
+    );
+    // Short ones are all alike: of three letters one may be wrong, of two none.
+    if (apart > LETTERS_APART_MAX || apart * 3 > other.letters.length) continue;
+    const elsewhere = other.prefix === prefix ? 0 : prefix === "" ? 0.25 : 0.5;
+    found.push({ symbol: candidate, apart, elsewhere });
+  }
+  // Beside one that is near, farther ones are noise, unless they are on the exchange that was named.
+  const least = Math.min(...found.map(({ apart }) => apart));
+  const distanceOf = ({ apart, elsewhere }: (typeof found)[number]) => apart + elsewhere;
+  const near = found
+    .filter(
+      ({ apart, elsewhere }) => apart === least || (elsewhere === 0 && prefix !== "" && apart === least + 1),
+    )
+    .sort((a, b) => distanceOf(a) - distanceOf(b) || (a.symbol < b.symbol ? -1 : 1));
+  return [...new Set(near.map(({ symbol: one }) => one))].slice(0, SUGGESTIONS_MAX);
+}
+
+/** The exchange whose name is nearest, a slip or two away; null: none is. */
+export function nearestExchange(prefix: string, exchanges: Iterable<string>): string | null {
+  let best: { exchange: string; apart: number } | null = null;
+  for (const exchange of exchanges) {
+    const apart = lettersApart(lettersOf(prefix), lettersOf(exchange));
+    if (apart > LETTERS_APART_MAX || apart * 2 > exchange.length) continue;
+    if (best === null || apart < best.apart) best = { exchange, apart };
+  }
+  return best?.exchange ?? null;
+}
+
+function partsOf(symbol: string): { prefix: string; letters: string } {
+  const colon = symbol.indexOf(":");
+  return {
+    prefix: symbol.slice(0, Math.max(0, colon)).toUpperCase(),
+    letters: lettersOf(symbol.slice(colon + 1)),
+  };
+}
+
+function lettersOf(text: string): string {
+  return text.toUpperCase().replace(/[^\p{L}\p{N}]/gu, "");
+}
+
+/** Letters to change, add, drop or swap with a neighbour; anything beyond the limit is infinitely far. */
+export function lettersApart(one: string, other: string): number {
+  if (Math.abs(one.length - other.length) > LETTERS_APART_MAX) return Number.POSITIVE_INFINITY;
+  if (one === other) return 0;
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= one.length; i++) {
+    const row = [i];
+    let least = i;
+    for (let j = 1; j <= other.length; j++) {
+      const isSame = one[i - 1] === other[j - 1];
+      const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
+      const letters = Math.min(
+        last[j]! + 1,
+        row[j - 1]! + 1,
+        last[j - 1]! + (isSame ? 0 : 1),
+        isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
+      );
+      row.push(letters);
+      least = Math.min(least, letters);
+    }
+    if (least > LETTERS_APART_MAX) return Number.POSITIVE_INFINITY;
+    beforeLast = last;
+    last = row;
+  }
+  return last[other.length]!;
+}

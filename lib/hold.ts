@@ -1,0 +1,120 @@
+// Which producer holds the feed: a fold over the records of one key, the same for whoever reads them in their order.
+// It knows no time: who is silent, and for how long, is for its caller to say. `atMs` and `sinceMs` are for people.
+
+export type HoldWords = Readonly<{
+  /** The outbox: the same over restarts. */
+  holder: string;
+  /** Of one process, never used again. */
+  session: string;
+  host: string;
+  pid: number;
+  /** Since when it holds the feed, by its own clock; ms since 1970. */
+  sinceMs: number;
+  atMs: number;
+}>;
+
+export type HoldRecord = HoldWords &
+  (
+    | /** A wish to hold, after the term that was seen; 0 = none was. */
+    Readonly<{ type: "claim"; after: number }>
+    /** `number` counts a session's signs of life. */
+    | Readonly<{ type: "alive"; term: number; number: number }>
+    | Readonly<{ type: "released"; term: number }>
+  );
+
+export type HoldState = HoldWords &
+  Readonly<{
+    /** Later holds have larger terms; no two holds have the same. */
+    term: number;
+    /** The term that the claim followed, and whether that could be seen here. */
+    after: number;
+    isProven: boolean;
+    isReleased: boolean;
+    /** Of the last record that counted: where it moves the holder shows life. */
+    offset: number;
+  }>;
+
+export const HOLD_KEY = "#producer";
+
+/**
+ * Of several claims after one term the first wins; a sign of life of a later term is definitive, because compaction
+ * may have eaten the claim. A term is its claim's offset, which no other claim can have.
+ */
+export function foldHold(state: HoldState | null, offset: number, record: HoldRecord): HoldState | null {
+  switch (record.type) {
+    case "claim": {
+      const { after } = record;
+      if (state !== null && after !== state.term) return state;
+      const term = Math.max(offset, after + 1);
+      return {
+        ...wordsOf(record),
+        term,
+        after,
+        isProven: state !== null || after === 0,
+        isReleased: false,
+        offset,
+      };
+    }
+    case "alive":
+    case "released": {
+      if (state !== null && !isCurrent(state, record.term)) return state;
+      const isReleased = record.type === "released";
+      const after = state?.term === record.term ? state.after : record.term;
+      return { ...wordsOf(record), term: record.term, after, isProven: true, isReleased, offset };
+    }
+  }
+}
+
+/** An unproven claim may have lost to one that was compacted away: any holder later than what it followed is right. */
+function isCurrent({ term, after, isProven }: HoldState, recordTerm: number): boolean {
+  return recordTerm >= term || (!isProven && recordTerm > after);
+}
+
+/** Nobody has to be waited for: the feed is free, or its holder was a process of this same outbox, which is gone. */
+export function isFree(state: HoldState | null, self: Pick<HoldWords, "holder" | "host">): boolean {
+  if (state === null || state.isReleased) return true;
+  // A copy of the directory on another machine has the same outbox, but proves nothing of the first one's process.
+  return state.holder === self.holder && state.host === self.host;
+}
+
+function wordsOf({ holder, session, host, pid, sinceMs, atMs }: HoldRecord): HoldWords {
+  return { holder, session, host, pid, sinceMs, atMs };
+}
+
+export function encodeHold(record: HoldRecord): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(record));
+}
+
+const WORD_LENGTH_MAX = 256;
+
+/** Null: it is none, whoever wrote it. */
+export function parseHold(value: Uint8Array | null): HoldRecord | null {
+  const fields = objectOf(value);
+  if (fields === null) return null;
+  const { type, after, term, number, holder, session, host, pid, sinceMs, atMs } = fields;
+  if (!isWord(holder) || !isWord(session) || !isWord(host)) return null;
+  if (!isCount(pid) || !isCount(sinceMs) || !isCount(atMs)) return null;
+  const words = { holder, session, host, pid, sinceMs, atMs };
+  if (type === "claim" && isCount(after)) return { ...words, type, after };
+  if (type === "alive" && isCount(term) && isCount(number)) return { ...words, type, term, number };
+  if (type === "released" && isCount(term)) return { ...words, type, term };
+  return null;
+}
+
+function objectOf(value: Uint8Array | null): Record<string, unknown> | null {
+  if (value === null) return null;
+  try {
+    const parsed: unknown = JSON.parse(new TextDecoder().decode(value));
+    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : null;
+  } catch {
+    return null;
+  }
+}
+
+function isWord(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= WORD_LENGTH_MAX;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}

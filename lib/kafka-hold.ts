@@ -1,0 +1,238 @@
+// Taking, keeping and losing the hold on the feed, over the one key of the tickers' topic that hold.ts folds. It
+// decides by its own monotonic clock and by the order of the topic alone, never by a time that another machine
+// wrote. It opens no feed and stops no process: whoever holds is told when he no longer does.
+
+import { backoffMs, type Clock } from "./clock.ts";
+import { LogUnavailableError, SetupError } from "./errors.ts";
+import { encodeHold, type HoldRecord, type HoldState, type HoldWords, isFree } from "./hold.ts";
+import type { Report } from "./report.ts";
+
+/** A sign of life, three of which may go missing before a hold is in doubt. */
+export const ALIVE_EVERY_MS = 3_000;
+/** Silence after which another may take over. */
+export const HOLD_MS_MAX = 15_000;
+/** Without a confirmed sign of life for so long nothing is sent: well before another may take over. */
+export const CONFIRMED_MS_MAX = 10_000;
+const LOOK_EVERY_MS = 1_000;
+/** What one look may count as silence: had it taken longer, the brokers were away, for the holder too. */
+const LOOK_MS_MAX = 2_000;
+const RETRY_FIRST_MS = 100;
+const RETRY_MAX_MS = 3_000;
+/** Signs of life on their way to being read back. */
+const ON_THEIR_WAY_MAX = 16;
+
+/** The topic as this needs it. */
+export interface HoldTopic {
+  put(record: Uint8Array): Promise<void>;
+  /** Resolves when everything that was written before the call has been read. Rejects with LogUnavailableError. */
+  look(): Promise<void>;
+  state(): HoldState | null;
+  /** Hears of each record after it was folded. */
+  onRecord(listener: (record: HoldRecord, state: HoldState | null) => void): () => void;
+}
+
+export type HoldParts = Readonly<{
+  topic: HoldTopic;
+  self: Pick<HoldWords, "holder" | "session" | "host" | "pid">;
+  clock: Clock;
+  report: Report;
+  signal: AbortSignal;
+}>;
+
+export interface Hold {
+  /** Signs of life, until the signal aborts or the hold is lost: then it rejects with SetupError. */
+  run(signal: AbortSignal): Promise<void>;
+  /** Asked before every send: false = wait, since another may hold the feed by now. */
+  isConfirmed(): boolean;
+  /** After the last send, in good order: the next one need not wait. */
+  release(): Promise<void>;
+}
+
+type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
+
+/**
+ * Resolves when this process holds the feed. Rejects with SetupError when another does; the signal's abort rejects
+ * with its reason. Brokers that are away are waited for.
+ */
+export async function takeHold(parts: HoldParts): Promise<Hold> {
+  const { topic, self, clock } = parts;
+  await insist(parts, () => topic.look());
+  const after = await waitUntilFree(parts);
+  const sent = momentOf(clock);
+  const words = { ...self, sinceMs: clock.now(), atMs: clock.now() };
+  const claim = encodeHold({ ...words, type: "claim", after });
+  // Repeated it is the same claim: it wins once or not at all.
+  await insist(parts, () => topic.put(claim));
+  await insist(parts, () => topic.look());
+  const state = topic.state();
+  if (state === null) throw new LogUnavailableError("the hold on the feed was not read back", "start again");
+  if (state.session !== self.session) throw refusal(state);
+  return openHold(parts, state, sent);
+}
+
+/** The term to claim after: should anybody else claim meanwhile, that claim comes too late. */
+async function waitUntilFree(parts: HoldParts): Promise<number> {
+  for (;;) {
+    const state = parts.topic.state();
+    if (state === null) return 0;
+    if (isFree(state, parts.self) || (await isSilent(parts, state))) return state.term;
+  }
+}
+
+/** Whether that hold may be passed over; false: it is not that one any more. Rejects when it shows life. */
+async function isSilent({ topic, clock, report, signal }: HoldParts, held: HoldState): Promise<boolean> {
+  const { host, pid, session, offset } = held;
+  report.info("another producer held the feed: waiting whether it is alive", {
+    host,
+    pid,
+    waitMsMax: HOLD_MS_MAX,
+  });
+  let silentMs = 0;
+  let lookedAtMs = clock.monotonic();
+  while (silentMs < HOLD_MS_MAX) {
+    await clock.sleep(LOOK_EVERY_MS, signal);
+    signal.throwIfAborted();
+    const isSeen = await didLook(topic, report);
+    const nowMs = clock.monotonic();
+    const state = topic.state();
+    if (state === null || state.session !== session || state.isReleased) return false;
+    if (state.offset !== offset) throw refusal(state);
+    silentMs = isSeen ? silentMs + Math.min(nowMs - lookedAtMs, LOOK_MS_MAX) : 0;
+    lookedAtMs = nowMs;
+  }
+  report.warn("the producer that held the feed is silent; taking over", { host, pid, silentMs });
+  return true;
+}
+
+async function didLook(topic: HoldTopic, report: Report): Promise<boolean> {
+  try {
+    await topic.look();
+    return true;
+  } catch (error) {
+    if (!(error instanceof LogUnavailableError)) throw error;
+    report.warn("Kafka cannot be read just now: the wait for the other producer begins anew", { error });
+    return false;
+  }
+}
+
+async function insist({ clock, report, signal }: HoldParts, work: () => Promise<void>): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    signal.throwIfAborted();
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof LogUnavailableError)) throw error;
+      if (attempt === 0) report.warn("the hold on the feed waits for Kafka", { error });
+      await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
+    }
+  }
+}
+
+function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, claimed: Moment): Hold {
+  const { term, sinceMs } = taken;
+  const { promise: lost, resolve: lose } = Promise.withResolvers<HoldState>();
+  const onTheirWay = new Map<number, Moment>();
+  let confirmed: Moment | null = claimed;
+  let number = 0;
+  let isOver = false;
+  const unlisten = topic.onRecord((record, state) => {
+    if (isOver || state === null) return;
+    if (state.session !== self.session) {
+      isOver = true;
+      confirmed = null;
+      lose(state);
+    } else if (record.type === "alive" && record.session === self.session) {
+      const sent = onTheirWay.get(record.number);
+      if (sent === undefined) return;
+      for (const older of onTheirWay.keys()) if (older <= record.number) onTheirWay.delete(older);
+      confirmed = sent;
+    }
+  });
+
+  /** By both clocks: a suspended machine's monotonic one stands still, and the other may be set. */
+  function isConfirmed(): boolean {
+    if (confirmed === null) return false;
+    const { monotonicMs, wallMs } = momentOf(clock);
+    const age = Math.max(monotonicMs - confirmed.monotonicMs, Math.abs(wallMs - confirmed.wallMs));
+    return age < CONFIRMED_MS_MAX;
+  }
+
+  async function showLife(): Promise<void> {
+    // After a time without, it reads first whether it still holds anything.
+    if (!isConfirmed()) await topic.look();
+    if (isOver) return;
+    const sent = momentOf(clock);
+    number += 1;
+    onTheirWay.set(number, sent);
+    for (const oldest of onTheirWay.keys()) {
+      if (onTheirWay.size <= ON_THEIR_WAY_MAX) break;
+      onTheirWay.delete(oldest);
+    }
+    await topic.put(encodeHold({ ...self, type: "alive", term, number, sinceMs, atMs: clock.now() }));
+  }
+
+  async function showLifeForEver(signal: AbortSignal): Promise<void> {
+    let isAway = false;
+    while (!signal.aborted && !isOver) {
+      try {
+        await showLife();
+        isAway = false;
+      } catch (error) {
+        if (!(error instanceof LogUnavailableError)) throw error;
+        if (!isAway) report.warn("no sign of life could be given: Kafka cannot be reached", { error });
+        isAway = true;
+      }
+      await clock.sleep(ALIVE_EVERY_MS, signal);
+    }
+  }
+
+  return {
+    async run(signal) {
+      const stopping = new AbortController();
+      const stop = () => stopping.abort();
+      signal.addEventListener("abort", stop);
+      if (signal.aborted) stop();
+      const living = showLifeForEver(stopping.signal);
+      try {
+        const other = await Promise.race([lost, living.then(() => null)]);
+        if (other !== null) throw lossOf(other);
+      } finally {
+        stop();
+        signal.removeEventListener("abort", stop);
+      }
+      await living;
+      if (isOver) throw lossOf(await lost);
+    },
+    isConfirmed,
+    async release() {
+      unlisten();
+      if (isOver) return;
+      isOver = true;
+      confirmed = null;
+      await topic.put(encodeHold({ ...self, type: "released", term, sinceMs, atMs: clock.now() }));
+    },
+  };
+}
+
+function momentOf(clock: Clock): Moment {
+  return { monotonicMs: clock.monotonic(), wallMs: clock.now() };
+}
+
+function refusal(state: HoldState): SetupError {
+  return new SetupError(
+    `another producer holds the feed: ${whoOf(state)}`,
+    "two would store every trade twice: stop that one, or give this one a KAFKA_TOPIC_NAME of its own",
+  );
+}
+
+function lossOf(state: HoldState): SetupError {
+  return new SetupError(
+    `another producer has taken over the feed: ${whoOf(state)}`,
+    "this one was silent for too long (paused, suspended, or cut off from Kafka), so it stops sending; run only one " +
+      "of them",
+  );
+}
+
+function whoOf({ host, pid, sinceMs }: HoldState): string {
+  return `process ${pid} on ${host}, since ${new Date(sinceMs).toISOString()}`;
+}

@@ -1,0 +1,144 @@
+// The operator's verbs of admin, on Kafka and Cassandra: verify, which may run at any time, and replay, which reads
+// the topics once more and commits nothing. It decides nothing about a trade.
+
+import { connectCassandra } from "./cassandra.ts";
+import { decodeDeadLetter, encodeDeadLetter } from "./codec.ts";
+import { namesOf } from "./config.ts";
+import { SetupError } from "./errors.ts";
+import { readKafkaRange } from "./kafka-range.ts";
+import { openTopics, partitionId, topicNames } from "./kafka-topics.ts";
+import type { Context, Verb, VerbOptions } from "./lifecycle.ts";
+import { createKafkaWriter, openKafkaSender } from "./log-kafka.ts";
+import { replayDead, replayRows } from "./replay.ts";
+import { print } from "./report.ts";
+import { type CassandraStore, openCassandraStore } from "./store-cassandra.ts";
+import { type DeadLetter, HOUR_MS } from "./trade.ts";
+import {
+  describeDifference,
+  JSON_FLAG,
+  RANGE_FLAGS,
+  readRange,
+  readRepair,
+  readSymbol,
+  retentionStartMs,
+  sayDeadReplayed,
+  sayReplayed,
+  sayVerified,
+  VERIFY_FLAGS,
+} from "./verbs-words.ts";
+import { type Skipped, verifyWindows } from "./verify.ts";
+
+/** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
+const CLOCKS_APART_MS = HOUR_MS;
+
+export const adminVerbs: readonly Verb[] = [
+  {
+    name: "verify",
+    usage:
+      "compute every closed window anew from its trades and compare; exit 1 when any differs, repaired or not.\n" +
+      "It may run at any time. Without --from: all that is kept.",
+    options: VERIFY_FLAGS,
+    main: verify,
+  },
+  {
+    name: "replay",
+    usage:
+      "read the topic once more and store what was received in a range, then the windows of these trades from the\n" +
+      "table. It commits nothing and may run at any time. With --dead: send again what was put aside.",
+    options: [
+      ...RANGE_FLAGS,
+      ["--dead", "the dead letters that can be taken now, instead of a range"],
+      JSON_FLAG,
+    ],
+    main: replay,
+  },
+];
+
+async function verify(context: Context, options: VerbOptions): Promise<number> {
+  const { config, clock, signal } = context;
+  const { retentionDays } = config;
+  const nowMs = clock.now();
+  const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
+  const repair = readRepair(options);
+  await using store = await openStore(context, async () => {
+    throw new Error("a verification puts nothing aside");
+  });
+  const skipped: Skipped[] = [];
+  const verified = await verifyWindows({
+    store,
+    clock,
+    range,
+    ...readSymbol(options),
+    retentionDays,
+    repair,
+    isLive: true,
+    onDifference: (difference) => print(describeDifference(difference)),
+    onSkipped: (one) => skipped.push(one),
+    signal,
+  });
+  return sayVerified(verified, skipped, range, repair, options.json === true);
+}
+
+async function replay(context: Context, options: VerbOptions): Promise<number> {
+  const { config, clock, report, signal } = context;
+  const { retentionDays } = config;
+  const isJson = options.json === true;
+  if (options.dead && (options.from || options.to))
+    throw new SetupError("--dead takes every letter", "leave --from and --to out, or --dead");
+  const range = options.dead ? null : readRange(options, clock.now(), null);
+  const names = topicNames(namesOf(config, config.source).topic);
+  const kafka = { settings: config.kafka, clientId: "admin", clock, report };
+  await using sender = openKafkaSender({ ...kafka, topic: names.trades });
+  await sender.ready();
+  const log = createKafkaWriter(sender);
+
+  if (range === null) {
+    await using topics = openTopics({ ...kafka, topic: names.trades });
+    const count = await topics.partitionCount();
+    const partitions = Array.from({ length: count }, (_, index) => partitionId(names.trades, index));
+    const letters = readKafkaRange({ ...kafka, topic: names.dead, fromMs: null, signal });
+    const parts = { log, partitions, clock, retentionDays, signal };
+    const undecoded = { count: 0 };
+    sayDeadReplayed(await replayDead(parts, lettersOf(letters, undecoded)), isJson);
+    if (undecoded.count > 0) print(`${undecoded.count} records of ${names.dead} are no letters of ours`);
+    return 0;
+  }
+
+  await using store = await openStore(context, (letters) =>
+    log.append(
+      letters.map((letter) => ({ kind: "dead", key: letter.session, value: encodeDeadLetter(letter) })),
+    ),
+  );
+  // Records lie in the order of their append, which is at or after their receipt, however long after.
+  const fromMs = Math.max(0, range.fromMs - CLOCKS_APART_MS);
+  const records = readKafkaRange({ ...kafka, topic: names.trades, fromMs, signal });
+  const parts = { store, clock, report, retentionDays, signal };
+  sayReplayed(await replayRows(parts, records, range), range, isJson);
+  return 0;
+}
+
+async function* lettersOf(
+  records: AsyncIterable<Readonly<{ value: Uint8Array }>>,
+  undecoded: { count: number },
+): AsyncGenerator<DeadLetter> {
+  for await (const { value } of records) {
+    const letter = decodeDeadLetter(value);
+    if (letter === null) undecoded.count += 1;
+    else yield letter;
+  }
+}
+
+async function openStore(
+  { config, clock, report, metrics, signal }: Context,
+  putDead: (letters: readonly DeadLetter[]) => Promise<void>,
+): Promise<CassandraStore> {
+  const { keyspace } = namesOf(config, config.source);
+  const { retentionDays } = config;
+  const cassandra = await connectCassandra({ settings: config.cassandra, clock, report, signal });
+  try {
+    return await openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead });
+  } catch (error) {
+    await cassandra[Symbol.asyncDispose]();
+    throw error;
+  }
+}

@@ -1,0 +1,49 @@
+// `admin init`: makes the topics and the tables that the other binaries need, waiting for engines that are still
+// starting. It can be run any number of times, says what it did, and takes nothing away.
+
+import { connectCassandra } from "./cassandra.ts";
+import { applySchema } from "./cassandra-schema.ts";
+import { namesOf } from "./config.ts";
+import { openTopics } from "./kafka-topics.ts";
+import type { Context, Verb } from "./lifecycle.ts";
+import { print } from "./report.ts";
+
+export const initVerb: Verb = {
+  name: "init",
+  usage: "make the topics and the tables; safe to repeat, waits for Kafka and Cassandra",
+  options: [
+    ["--force", "give a topic in use more partitions (a symbol may move: verify --repair afterwards)"],
+  ],
+  async main(context, { force }) {
+    // Side by side, but told one after the other: what one of them refuses must not hide behind the other's wait.
+    const [topics, tables] = await Promise.allSettled([
+      initTopics(context, force === true),
+      initTables(context),
+    ]);
+    for (const done of [topics, tables]) {
+      if (done.status === "fulfilled") for (const sentence of done.value) print(sentence);
+    }
+    for (const done of [topics, tables]) if (done.status === "rejected") throw done.reason;
+    return 0;
+  },
+};
+
+async function initTopics({ config, clock, report, signal }: Context, force: boolean) {
+  const { topic } = namesOf(config, config.source);
+  const parts = { settings: config.kafka, clientId: "admin", clock, report, topic };
+  await using topics = openTopics(parts);
+  await topics.ready(signal);
+  return await topics.create({
+    partitions: config.kafka.partitions,
+    retentionDays: config.retentionDays,
+    force,
+  });
+}
+
+async function initTables({ config, clock, report, signal }: Context) {
+  const { keyspace } = namesOf(config, config.source);
+  const { datacenter, replicationFactor } = config.cassandra;
+  await using cassandra = await connectCassandra({ settings: config.cassandra, clock, report, signal });
+  const { retentionDays } = config;
+  return await applySchema({ cassandra, keyspace, datacenter, replicationFactor, retentionDays, clock });
+}

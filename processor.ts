@@ -1,0 +1,21 @@
+// processor: Kafka -> rows and aggregates in Cassandra, at any number of processes in one consumer group. It chooses
+// the parts, runs the loop until it is told to stop, and lets go of everything in reverse order.
+
+import { startJobs } from "./lib/jobs.ts";
+import { run } from "./lib/lifecycle.ts";
+import { openStart } from "./lib/probe-parts.ts";
+import { openProcessor } from "./lib/processor-parts.ts";
+import { print } from "./lib/report.ts";
+
+const usage = `Stores every trade of the topic in Cassandra, and its averages and candles. Start as many as you like:
+they share the partitions of the topic.`;
+
+await run({ name: "processor", usage }, async (context) => {
+  const { config, report, signal } = context;
+  await using start = openStart(context, "processor", config.source?.kind === "simulator");
+  print(`health: ${start.url}/health`);
+  await using parts = await openProcessor(context, start);
+  start.done(parts.health);
+  await using _jobs = startJobs(parts.jobs, report);
+  await parts.processor.run(signal);
+});

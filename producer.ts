@@ -1,0 +1,21 @@
+// producer: Finnhub's websocket -> outbox on disk -> Kafka. It chooses the parts, runs them until it is told to stop,
+// and lets go of everything in reverse order; no trade is touched here.
+
+import { chooseSource } from "./lib/config.ts";
+import { startJobs } from "./lib/jobs.ts";
+import { run } from "./lib/lifecycle.ts";
+import { openStart } from "./lib/probe-parts.ts";
+import { openProducer } from "./lib/producer-parts.ts";
+import { print } from "./lib/report.ts";
+
+const usage = `Receives every trade of Finnhub's websocket, keeps it on disk, and sends it to Kafka. One producer a topic.`;
+
+await run({ name: "producer", usage }, async (context) => {
+  const simulated = chooseSource(context.config, "producer").kind === "simulator";
+  await using start = openStart(context, "producer", simulated);
+  print(`health: ${start.url}/health`);
+  await using parts = await openProducer(context, start);
+  start.done(parts.health);
+  await using _jobs = startJobs(parts.jobs, context.report);
+  await parts.run();
+});

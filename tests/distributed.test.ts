@@ -1,0 +1,236 @@
+// The main promise on the real engines: recorded tapes through the simulator's websocket into the compiled producer,
+// real Kafka, two compiled processors and real Cassandra. What the tables must hold is computed from the tape by
+// reference.ts, which shares no line with lib.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { startSimulator } from "../lib/simulator.ts";
+import { eventually, within } from "./local-process.ts";
+import { buildBinaries, readCassandra, runVerb, type Settings, startService } from "./processes.ts";
+import { averagesOf, candlesOf, type PlainTrade } from "./reference.ts";
+import { clientOptions } from "./services/cassandra.ts";
+import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
+import { temporaryDirectory } from "./support.ts";
+import {
+  counts,
+  evenly,
+  hasTapes,
+  ofRow,
+  ofTape,
+  plainOf,
+  surplus,
+  tapePath,
+  tapes,
+  tapeTrades,
+} from "./tapes.ts";
+
+const SERVICES_MS_MAX = 120_000;
+const TAPE_MS_MAX = 60_000;
+/** Tapes are from years ago, and rows live from their receipt on: only verify must not take them for expired. */
+const RETENTION_DAYS = "7000";
+
+type Binaries = ReturnType<typeof buildBinaries>;
+let binaries: Binaries;
+let engines: Settings;
+let cassandraPort: number;
+
+describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra", () => {
+  beforeAll(async () => {
+    binaries = buildBinaries();
+    const [kafka, cassandra] = await Promise.all([sharedKafka(), sharedCassandra()]);
+    cassandraPort = cassandra.port;
+    engines = {
+      KAFKA_SERVER: kafka.host,
+      KAFKA_PORT: String(kafka.port),
+      CASSANDRA_HOST: cassandra.host,
+      CASSANDRA_PORT: String(cassandra.port),
+      KAFKA_SESSION_TIMEOUT_MS: "6000",
+      RETENTION_DAYS,
+      LOG_LEVEL: "warn",
+      FINNHUB_VALIDATE_TICKERS: "0",
+    };
+  }, SERVICES_MS_MAX);
+  afterAll(() => binaries?.[Symbol.dispose]());
+
+  /** Settings of a pipeline of its own: topic, group, keyspace and directory. */
+  function ownNames(directory: string, source: Settings): Settings {
+    const name = uniqueName("market");
+    return {
+      ...engines,
+      ...source,
+      KAFKA_TOPIC_NAME: name,
+      KAFKA_GROUP_ID: name,
+      CASSANDRA_KEYSPACE: name,
+      DATA_DIR: directory,
+    };
+  }
+
+  const tapeSource = (wsUrl: string, symbols: readonly string[]): Settings => ({
+    FINNHUB_WS_URL: wsUrl,
+    FINNHUB_API_TOKEN: "tape-token",
+    FINNHUB_STOCKS_TICKERS: JSON.stringify(symbols),
+  });
+
+  const tablesOf = (settings: Settings) =>
+    readCassandra(clientOptions(cassandraPort), settings.CASSANDRA_KEYSPACE!);
+
+  async function admin(args: readonly string[], settings: Settings) {
+    const done = await runVerb(binaries.path("admin"), args, settings);
+    if (done.code !== 0)
+      throw new Error(`admin ${args.join(" ")} ended with ${done.code}\n${done.out}${done.err}`);
+    return done.out;
+  }
+
+  /** The range that holds all of the trades, as verify takes it. */
+  function rangeOf(trades: readonly PlainTrade[]): string[] {
+    const times = trades.map(({ atMs }) => atMs);
+    const fromMs = times.reduce((one, other) => Math.min(one, other));
+    const toMs = times.reduce((one, other) => Math.max(one, other));
+    return ["--from", new Date(fromMs - 60_000).toISOString(), "--to", new Date(toMs + 60_000).toISOString()];
+  }
+
+  for (const { name, tradeCount, symbols } of tapes) {
+    test(
+      `the ${name} tape ends up in Cassandra: every trade once, every aggregate right, and a replay from offset 0 changes nothing`,
+      async () => {
+        using directory = temporaryDirectory();
+        await using simulator = await startSimulator({
+          tape: tapePath(name),
+          speed: "max",
+          times: "recorded",
+          ledger: false,
+        });
+        const settings = ownNames(directory.path, tapeSource(simulator.wsUrl, symbols));
+        await admin(["init"], settings);
+        {
+          await using one = await startService(binaries.path("processor"), settings);
+          await using other = await startService(binaries.path("processor"), settings);
+          await using producer = await startService(binaries.path("producer"), settings);
+          await within(TAPE_MS_MAX, "the tape's end", () => simulator.tapeEnded);
+          await eventually(TAPE_MS_MAX, "every trade stored", async () => {
+            const stored = await Promise.all(
+              [one, other].map((processor) => processor.metric("processor_rows_stored_total")),
+            );
+            return stored.reduce((sum, count) => sum + count, 0) >= tradeCount;
+          });
+          // Stopping writes what is due and commits it.
+          expect(await Promise.all([producer, one, other].map((service) => service.stop()))).toEqual([
+            0, 0, 0,
+          ]);
+        }
+
+        const tape = await tapeTrades(name);
+        const tables = await tablesOf(settings);
+        const [expected, found] = [counts(tape.map(ofTape)), counts(tables.trades.map(ofRow))];
+        expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
+          lost: [],
+          doubled: [],
+        });
+        expect(tables.trades.length).toBe(tradeCount);
+        const plain = tape.map(plainOf);
+        expect(tables.averages).toEqual(averagesOf(plain));
+        expect(tables.candles).toEqual(candlesOf(plain));
+        expect(await admin(["verify", ...rangeOf(plain)], settings)).toContain("0 differences");
+
+        // A group that never committed reads from the beginning.
+        await using again = await startService(binaries.path("processor"), {
+          ...settings,
+          KAFKA_GROUP_ID: uniqueName("replay"),
+        });
+        await eventually(
+          TAPE_MS_MAX,
+          "everything stored again",
+          async () => (await again.metric("processor_rows_stored_total")) >= tradeCount,
+        );
+        expect(await again.stop()).toBe(0);
+        expect(await tablesOf(settings)).toEqual(tables);
+      },
+      4 * TAPE_MS_MAX,
+    );
+  }
+
+  test(
+    "a processor killed -9 in mid-stream, and one asleep through a rebalance and awake again, leave no trace",
+    async () => {
+      using directory = temporaryDirectory();
+      const { symbols, tradeCount } = tapes[0];
+      const tape = await evenly("crypto", 30_000);
+      await using simulator = await startSimulator({ tape, speed: 1, times: "recorded", ledger: false });
+      const settings = ownNames(directory.path, tapeSource(simulator.wsUrl, symbols));
+      await admin(["init"], settings);
+      const start = () => startService(binaries.path("processor"), settings);
+      const storedBy = (...services: { metric(name: string): Promise<number> }[]) =>
+        Promise.all(services.map((service) => service.metric("processor_rows_stored_total"))).then((stored) =>
+          stored.reduce((sum, count) => sum + count, 0),
+        );
+      await using victim = await start();
+      await using sleeper = await start();
+      await using producer = await startService(binaries.path("producer"), settings);
+      await eventually(TAPE_MS_MAX, "both store rows", async () =>
+        (await Promise.all([victim, sleeper].map((one) => storedBy(one)))).every((stored) => stored > 100),
+      );
+      await victim.kill();
+      await using heir = await start();
+      await eventually(TAPE_MS_MAX, "the heir stores rows", async () => (await storedBy(heir)) > 100);
+      // Longer than its session: the heir gets its partitions, and writes windows of which the sleeper knows less.
+      sleeper.signal("SIGSTOP");
+      const before = await storedBy(heir);
+      await eventually(TAPE_MS_MAX, "the heir got all partitions", async () => {
+        const health = (await (await fetch(`${heir.url}/health`)).json()) as {
+          parts: { group: { partitions: string[] } };
+        };
+        const trades = health.parts.group.partitions.filter((id) => !id.includes(".events"));
+        return trades.length === 8 && (await storedBy(heir)) > before + 500;
+      });
+      sleeper.signal("SIGCONT");
+      await within(2 * TAPE_MS_MAX, "the tape's end", () => simulator.tapeEnded);
+      expect(await producer.stop()).toBe(0);
+      await eventually(TAPE_MS_MAX, "every trade in the table", async () => {
+        const { trades } = await tablesOf(settings);
+        return trades.length >= tradeCount;
+      });
+      expect(await Promise.all([sleeper, heir].map((service) => service.stop()))).toEqual([0, 0]);
+
+      const plain = (await tapeTrades("crypto")).map(plainOf);
+      const tables = await tablesOf(settings);
+      expect(tables.trades.length).toBe(tradeCount);
+      expect(tables.averages).toEqual(averagesOf(plain));
+      expect(tables.candles).toEqual(candlesOf(plain));
+      expect(await admin(["verify", ...rangeOf(plain)], settings)).toContain("0 differences");
+    },
+    5 * TAPE_MS_MAX,
+  );
+
+  test(
+    "a second producer on the same topic is refused, and told which one holds it",
+    async () => {
+      using directory = temporaryDirectory();
+      const settings = ownNames(directory.path, {
+        FINNHUB_WS_URL: "ws://127.0.0.1:1",
+        FINNHUB_API_TOKEN: "t",
+      });
+      await admin(["init"], settings);
+      await using first = await startService(binaries.path("producer"), settings);
+      await eventually(TAPE_MS_MAX, "the first holds the topic", async () => {
+        const health = (await (await fetch(`${first.url}/health`)).json()) as {
+          parts: Record<string, unknown>;
+        };
+        return health.parts.feed !== undefined;
+      });
+      const other = { ...settings, DATA_DIR: join(directory.path, "other"), PRODUCER_PORT: "0" };
+      const second = await runVerb(binaries.path("producer"), [], other);
+      expect(second.code).toBe(1);
+      expect(second.err).toContain(String(first.pid));
+      // After a stop the topic is free at once.
+      expect(await first.stop()).toBe(0);
+      await using heir = await startService(binaries.path("producer"), other);
+      await eventually(5_000, "the other holds the topic", async () => {
+        const health = (await (await fetch(`${heir.url}/health`)).json()) as {
+          parts: Record<string, unknown>;
+        };
+        return health.parts.feed !== undefined;
+      });
+    },
+    2 * TAPE_MS_MAX,
+  );
+});

@@ -1,0 +1,154 @@
+// A topic followed for a view: from its end or its beginning, for as long as somebody looks, with no trace left.
+
+import { describe, expect, test } from "bun:test";
+import { SetupError } from "../lib/errors.ts";
+import { createKafka } from "../lib/kafka.ts";
+import { openKeyedTopic, type TailRecord, tailKafka } from "../lib/kafka-tail.ts";
+import { startKafka } from "./services/kafka.ts";
+import { services, sharedKafka, uniqueName } from "./services/shared.ts";
+import { createTopics, kafkaParts, until } from "./support-kafka.ts";
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const textOf = ({ value }: TailRecord) => new TextDecoder().decode(value ?? undefined);
+
+describe.skipIf(!services.available)("on a real broker", () => {
+  test("from the beginning everything comes in order, and it is said when that is all there was", async () => {
+    const parts = kafkaParts(await sharedKafka());
+    const topic = `${await createTopics(parts, 1)}.tickers`;
+    await using tickers = openKeyedTopic({ ...parts, topic });
+    for (const key of ["AAPL", "MSFT", "AAPL"]) await tickers.put(key, bytes(`${key} wanted`));
+    const seen: TailRecord[] = [];
+    let seenAtCatchUp = -1;
+    const abort = new AbortController();
+    const tail = tailKafka({
+      ...parts,
+      topic,
+      from: "begin",
+      signal: abort.signal,
+      onRecords: (records) => {
+        seen.push(...records);
+      },
+      onCaughtUp: () => {
+        expect(seenAtCatchUp).toBe(-1);
+        seenAtCatchUp = seen.length;
+      },
+    });
+    await until("all three", () => seen.length === 3);
+    await tickers.put("TSLA", bytes("TSLA wanted"));
+    await until("the new one", () => seen.length === 4);
+    expect(seenAtCatchUp).toBe(3);
+    expect(seen.map(({ key, offset }) => [key, offset])).toEqual([
+      ["AAPL", 0],
+      ["MSFT", 1],
+      ["AAPL", 2],
+      ["TSLA", 3],
+    ]);
+    abort.abort();
+    await tail;
+  }, 60_000);
+
+  test("an empty topic has been caught up with at once", async () => {
+    const parts = kafkaParts(await sharedKafka());
+    const topic = `${await createTopics(parts, 1)}.tickers`;
+    const abort = new AbortController();
+    await tailKafka({
+      ...parts,
+      topic,
+      from: "begin",
+      signal: abort.signal,
+      onRecords: () => {},
+      onCaughtUp: () => abort.abort(),
+    });
+  }, 60_000);
+
+  test("from now on what was there before does not come, and nothing is committed", async () => {
+    const parts = kafkaParts(await sharedKafka());
+    const topic = await createTopics(parts, 1);
+    await using writer = openKeyedTopic({ ...parts, topic });
+    await writer.put("AAPL", bytes("before"));
+    const seen: string[] = [];
+    const abort = new AbortController();
+    const tail = tailKafka({
+      ...parts,
+      topic,
+      from: "now",
+      signal: abort.signal,
+      onRecords: (records) => {
+        seen.push(...records.map(textOf));
+      },
+    });
+    // It is not said when a tail has begun; whatever is written from then on comes, in order.
+    let written = 0;
+    await until("something", async () => {
+      await writer.put("AAPL", bytes(`after ${++written}`));
+      return seen.length > 0;
+    });
+    const first = Number(seen[0]!.split(" ")[1]);
+    expect(seen[0]).toStartWith("after ");
+    await until("the last", () => seen.includes(`after ${written}`));
+    expect(seen).toEqual(Array.from({ length: written - first + 1 }, (_, index) => `after ${first + index}`));
+    abort.abort();
+    await tail;
+    const admin = createKafka(parts, "once").admin();
+    await admin.connect();
+    const { groups } = await admin.listGroups();
+    const ours = groups.filter(({ groupId }) => groupId.startsWith(`${topic}.tail`));
+    // The broker itself forgets a group that is empty and has committed nothing.
+    expect(ours.length).toBe(1);
+    await admin.fetchTopicMetadata({ topics: [topic] });
+    const [committed] = await admin.fetchOffsets({ groupId: ours[0]!.groupId, topics: [topic] });
+    expect(committed!.partitions).toEqual([{ partition: 0, offset: "-1", metadata: null }]);
+    await admin.disconnect();
+  }, 60_000);
+
+  test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
+    const parts = kafkaParts(await sharedKafka());
+    const topic = await createTopics(parts, 1);
+    await using writer = openKeyedTopic({ ...parts, topic });
+    await writer.put("AAPL", bytes("one"));
+    const { signal } = new AbortController();
+    const broken = tailKafka({
+      ...parts,
+      topic,
+      from: "begin",
+      signal,
+      onRecords: () => {
+        throw new Error("a bug in the view");
+      },
+    });
+    await expect(broken).rejects.toThrow("a bug in the view");
+    const missing = { ...parts, topic: uniqueName("nowhere"), from: "now", signal, onRecords() {} } as const;
+    await expect(tailKafka(missing)).rejects.toBeInstanceOf(SetupError);
+  }, 60_000);
+
+  test("after a broker's restart it goes on where it was", async () => {
+    await using kafka = await startKafka();
+    const parts = kafkaParts(kafka);
+    const topic = await createTopics(parts, 1);
+    const abort = new AbortController();
+    const seen: string[] = [];
+    {
+      await using writer = openKeyedTopic({ ...parts, topic });
+      for (const text of ["one", "two"]) await writer.put("AAPL", bytes(text));
+    }
+    const tail = tailKafka({
+      ...parts,
+      topic,
+      from: "begin",
+      signal: abort.signal,
+      onRecords: (records) => {
+        seen.push(...records.map(textOf));
+      },
+    });
+    await until("both", () => seen.length === 2);
+    await kafka.restart();
+    {
+      await using writer = openKeyedTopic({ ...parts, topic });
+      await writer.put("AAPL", bytes("three"));
+    }
+    await until("the third", () => seen.length > 2, 60_000);
+    expect(seen).toEqual(["one", "two", "three"]);
+    abort.abort();
+    await tail;
+  }, 120_000);
+});

@@ -1,0 +1,106 @@
+// Builders for the tests that need a real Kafka: settings of a client, topics of one test, a log as the contract
+// suite drives it. Names are unique, so tests share one broker.
+
+import { systemClock } from "../lib/clock.ts";
+import type { Config } from "../lib/config.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka.ts";
+import { openTopics } from "../lib/kafka-topics.ts";
+import type { PartitionId, RecordKind } from "../lib/log.ts";
+import { createKafkaWriter, type KafkaReader, openKafkaReader, openKafkaSender } from "../lib/log-kafka.ts";
+import { silentReport } from "../lib/report.ts";
+import type { OpenLog } from "./contract/log.ts";
+import type { Address } from "./services/server.ts";
+import { uniqueName } from "./services/shared.ts";
+
+export type KafkaSettings = Config["kafka"];
+
+/** The least that every broker takes. */
+export const SESSION_MS = 6_000;
+
+export function kafkaParts({ host, port }: Address, changed: Partial<KafkaSettings> = {}): KafkaParts {
+  const settings: KafkaSettings = {
+    brokers: [`${host}:${port}`],
+    partitions: 3,
+    compression: "zstd",
+    sessionTimeoutMs: SESSION_MS,
+    rebalanceTimeoutMs: SESSION_MS,
+    tls: null,
+    sasl: null,
+    ...changed,
+  };
+  return { settings, clientId: "test", clock: systemClock, report: silentReport };
+}
+
+/** Topics of one test, made as `admin init` makes them. */
+export async function createTopics(parts: KafkaParts, partitions: number): Promise<string> {
+  const topic = uniqueName("market");
+  await using topics = openTopics({ ...parts, topic });
+  await topics.create({ partitions, retentionDays: 30, force: false });
+  return topic;
+}
+
+const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];
+
+/** Reassigns by leaving: the member that was there is gone, and another one takes its place. */
+export async function openKafkaLog(parts: KafkaParts, partitions: number): Promise<OpenLog> {
+  const topic = await createTopics(parts, partitions);
+  const groupId = uniqueName("processor");
+  const readers: KafkaReader[] = [];
+  let sender = openKafkaSender({ ...parts, topic });
+  let writer = createKafkaWriter(sender);
+  const close = async () => {
+    await Promise.all(readers.splice(0).map((reader) => reader[Symbol.asyncDispose]()));
+  };
+  const openReader = () => {
+    const reader = openKafkaReader({ ...parts, topic, groupId, kinds: ALL_KINDS });
+    readers.push(reader);
+    return reader;
+  };
+  return {
+    get writer() {
+      return writer;
+    },
+    openReader: async () => openReader(),
+    async reassign() {
+      await close();
+      return openReader();
+    },
+    async reopen() {
+      await close();
+      await sender[Symbol.asyncDispose]();
+      sender = openKafkaSender({ ...parts, topic });
+      writer = createKafkaWriter(sender);
+    },
+    async [Symbol.asyncDispose]() {
+      await close();
+      await sender[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Polls until it holds. Fails with what it waited for. */
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  msMax = 20_000,
+): Promise<void> {
+  const untilMs = performance.now() + msMax;
+  while (!(await holds())) {
+    if (performance.now() > untilMs) throw new Error(`${what} within ${msMax} ms`);
+    await Bun.sleep(20);
+  }
+}
+
+/** As retention does it: everything below the offset is gone. */
+export async function deleteRecords(parts: KafkaParts, id: PartitionId, belowOffset: number): Promise<void> {
+  const [topic = "", partition = ""] = id.split("/");
+  const admin = createKafka(parts, "once").admin();
+  await admin.connect();
+  // kafkajs deletes only from topics that it has looked at.
+  await admin.fetchTopicOffsets(topic);
+  await admin.deleteTopicRecords({
+    topic,
+    partitions: [{ partition: Number(partition), offset: String(belowOffset) }],
+  });
+  await admin.disconnect();
+}
