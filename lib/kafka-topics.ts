@@ -111,6 +111,8 @@ export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): Kaf
     const base = {
       "min.insync.replicas": String(replicationFactor >= REPLICAS_MAX ? IN_SYNC_MIN : 1),
       "unclean.leader.election.enable": "false",
+      // A producer's clock that is wrong must neither have its records refused nor kept for ever.
+      "message.timestamp.type": "LogAppendTime",
     };
     const kept = {
       ...base,
@@ -145,7 +147,8 @@ export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): Kaf
       const found = await partitionsOf(admin, names.trades);
       if (found !== null) checkPartitions(found.length, wanted);
       for (const config of wantedTopics(wanted, brokers.length)) {
-        const isMade = await admin.createTopics({ topics: [config], waitForLeaders: true });
+        const isMade = await admin.createTopics({ topics: [config], waitForLeaders: false });
+        await waitForLeaders(admin, config.topic, 1);
         if (isMade) done.push(`made the topic ${config.topic} (partitions: ${config.numPartitions})`);
         else done.push(...(await differences(admin, config)));
       }
@@ -156,7 +159,7 @@ export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): Kaf
             "for the windows of now, and start the producers again",
         );
       }
-      await waitForLeaders(admin, wanted.partitions);
+      await waitForLeaders(admin, topic, wanted.partitions);
     });
     return done;
   }
@@ -200,14 +203,15 @@ export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): Kaf
       );
   }
 
-  async function waitForLeaders(admin: Admin, partitions: number): Promise<void> {
+  /** A broker takes a moment to learn of a topic that its controller has made. */
+  async function waitForLeaders(admin: Admin, name: string, partitions: number): Promise<void> {
     const untilMs = clock.monotonic() + LEADERS_MS_MAX;
     for (let attempt = 0; ; attempt++) {
-      const found = (await partitionsOf(admin, names.trades)) ?? [];
+      const found = (await partitionsOf(admin, name)) ?? [];
       if (found.length >= partitions && found.every(({ leader }) => leader >= 0)) return;
       if (clock.monotonic() > untilMs) {
         throw new LogUnavailableError(
-          `${topic} has no leader for each of its partitions`,
+          `${name} has no leader for each of its partitions`,
           "see whether all brokers run",
         );
       }

@@ -96,11 +96,10 @@ export function setSync(db: Database, sync: SyncMode): void {
 
 /** Runs the work in one transaction; whatever it throws, nothing of it stays. */
 export function inTransaction<T>(db: Database, work: () => T): T {
-  // Kept prepared by the connection.
-  db.query("BEGIN IMMEDIATE").run();
+  db.run("BEGIN IMMEDIATE");
   try {
     const result = work();
-    db.query("COMMIT").run();
+    db.run("COMMIT");
     return result;
   } catch (error) {
     // SQLite has rolled back by itself after some errors (disk full, I/O).

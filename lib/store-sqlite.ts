@@ -159,7 +159,12 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
  */
 function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, number>) {
   const news = new Map<string, { symbol: string; hour: number; until: number }>();
-  for (const { symbol, hour, ingest_timestamp } of rows) {
+  let last: TradeRow | undefined;
+  for (const row of rows) {
+    const { symbol, hour, ingest_timestamp } = row;
+    // Those of a message stand together and say the same.
+    if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
+    last = row;
     const key = `${hour} ${symbol}`;
     const until = hourOf(ingest_timestamp) + HOUR_MS;
     if (until > (news.get(key)?.until ?? keptHours.get(key) ?? 0)) news.set(key, { symbol, hour, until });

@@ -42,6 +42,9 @@ const origins = Type.forSchema({
   ],
 });
 
+/** Several seconds on a machine that others load. */
+const PROPERTY_MS_MAX = 60_000;
+
 const symbol = fc.string({ unit: "grapheme", minLength: 1, maxLength: 20 });
 const conditions = fc.option(
   fc.array(fc.option(fc.string({ unit: "grapheme", maxLength: 4 })), { maxLength: 5 }),
@@ -68,15 +71,19 @@ const message: fc.Arbitrary<Message> = symbol.chain((name) =>
   }),
 );
 
-test("what was encoded is decoded, whatever the shape of conditions, sizes and symbol", () => {
-  fc.assert(
-    fc.property(message, (original) => {
-      const decoded = decodeMessage(encodeMessage(original));
-      expect(decoded).toEqual({ ok: true, message: original, symbol: original.trades[0]!.symbol });
-    }),
-    { numRuns: 500 },
-  );
-});
+test(
+  "what was encoded is decoded, whatever the shape of conditions, sizes and symbol",
+  () => {
+    fc.assert(
+      fc.property(message, (original) => {
+        const decoded = decodeMessage(encodeMessage(original));
+        expect(decoded).toEqual({ ok: true, message: original, symbol: original.trades[0]!.symbol });
+      }),
+      { numRuns: 500 },
+    );
+  },
+  PROPERTY_MS_MAX,
+);
 
 test("the origin's schema reads our bytes and sees the same trades", () => {
   fc.assert(
@@ -158,26 +165,30 @@ function byAvsc(bytes: Uint8Array): Message | null {
   }
 }
 
-test("whatever is taken is what avsc reads, also of bytes that were changed, cut off or put in", () => {
-  const byte = fc.nat(255);
-  const change = fc.record({ kind: fc.constantFrom("set", "drop", "insert"), at: fc.nat(), byte });
-  let takenCount = 0;
-  fc.assert(
-    fc.property(message, fc.array(change, { maxLength: 3 }), (original, changes) => {
-      const bytes = [...encodeMessage(original)];
-      for (const { kind, at, byte } of changes) {
-        const place = at % bytes.length;
-        bytes.splice(place, kind === "insert" ? 0 : 1, ...(kind === "drop" ? [] : [byte]));
-      }
-      const decoded = decodeMessage(Uint8Array.from(bytes));
-      if (!decoded.ok) return;
-      takenCount += 1;
-      expect(decoded.message).toEqual(byAvsc(Uint8Array.from(bytes))!);
-    }),
-    { numRuns: 1_000 },
-  );
-  expect(takenCount).toBeGreaterThan(300);
-});
+test(
+  "whatever is taken is what avsc reads, also of bytes that were changed, cut off or put in",
+  () => {
+    const byte = fc.nat(255);
+    const change = fc.record({ kind: fc.constantFrom("set", "drop", "insert"), at: fc.nat(), byte });
+    let takenCount = 0;
+    fc.assert(
+      fc.property(message, fc.array(change, { maxLength: 3 }), (original, changes) => {
+        const bytes = [...encodeMessage(original)];
+        for (const { kind, at, byte } of changes) {
+          const place = at % bytes.length;
+          bytes.splice(place, kind === "insert" ? 0 : 1, ...(kind === "drop" ? [] : [byte]));
+        }
+        const decoded = decodeMessage(Uint8Array.from(bytes));
+        if (!decoded.ok) return;
+        takenCount += 1;
+        expect(decoded.message).toEqual(byAvsc(Uint8Array.from(bytes))!);
+      }),
+      { numRuns: 1_000 },
+    );
+    expect(takenCount).toBeGreaterThan(300);
+  },
+  PROPERTY_MS_MAX,
+);
 
 test("forms that we do not write, but Avro allows, are read as avsc reads them", () => {
   const trade = { c: ["1", null], p: 1.5, s: "AAPL", t: NOON_MS, v: 2 };

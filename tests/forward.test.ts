@@ -635,11 +635,11 @@ test("a deletion that cannot be just now is tried again, also when nothing more 
   stage.start();
   world.run(1);
   stage.append(["A", "A", "A"]);
-  const { query } = Database.prototype;
-  const spy = spyOn(Database.prototype, "query").mockImplementation(function (this: Database, text: string) {
+  const { run } = Database.prototype;
+  const spy = spyOn(Database.prototype, "run").mockImplementation(function (this: Database, text: string) {
     if (text.startsWith("BEGIN"))
       throw Object.assign(new Error("database is locked"), { code: "SQLITE_BUSY" });
-    return query.call(this, text) as never;
+    return run.call(this, text);
   });
   world.run(2_500);
   expect(stage.acknowledged.size).toBe(3);

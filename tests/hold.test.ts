@@ -18,6 +18,7 @@ import {
   ALIVE_EVERY_MS,
   CONFIRMED_MS_MAX,
   HOLD_MS_MAX,
+  type Hold,
   type HoldTopic,
   takeHold,
 } from "../lib/kafka-hold.ts";

@@ -101,6 +101,49 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await admin.disconnect();
   }, 60_000);
 
+  test("when its group is dealt out anew it goes on where it was, and repeats nothing", async () => {
+    const parts = kafkaParts(await sharedKafka());
+    const topic = await createTopics(parts, 1);
+    await using writer = openKeyedTopic({ ...parts, topic });
+    const abort = new AbortController();
+    const seen: string[] = [];
+    await writer.put("AAPL", bytes("one"));
+    const tail = tailKafka({
+      ...parts,
+      topic,
+      from: "begin",
+      signal: abort.signal,
+      onRecords: (records) => {
+        seen.push(...records.map(textOf));
+      },
+    });
+    await until("the first", () => seen.length === 1);
+    const kafka = createKafka(parts, "insisting");
+    const admin = kafka.admin();
+    await admin.connect();
+    const { groups } = await admin.listGroups();
+    const { groupId } = groups.find((group) => group.groupId.startsWith(`${topic}.tail`))!;
+    // Somebody else comes into its group and leaves again.
+    const guest = kafka.consumer({ groupId, maxWaitTimeInMs: 100 });
+    const joined = Promise.withResolvers<void>();
+    guest.on(guest.events.GROUP_JOIN, () => joined.resolve());
+    await guest.connect();
+    await guest.subscribe({ topics: [topic] });
+    await guest.run({ autoCommit: false, eachBatch: async () => {} });
+    await joined.promise;
+    await guest.disconnect();
+    await until("alone again", async () => {
+      const { groups: described } = await admin.describeGroups([groupId]);
+      return described[0]?.state === "Stable" && described[0].members.length === 1;
+    });
+    await admin.disconnect();
+    await writer.put("AAPL", bytes("two"));
+    await until("the second", () => seen.includes("two"));
+    expect(seen).toEqual(["one", "two"]);
+    abort.abort();
+    await tail;
+  }, 60_000);
+
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
     const parts = kafkaParts(await sharedKafka());
     const topic = await createTopics(parts, 1);

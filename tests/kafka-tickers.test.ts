@@ -91,9 +91,14 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       expect(symbolsOf(admin.wanted)).toEqual(["NEW"]);
       await eventually("the change", EFFECT_MS_MAX, () => symbolsOf(producer.wanted).length === 1);
       await admin.wanted.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
+      await admin.wanted.put(record("OLD", true, NOON_MS - 1));
       await admin.wanted.put(record("NEW", false, NOON_MS + 2));
       await eventually("the removal", EFFECT_MS_MAX, () => producer.wanted.list().at(-1)?.wanted === false);
-      const expected = [record("IC MARKETS:1", true, NOON_MS, "setting"), record("NEW", false, NOON_MS + 2)];
+      const expected = [
+        record("OLD", true, NOON_MS - 1),
+        record("IC MARKETS:1", true, NOON_MS, "setting"),
+        record("NEW", false, NOON_MS + 2),
+      ];
       expect(producer.wanted.list()).toEqual(expected);
       expect(heardCount).toBeGreaterThanOrEqual(2);
       await using late = await follow(topic);

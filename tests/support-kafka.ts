@@ -82,7 +82,7 @@ export async function openKafkaLog(parts: KafkaParts, partitions: number): Promi
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  msMax = 20_000,
+  msMax = 60_000,
 ): Promise<void> {
   const untilMs = performance.now() + msMax;
   while (!(await holds())) {

@@ -78,8 +78,7 @@ export async function traceMainThread(
   const cpuMs = ({ tdur = 0 }: TraceEvent) => tdur / 1_000;
   const scripts = outermost(done.filter(({ name }) => SCRIPT.test(name)));
   return {
-    tasksMs: done
-      .filter(({ name }) => TASK.test(name))
+    tasksMs: outermost(done.filter(({ name }) => TASK.test(name)))
       .map(cpuMs)
       .sort((one, other) => other - one),
     scriptsMs: scripts.reduce((sum, event) => sum + cpuMs(event), 0),
@@ -87,7 +86,7 @@ export async function traceMainThread(
   };
 }
 
-/** A script that calls another one is counted once. */
+/** One within another is counted once. */
 function outermost(events: readonly TraceEvent[]): TraceEvent[] {
   const ends = new Map<number, number>();
   return events

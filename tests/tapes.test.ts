@@ -14,6 +14,7 @@ import {
   ofRow,
   ofTape,
   plainOf,
+  plainOfRow,
   surplus,
   tapePath,
   tapes,
@@ -150,13 +151,7 @@ for (const { name, symbols } of tapes) {
       expect(surplus(counts(missing), mayMiss)).toEqual([]); // Nothing else is missing.
       expect(trades.length).toBeGreaterThan(0);
 
-      const plain = trades.map(({ symbol, price, volume, trade_timestamp: atMs, uuid }) => ({
-        symbol,
-        price,
-        volume,
-        atMs,
-        uuid,
-      }));
+      const plain = trades.map(plainOfRow);
       expect(averages).toEqual(averagesOf(plain));
       expect(candles).toEqual(candlesOf(plain));
     },

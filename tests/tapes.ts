@@ -71,6 +71,14 @@ export const plainOf = ({ s: symbol, p: price, v: volume, t: atMs }: TapeTrade):
   atMs,
 });
 
+export const plainOfRow = (row: StoredTrade): PlainTrade => ({
+  symbol: row.symbol,
+  price: row.price,
+  volume: row.volume,
+  atMs: row.trade_timestamp,
+  uuid: row.uuid,
+});
+
 /**
  * The tape's frames, byte for byte, at an even pace: squeezed as they came, an opening would be hundreds of thousands
  * of trades a second, and what the socket then holds at a kill is more than what was sent in its last moments.

@@ -19,6 +19,8 @@ export type KafkaOptions = Readonly<{
 }>;
 
 const HEAP = "512m";
+/** 16 bytes. Not random ones: the tool takes an id that begins with "-" for an option. */
+const CLUSTER = Buffer.from("pipeline-tests-1").toString("base64url");
 const FORMAT_MS_MAX = 60_000;
 /** Of one question whether it is ready. */
 const ASK_MS_MAX = 2_000;
@@ -72,8 +74,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Server> {
   const classpath = ["-cp", `${jars}/*`];
   try {
     const users = scramUsers(options).flatMap((user) => ["--add-scram", user]);
-    const cluster = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString("base64url");
-    const tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", settings, ...users];
+    const tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", settings, ...users];
     await format(run("128m", "-XX:TieredStopAtLevel=1", ...archive.readFlags, ...classpath, ...tool));
   } catch (error) {
     await guard[Symbol.asyncDispose]();
