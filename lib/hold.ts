@@ -15,8 +15,11 @@ export type HoldWords = Readonly<{
 
 export type HoldRecord = HoldWords &
   (
-    | /** A wish to hold, after the term that was seen; 0 = none was. */
-    Readonly<{ type: "claim"; after: number }>
+    | /**
+     * A wish to hold, after the term that was seen (0 = none was) and after its last record that counted, by offset:
+     * a sign of life that came since makes it void, however late the claim arrives.
+     */
+    Readonly<{ type: "claim"; after: number; seen: number }>
     /** `number` counts a session's signs of life. */
     | Readonly<{ type: "alive"; term: number; number: number }>
     | Readonly<{ type: "released"; term: number }>
@@ -43,8 +46,8 @@ export const HOLD_KEY = "#producer";
 export function foldHold(state: HoldState | null, offset: number, record: HoldRecord): HoldState | null {
   switch (record.type) {
     case "claim": {
-      const { after } = record;
-      if (state !== null && after !== state.term) return state;
+      const { after, seen } = record;
+      if (state !== null && (after !== state.term || seen !== state.offset)) return state;
       const term = Math.max(offset, after + 1);
       return {
         ...wordsOf(record),
@@ -57,17 +60,24 @@ export function foldHold(state: HoldState | null, offset: number, record: HoldRe
     }
     case "alive":
     case "released": {
-      if (state !== null && !isCurrent(state, record.term)) return state;
-      const isReleased = record.type === "released";
+      if (state !== null && !isCurrent(state, record)) return state;
+      // A sign of life that was overtaken by its own release does not undo it.
+      const isSame = state?.term === record.term && state.session === record.session;
+      const isReleased = record.type === "released" || (isSame && state.isReleased);
       const after = state?.term === record.term ? state.after : record.term;
       return { ...wordsOf(record), term: record.term, after, isProven: true, isReleased, offset };
     }
   }
 }
 
-/** An unproven claim may have lost to one that was compacted away: any holder later than what it followed is right. */
-function isCurrent({ term, after, isProven }: HoldState, recordTerm: number): boolean {
-  return recordTerm >= term || (!isProven && recordTerm > after);
+/**
+ * Two sessions of one term there can be where a broker lost its end, or a topic was made anew: then the greater session
+ * is right, for everybody. An unproven claim may have lost to what was compacted away: whoever held what it followed,
+ * or came after, is right.
+ */
+function isCurrent(state: HoldState, { term, session }: { term: number; session: string }): boolean {
+  if (term === state.term) return session >= state.session;
+  return term > state.term || (!state.isProven && term >= state.after);
 }
 
 /** Nobody has to be waited for: the feed is free, or its holder was a process of this same outbox, which is gone. */
@@ -91,11 +101,11 @@ const WORD_LENGTH_MAX = 256;
 export function parseHold(value: Uint8Array | null): HoldRecord | null {
   const fields = objectOf(value);
   if (fields === null) return null;
-  const { type, after, term, number, holder, session, host, pid, sinceMs, atMs } = fields;
+  const { type, after, seen, term, number, holder, session, host, pid, sinceMs, atMs } = fields;
   if (!isWord(holder) || !isWord(session) || !isWord(host)) return null;
   if (!isCount(pid) || !isCount(sinceMs) || !isCount(atMs)) return null;
   const words = { holder, session, host, pid, sinceMs, atMs };
-  if (type === "claim" && isCount(after)) return { ...words, type, after };
+  if (type === "claim" && isCount(after) && isCount(seen)) return { ...words, type, after, seen };
   if (type === "alive" && isCount(term) && isCount(number)) return { ...words, type, term, number };
   if (type === "released" && isCount(term)) return { ...words, type, term };
   return null;

@@ -14,6 +14,10 @@ export const HOLD_MS_MAX = 15_000;
 /** Without a confirmed sign of life for so long nothing is sent: well before another may take over. */
 export const CONFIRMED_MS_MAX = 10_000;
 const LOOK_EVERY_MS = 1_000;
+/** Signs of life that prove somebody alive. */
+const SIGNS_MIN = 2;
+/** Of one start: each is lost to somebody, and a dead one's records come to an end. */
+const CLAIMS_MAX = 10;
 /** What one look may count as silence: had it taken longer, the brokers were away, for the holder too. */
 const LOOK_MS_MAX = 2_000;
 const RETRY_FIRST_MS = 100;
@@ -57,36 +61,47 @@ type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
 export async function takeHold(parts: HoldParts): Promise<Hold> {
   const { topic, self, clock } = parts;
   await insist(parts, () => topic.look());
-  const after = await waitUntilFree(parts);
-  const sent = momentOf(clock);
-  const words = { ...self, sinceMs: clock.now(), atMs: clock.now() };
-  const claim = encodeHold({ ...words, type: "claim", after });
-  // Repeated it is the same claim: it wins once or not at all.
-  await insist(parts, () => topic.put(claim));
-  await insist(parts, () => topic.look());
-  const state = topic.state();
-  if (state === null) throw new LogUnavailableError("the hold on the feed was not read back", "start again");
-  if (state.session !== self.session) throw refusal(state);
-  return openHold(parts, state, sent);
-}
-
-/** The term to claim after: should anybody else claim meanwhile, that claim comes too late. */
-async function waitUntilFree(parts: HoldParts): Promise<number> {
-  for (;;) {
-    const state = parts.topic.state();
-    if (state === null) return 0;
-    if (isFree(state, parts.self) || (await isSilent(parts, state))) return state.term;
+  for (let attempt = 1; ; attempt++) {
+    const passed = await waitUntilFree(parts);
+    const sent = momentOf(clock);
+    const words = { ...self, sinceMs: clock.now(), atMs: clock.now() };
+    const place = { after: passed?.term ?? 0, seen: passed?.offset ?? 0 };
+    const claim = encodeHold({ ...words, type: "claim", ...place });
+    // Repeated it is the same claim: it wins once or not at all.
+    await insist(parts, () => topic.put(claim));
+    await insist(parts, () => topic.look());
+    const state = topic.state();
+    if (state?.session === self.session) return openHold(parts, state, sent);
+    // Somebody was first, or showed life in the last moment; perhaps a process of this same outbox, killed since.
+    if (attempt < CLAIMS_MAX) continue;
+    if (state !== null) throw refusal(state);
+    throw new LogUnavailableError("the hold on the feed was not read back", "start again");
   }
 }
 
-/** Whether that hold may be passed over; false: it is not that one any more. Rejects when it shows life. */
-async function isSilent({ topic, clock, report, signal }: HoldParts, held: HoldState): Promise<boolean> {
-  const { host, pid, session, offset } = held;
+/** What may be passed over: should it change before the claim arrives, the claim is void. Null: nobody ever held. */
+async function waitUntilFree(parts: HoldParts): Promise<HoldState | null> {
+  for (;;) {
+    const state = parts.topic.state();
+    if (state === null || isFree(state, parts.self)) return state;
+    const silent = await silentOne(parts, state);
+    if (silent !== null) return silent;
+  }
+}
+
+/** That hold as it is after the silence; null: it is another one by now. Rejects when it shows life. */
+async function silentOne(
+  { topic, clock, report, signal }: HoldParts,
+  held: HoldState,
+): Promise<HoldState | null> {
+  const { host, pid, session } = held;
   report.info("another producer held the feed: waiting whether it is alive", {
     host,
     pid,
     waitMsMax: HOLD_MS_MAX,
   });
+  let last = held;
+  let signCount = 0;
   let silentMs = 0;
   let lookedAtMs = clock.monotonic();
   while (silentMs < HOLD_MS_MAX) {
@@ -95,13 +110,18 @@ async function isSilent({ topic, clock, report, signal }: HoldParts, held: HoldS
     const isSeen = await didLook(topic, report);
     const nowMs = clock.monotonic();
     const state = topic.state();
-    if (state === null || state.session !== session || state.isReleased) return false;
-    if (state.offset !== offset) throw refusal(state);
+    if (state === null || state.session !== session || state.isReleased) return null;
     silentMs = isSeen ? silentMs + Math.min(nowMs - lookedAtMs, LOOK_MS_MAX) : 0;
     lookedAtMs = nowMs;
+    if (state.offset === last.offset) continue;
+    // One may have been on its way when its process died.
+    signCount += 1;
+    if (signCount >= SIGNS_MIN) throw refusal(state);
+    last = state;
+    silentMs = 0;
   }
   report.warn("the producer that held the feed is silent; taking over", { host, pid, silentMs });
-  return true;
+  return last;
 }
 
 async function didLook(topic: HoldTopic, report: Report): Promise<boolean> {
@@ -158,9 +178,7 @@ function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, c
   }
 
   async function showLife(): Promise<void> {
-    // After a time without, it reads first whether it still holds anything.
-    if (!isConfirmed()) await topic.look();
-    if (isOver) return;
+    // Also after a long time without: of an older term it changes nothing, and of the current one it is awaited.
     const sent = momentOf(clock);
     number += 1;
     onTheirWay.set(number, sent);

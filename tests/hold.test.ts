@@ -39,7 +39,13 @@ function words(session: string, fields: Partial<HoldWords> = {}): HoldWords {
     ...fields,
   };
 }
-const claim = (session: string, after: number): HoldRecord => ({ ...words(session), type: "claim", after });
+/** By default the term that is followed ended with its claim. */
+const claim = (session: string, after: number, seen = after): HoldRecord => ({
+  ...words(session),
+  type: "claim",
+  after,
+  seen,
+});
 const alive = (session: string, term: number): HoldRecord => ({
   ...words(session),
   type: "alive",
@@ -76,7 +82,7 @@ test("signs of life of an older term change nothing; one of a later term is defi
 test("a release frees the term that it names and no later one, and the term is kept", () => {
   expect(folded([4, claim("a", 0)], [5, released("a", 4)])).toBe("a 4 released");
   expect(folded([4, claim("a", 0)], [5, claim("b", 4)], [6, released("a", 4)])).toBe("b 5");
-  expect(folded([4, claim("a", 0)], [5, released("a", 4)], [6, claim("b", 4)])).toBe("b 6");
+  expect(folded([4, claim("a", 0)], [5, released("a", 4)], [6, claim("b", 4, 5)])).toBe("b 6");
   expect(folded([4, claim("a", 0)], [5, released("a", 4)], [6, claim("b", 0)])).toBe("a 4 released");
 });
 
@@ -84,12 +90,27 @@ test("a claim whose rivals were compacted away yields to a holder that shows lif
   // b lost to a, whose claim and signs of life before are gone; c held before both.
   expect(folded([9, claim("b", 5)])).toBe("b 9");
   expect(folded([9, claim("b", 5)], [10, alive("a", 8)])).toBe("a 8");
-  expect(folded([9, claim("b", 5)], [10, alive("c", 5)])).toBe("b 9");
+  expect(folded([9, claim("b", 5)], [10, alive("c", 5)])).toBe("c 5");
+  expect(folded([9, claim("b", 5)], [10, alive("c", 4)])).toBe("b 9");
   expect(folded([9, claim("b", 0)], [10, alive("c", 5)])).toBe("b 9");
 });
 
+test("a claim is void when a sign of life came before it, however late it arrives", () => {
+  expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4)])).toBe("a 4");
+  expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4, 6)])).toBe("b 7");
+  expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4, 6)], [8, claim("c", 4, 6)])).toBe(
+    "b 7",
+  );
+});
+
+test("of two sessions in one term one is right for everybody, and a release is not undone by an earlier sign", () => {
+  expect(folded([7, alive("a", 6)], [8, alive("b", 6)])).toBe("b 6");
+  expect(folded([7, alive("b", 6)], [8, alive("a", 6)])).toBe("b 6");
+  expect(folded([7, alive("b", 6)], [8, released("b", 6)], [9, alive("b", 6)])).toBe("b 6 released");
+});
+
 test("where a topic was made anew terms go on rising", () => {
-  expect(folded([0, alive("a", 500)], [1, claim("b", 500)])).toBe("b 501");
+  expect(folded([0, alive("a", 500)], [1, claim("b", 500, 0)])).toBe("b 501");
 });
 
 test("the feed is free without a holder, after a release, and for the same outbox on the same machine", () => {
@@ -513,7 +534,11 @@ test("while the brokers are away nothing is confirmed and nobody is taken for de
 // --- By the call -----------------------------------------------------------------------------------------------
 
 /** A topic that does what the test says: what is put comes back when the test lets it. */
-function openScript(held: HoldRecord | null, look: (number: number, world: World) => Promise<void>) {
+function openScript(
+  held: HoldRecord | null,
+  look: (number: number, world: World) => Promise<void>,
+  beforeClaim: (readBack: (record: HoldRecord) => void) => void = () => {},
+) {
   const world = new World(1, NOON_MS);
   const machine = world.machine();
   const calls: string[] = [];
@@ -530,7 +555,9 @@ function openScript(held: HoldRecord | null, look: (number: number, world: World
       const record = parseHold(value)!;
       calls.push(record.type);
       written.push(record);
-      if (record.type === "claim") readBack(record);
+      if (record.type !== "claim") return;
+      beforeClaim(readBack);
+      readBack(record);
     },
     look() {
       calls.push("look");
@@ -573,7 +600,7 @@ test("a look that fails begins the silence anew", () => {
   expect(calls).toContain("claim");
 });
 
-test("a sign of life counts from when it was sent, however late it is read back; then it reads before it writes", () => {
+test("a sign of life counts from when it was sent, however late it is read back", () => {
   const { world, calls, written, readBack, outcome } = openScript(null, () => Promise.resolve());
   world.run(100);
   expect(calls).toEqual(["look", "claim", "look", "alive"]);
@@ -584,7 +611,30 @@ test("a sign of life counts from when it was sent, however late it is read back;
   expect(outcome.hold?.isConfirmed()).toBe(false);
   expect(calls.slice(4)).toEqual(["alive", "alive", "alive"]);
   world.run(ALIVE_EVERY_MS);
-  expect(calls.slice(7)).toEqual(["look", "alive"]);
+  expect(calls.slice(7)).toEqual(["alive"]);
   readBack(written.at(-1)!);
   expect(outcome.hold?.isConfirmed()).toBe(true);
+});
+
+test("a claim that lost to the last sign of a dead process of the same outbox is made again", () => {
+  const dead = { ...alive("a", 4), holder: "outbox-b" };
+  const onTheirWay = [dead];
+  const { world, calls, outcome } = openScript(
+    dead,
+    () => Promise.resolve(),
+    (readBack) => onTheirWay.splice(0).forEach(readBack),
+  );
+  world.run(1_000);
+  expect(calls).toEqual(["look", "claim", "look", "claim", "look", "alive"]);
+  expect(outcome.hold?.isConfirmed()).toBe(true);
+});
+
+test("one sign of life may have been on its way when its process died; two are proof", () => {
+  const { world, calls, readBack } = openScript(alive("a", 4), () => Promise.resolve());
+  world.run(3_000);
+  readBack(alive("a", 4));
+  world.run(HOLD_MS_MAX - 1_000);
+  expect(calls).not.toContain("claim");
+  world.run(3_000);
+  expect(calls).toContain("claim");
 });

@@ -90,7 +90,9 @@ test("a batch that is ahead however often it is sought back follows a gap withou
   }
   await take(20, 30);
   expect(rangeOf(assignment.next())).toEqual([10, 30]);
-  // The next one has to follow on again; one that is behind never will.
+  // From here on everything has to follow on again; one that is behind never does.
+  await take(40, 50);
+  expect(assignment.next()).toBeNull();
   for (let turn = 0; turn < 10; turn++) await take(5, 30);
   expect(assignment.next()).toBeNull();
 });
