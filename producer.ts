@@ -7,15 +7,20 @@ import { run } from "./lib/lifecycle.ts";
 import { openStart } from "./lib/probe-parts.ts";
 import { openProducer } from "./lib/producer-parts.ts";
 import { print } from "./lib/report.ts";
+import { producerVerbs } from "./lib/verbs-producer.ts";
 
 const usage = `Receives every trade of Finnhub's websocket, keeps it on disk, and sends it to Kafka. One producer a topic.`;
 
-await run({ name: "producer", usage }, async (context) => {
-  const simulated = chooseSource(context.config, "producer").kind === "simulator";
-  await using start = openStart(context, "producer", simulated);
-  print(`health: ${start.url}/health`);
-  await using parts = await openProducer(context, start);
-  start.done(parts.health);
-  await using _jobs = startJobs(parts.jobs, context.report);
-  await parts.run();
-});
+await run(
+  { name: "producer", usage },
+  async (context) => {
+    const simulated = chooseSource(context.config, "producer").kind === "simulator";
+    await using start = openStart(context, "producer", simulated);
+    print(`health: ${start.url}/health`);
+    await using parts = await openProducer(context, start);
+    start.done(parts.health);
+    await using _jobs = startJobs(parts.jobs, context.report);
+    await parts.run();
+  },
+  producerVerbs,
+);

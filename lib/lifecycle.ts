@@ -9,8 +9,6 @@
 //   70  a fault that nothing handled: restart
 //   75  stopped before everything in flight was finished: a second signal, or a stop that took too long
 
-import { type IncomingMessage, request } from "node:http";
-import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
 import packageFile from "../package.json" with { type: "json" };
 import { type Clock, systemClock } from "./clock.ts";
@@ -27,6 +25,7 @@ import {
 import { PipelineError, SetupError } from "./errors.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { complain, openReport, print, type Report } from "./report.ts";
+import { ask, NO_ANSWER } from "./web-ask.ts";
 
 declare const BUILD_VERSION: string | undefined;
 /** scripts/build.ts puts the version in; run from source it is that of package.json. */
@@ -244,25 +243,16 @@ async function askHealth(name: ServiceName, config: Config): Promise<number> {
     return EXIT_SETUP;
   }
   const url = `http://${reachable(config.web.bindAddress)}:${port}/health`;
-  const signal = AbortSignal.timeout(HEALTHCHECK_MS_MAX);
   try {
-    const { status, body } = await get(url, signal);
+    const { status, body } = await ask(url, HEALTHCHECK_MS_MAX);
     print(`${status === 200 ? "ok" : "failing"}: ${url} answered ${status}${reasonIn(body)}`);
     return status === 200 ? EXIT_OK : EXIT_SETUP;
-  } catch {
-    const fault = signal.aborted ? `did not answer within ${HEALTHCHECK_MS_MAX} ms` : "cannot be reached";
+  } catch (error) {
+    const isLate = error instanceof Error && error.message.startsWith(NO_ANSWER);
+    const fault = isLate ? `did not answer within ${HEALTHCHECK_MS_MAX} ms` : "cannot be reached";
     print(`failing: ${url} ${fault}; is ${name} running, and with these settings?`);
     return EXIT_SETUP;
   }
-}
-
-/** Not by fetch: it would ask a proxy that the environment names, even for this machine. */
-async function get(url: string, signal: AbortSignal): Promise<{ status: number; body: string }> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  signal.addEventListener("abort", () => reject(signal.reason));
-  request(url, { signal }, resolve).on("error", reject).end();
-  const response = await promise;
-  return { status: response.statusCode ?? 0, body: await text(response) };
 }
 
 /** The address of the own machine for one that listens on every address. */

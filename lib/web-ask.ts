@@ -5,6 +5,9 @@ import { request as requestTls } from "node:https";
 
 export type Answer = Readonly<{ status: number; body: string }>;
 
+/** How the reason begins when nothing came in time. */
+export const NO_ANSWER = "no answer";
+
 /** A health document is some KB; /metrics some tens. */
 const BODY_BYTES_MAX = 1_024 * 1_024;
 
@@ -30,7 +33,7 @@ export async function ask(url: string, limitMs: number): Promise<Answer> {
     }
     return { status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") };
   } catch (error) {
-    if (signal.aborted) throw new Error(`no answer within ${limitMs} ms`, { cause: error });
+    if (signal.aborted) throw new Error(`${NO_ANSWER} within ${limitMs} ms`, { cause: error });
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (code === "ECONNREFUSED") throw new Error("connection refused", { cause: error });
     throw error;
