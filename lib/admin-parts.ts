@@ -120,6 +120,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     tickers: sets,
     changes: { control, adminToken },
     simulated,
+    seenAt: "topic",
     signal,
   });
 

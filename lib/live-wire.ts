@@ -25,6 +25,8 @@ export type SecondTuple = readonly [
   tradeCount: number,
 ];
 
+export type SeenAt = "store" | "topic";
+
 export type SnapshotSymbol = Readonly<{
   symbol: string;
   state: "subscribed" | "unsubscribed" | "wanted";
@@ -38,7 +40,7 @@ export type Status = Readonly<{
   /** Of each symbol, in the snapshot's order: trades received in [rateEndMs - RATE_SECONDS s, rateEndMs) / s. */
   rates: readonly number[];
   rateEndMs: number;
-  /** From receipt to stored, over the last seconds; null = nothing was stored in them. */
+  /** From receipt to where the view hears of it, over the last seconds; null = nothing came in them. */
   latency: Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }> | null;
   health: Readonly<{ status: "ok" | "failing"; reason: string | null; warnings: readonly string[] }>;
 }>;
@@ -46,6 +48,8 @@ export type Status = Readonly<{
 export type Snapshot = Readonly<{
   nowMs: number;
   simulated: boolean;
+  /** Where the view hears of a trade: when its row is stored, or before that, when it is on the topic. */
+  seenAt: SeenAt;
   symbols: readonly SnapshotSymbol[];
   /** Of the symbol that was asked for. */
   chosen: string | null;

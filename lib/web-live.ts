@@ -10,6 +10,7 @@ import {
   type Delta,
   type LastTuple,
   type OpenTuple,
+  type SeenAt,
   type Snapshot,
   STATUS_EVERY_MS,
   type Status,
@@ -29,6 +30,8 @@ export type LiveParts = Readonly<{
   /** Brings what an earlier run stored into the view; called with each status. It reports its faults itself. */
   refresh: (symbols: readonly string[]) => Promise<void>;
   simulated: boolean;
+  /** Without it: the store. */
+  seenAt?: SeenAt | undefined;
   /** Ends all streams: the server is about to stop. */
   signal?: AbortSignal | undefined;
 }>;
@@ -62,7 +65,7 @@ type Client = {
 };
 
 export function createLiveStreams(parts: LiveParts): LiveStreams {
-  const { live, clock, simulated, signal } = parts;
+  const { live, clock, simulated, seenAt = "store", signal } = parts;
   /** An id of another run says nothing about this run's versions. */
   const run = Math.floor(clock.random() * 2 ** 32)
     .toString(16)
@@ -155,6 +158,7 @@ export function createLiveStreams(parts: LiveParts): LiveStreams {
     const snapshot: Snapshot = {
       nowMs,
       simulated,
+      seenAt,
       symbols: symbols.map((symbol, index) => {
         const last = live.of(symbol);
         return {

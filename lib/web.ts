@@ -7,6 +7,7 @@ import type { Clock } from "./clock.ts";
 import { StoreUnavailableError } from "./errors.ts";
 import type { HealthDocument } from "./health.ts";
 import type { Live } from "./live.ts";
+import type { SeenAt } from "./live-wire.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Report } from "./report.ts";
 import type { StoreReader } from "./store.ts";
@@ -39,6 +40,8 @@ export type WebParts = Readonly<{
   /** Absent: this binary takes no changes, and has no routes for them. */
   changes?: TickerChanges;
   simulated: boolean;
+  /** Where the live view hears of trades; without it: the store. */
+  seenAt?: SeenAt;
   /** Called before /metrics is answered: for gauges that nobody sets in passing. */
   refreshGauges?: () => void;
   /** Ends what would not end by itself: the live streams. */
@@ -263,11 +266,20 @@ const SEED_MS_MAX = 2_000;
 
 function addLive(
   app: Web,
-  { live, clock, health, tickers, simulated, signal }: WebParts,
+  { live, clock, health, tickers, simulated, seenAt, signal }: WebParts,
   seeds: Seeds,
 ): void {
   const { refresh } = seeds;
-  const streams = createLiveStreams({ live, clock, health, tickers, refresh, simulated, signal });
+  const streams = createLiveStreams({
+    live,
+    clock,
+    health,
+    tickers,
+    refresh,
+    simulated,
+    seenAt,
+    signal,
+  });
   app.openapi(
     createRoute({
       method: "get",

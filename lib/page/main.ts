@@ -189,6 +189,7 @@ function drawHeadline(view: SymbolView): void {
 function drawBar(nowMs: number): void {
   const stale = isStale(nowMs);
   const source = model.simulated ? "simulated" : "live";
+  setText(byId("latency-of"), model.seenAt === "store" ? "stored in, p50" : "on the topic in, p50");
   const badge = byId("badge");
   if (model.symbols.length > 0 || model.status !== null) {
     badge.dataset.state = stale === null ? source : "stale";

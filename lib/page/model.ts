@@ -4,6 +4,7 @@ import {
   type Delta,
   LINE_SECONDS,
   type SecondTuple,
+  type SeenAt,
   type Snapshot,
   SPARK_BUCKET_MS,
   SPARK_BUCKETS,
@@ -28,6 +29,7 @@ const DAY_MS = 86_400_000;
 
 export class Model {
   simulated = false;
+  seenAt: SeenAt = "store";
   symbols: SymbolView[] = [];
   readonly bySymbol = new Map<string, SymbolView>();
   chosen: string | null = null;
@@ -51,6 +53,7 @@ export class Model {
   takeSnapshot(snapshot: Snapshot): void {
     const known = new Map(this.bySymbol);
     this.simulated = snapshot.simulated;
+    this.seenAt = snapshot.seenAt;
     this.bySymbol.clear();
     this.symbols = snapshot.symbols.map(({ symbol, state, last, open, spark }) => {
       const view: SymbolView = {
