@@ -3,13 +3,14 @@
 // this process only looks: a second connection to market.sqlite polls, so that no word of the writer's counts.
 
 import { Database } from "bun:sqlite";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { startLocal } from "../tests/local-process.ts";
 import { temporaryDirectory } from "../tests/support.ts";
+import { cpuSecondsOf, ended, mib, now, rssOf, sentAt, startSender } from "./children.ts";
 import { SYMBOLS } from "./material.ts";
 import { type Figure, type Goal, quantile, RUNS, type Spread, spreadOf } from "./measure.ts";
-import { PROBE_EVERY, PROBE_SYMBOL, type SentFrame } from "./sender.ts";
+import { PROBE_EVERY, PROBE_SYMBOL } from "./sender.ts";
 
 /** Enough for RUNS times a second and more, at twice the goal. */
 const THROUGHPUT_TRADES = 1_500_000;
@@ -25,7 +26,6 @@ const THROUGHPUT_POLL_MS = 10;
 const START_MS_MAX = 60_000;
 /** Without a new row for so long something is broken. */
 const STALL_MS_MAX = 20_000;
-const CLOCK_TICKS_PER_SECOND = 100;
 
 const ALL_SYMBOLS = [...SYMBOLS, PROBE_SYMBOL];
 
@@ -189,18 +189,6 @@ async function latency(rate: number, start: Start) {
   };
 }
 
-/** When the frame of this trade was handed to the socket. */
-function sentAt(sent: readonly SentFrame[], number: number): number {
-  let low = 0;
-  let high = sent.length;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (sent[middle]![0] <= number) low = middle;
-    else high = middle;
-  }
-  return sent[low]![1];
-}
-
 // ---- The processes, and the eye
 
 async function startOurs(directory: string, wsUrl: string): Promise<Subject> {
@@ -227,47 +215,6 @@ async function startFloor(directory: string, wsUrl: string): Promise<Subject> {
     { stdin: "ignore", stdout: "inherit", stderr: "inherit" },
   );
   return { pid: child.pid, [Symbol.asyncDispose]: () => ended(child) };
-}
-
-async function startSender(tradesPerSecond: number, tradeCount: number, speed: number | "max") {
-  const child = Bun.spawn(
-    [
-      process.execPath,
-      join(import.meta.dir, "sender.ts"),
-      ...[tradesPerSecond, tradeCount, speed].map(String),
-    ],
-    { stdin: "ignore", stdout: "pipe", stderr: "inherit" },
-  );
-  const lines = linesOf(child.stdout);
-  const first = JSON.parse((await lines.next()).value ?? "null") as { wsUrl: string; tradeCount: number };
-  const cpuAtStart = cpuSecondsOf(child.pid);
-  return {
-    ...first,
-    cpuSeconds: () => cpuSecondsOf(child.pid) - cpuAtStart,
-    async end(): Promise<readonly SentFrame[]> {
-      child.kill("SIGTERM");
-      return JSON.parse((await lines.next()).value ?? "[]") as SentFrame[];
-    },
-    [Symbol.asyncDispose]: () => ended(child),
-  };
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, undefined> {
-  const decoder = new TextDecoder();
-  let parts: string[] = [];
-  for await (const bytes of stream) {
-    const pieces = decoder.decode(bytes, { stream: true }).split("\n");
-    parts.push(pieces[0]!);
-    for (const piece of pieces.slice(1)) {
-      yield parts.join("");
-      parts = [piece];
-    }
-  }
-}
-
-async function ended(child: Bun.Subprocess): Promise<void> {
-  child.kill("SIGKILL");
-  await child.exited;
 }
 
 /** The second connection. */
@@ -318,23 +265,4 @@ async function openRows(directory: string) {
     count: () => opened.query<{ n: number }, []>("SELECT count(*) AS n FROM trades").get()?.n ?? 0,
     [Symbol.dispose]: () => opened.close(),
   };
-}
-
-function now(): number {
-  return performance.timeOrigin + performance.now();
-}
-
-/** The kernel's word on another process: fields 14 and 15 of its stat, behind the name in brackets. */
-export function cpuSecondsOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS_PER_SECOND;
-}
-
-export function rssOf(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1_024;
-}
-
-function mib(bytes: number): string {
-  return (bytes / 2 ** 20).toFixed(0);
 }

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { eventually, startLocal } from "../tests/local-process.ts";
 import { temporaryDirectory } from "../tests/support.ts";
 import { CHROMIUM, FIFTY_TICKERS, launchChromium, traceMainThread } from "../tests/support-page.ts";
-import { cpuSecondsOf, rssOf } from "./local.ts";
+import { cpuSecondsOf, rssOf } from "./children.ts";
 import { type Figure, RUNS, spreadOf } from "./measure.ts";
 
 const TRADES_PER_SECOND = 5_000;

@@ -36,6 +36,8 @@ export type ConnectParts = Readonly<{
   report: Report;
   /** Ends the waiting for a node that does not answer yet. */
   signal: AbortSignal;
+  /** Hears why it is still waiting, attempt after attempt. */
+  onFault?: (error: Error) => void;
 }>;
 
 const CONNECT_RETRY_FIRST_MS = 500;
@@ -55,6 +57,7 @@ export async function connectCassandra({
   clock,
   report,
   signal,
+  onFault,
 }: ConnectParts): Promise<Cassandra> {
   const aborted = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
@@ -81,6 +84,7 @@ export async function connectCassandra({
     }
     if (!(fault instanceof StoreUnavailableError)) throw fault;
     said = `: ${fault.message}`;
+    onFault?.(fault);
     if (attempt === 0) report.warn("Cassandra does not answer yet; trying until it does", { error: fault });
     await clock.sleep(backoffMs(attempt, CONNECT_RETRY_FIRST_MS, CONNECT_RETRY_MAX_MS, clock.random), signal);
   }

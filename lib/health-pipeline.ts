@@ -219,14 +219,15 @@ export function tailPart(
   return { ...judged(reasons, lastRecordAtMs, nowMs), recordAgeMs: ageOf(lastRecordAtMs, nowMs) };
 }
 
-/** Until its parts are there a process is not well, and says what it waits for. */
+/** Until its parts are there a process is not well, and says what it waits for. `waits`: what, and why it is not there. */
 export function startingHealth(
   simulated: boolean,
-  { what, problem }: Readonly<{ what: string; problem: string | null }>,
+  waits: ReadonlyMap<string, string | null>,
   startedAtMs: number,
   nowMs: number,
 ): HealthDocument {
-  const because = problem === null ? "" : ` (${problem})`;
-  const reason = `waiting for ${what} for ${spell(nowMs - startedAtMs)}${because}`;
+  const all = [...waits].map(([what, problem]) => (problem === null ? what : `${what} (${problem})`));
+  const whats = all.length === 0 ? "its parts" : all.join(" and ");
+  const reason = `waiting for ${spell(nowMs - startedAtMs)} for ${whats}`;
   return healthDocument(simulated, { start: judged([reason], null, nowMs) });
 }

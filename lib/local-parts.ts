@@ -5,6 +5,7 @@ import type { Clock } from "./clock.ts";
 import { chooseSource, namesOf } from "./config.ts";
 import type { Feed } from "./feed.ts";
 import { openFinnhubFeed } from "./feed-finnhub.ts";
+import { openUpstream } from "./feed-parts.ts";
 import { type HealthDocument, localHealth } from "./health.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
 import type { Context } from "./lifecycle.ts";
@@ -12,8 +13,6 @@ import { createLive } from "./live.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import { createPublisher, type Publisher } from "./publish.ts";
-import { startSimulator } from "./simulator.ts";
-import { instrumentOf } from "./simulator-listings.ts";
 import { openSqliteStore, type SqliteStore } from "./store-sqlite.ts";
 import { openSymbolCheck, openTickers, tickerJobs, tickerSets } from "./ticker-parts.ts";
 import { seedWanted, type TickerFollower } from "./tickers.ts";
@@ -33,8 +32,6 @@ export type LocalParts = AsyncDisposable &
     drain(): Promise<void>;
   }>;
 
-/** What the feed says to a simulator that takes any token. */
-const SIMULATOR_TOKEN = "simulated";
 /** A stop stores what was received so far, unless that is a long backlog: it is safe in the log. */
 const DRAIN_MS_MAX = 5_000;
 const DRAIN_POLL_MS = 5;
@@ -51,24 +48,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   const store = opened.use(openSqliteStore({ directory, sync }));
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, report }));
   const reader = log.openReader(store.commits);
-  const simulator =
-    source.kind === "simulator"
-      ? opened.use(
-          await startSimulator({
-            seed: source.seed,
-            recipe: source.recipe,
-            tape: source.tapePath,
-            speed: source.speed,
-            clock,
-            report,
-            // What the setting names is listed as long as it could be a symbol at all, for the check too.
-            instruments: setting.flatMap((symbol) => instrumentOf(symbol) ?? []),
-            ledger: false,
-          }),
-        )
-      : null;
-  const url = source.kind === "finnhub" ? source.url : (simulator?.wsUrl ?? "");
-  const token = source.kind === "finnhub" ? source.token : SIMULATOR_TOKEN;
+  const { url, apiUrl, token, simulated } = opened.use(await openUpstream(source, config, { clock, report }));
   const { wanted } = store;
   await seedWanted(wanted, setting, clock);
   const feed: Feed = openFinnhubFeed({
@@ -93,7 +73,6 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     onRowsStored: (rows) => live.note(rows, clock.now()),
   });
 
-  const apiUrl = simulator?.apiUrl ?? config.finnhub.apiUrl;
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
   const { follower, control } = openTickers({
@@ -107,7 +86,6 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
     report,
   });
 
-  const simulated = source.kind === "simulator";
   const startedAtMs = clock.now();
   const health = (): HealthDocument => {
     const symbols = follower.wanted().map((symbol) => ({

@@ -18,8 +18,11 @@ export type App = Readonly<{
 export type Start = AsyncDisposable &
   Readonly<{
     url: string;
-    /** Tries until it succeeds; /health names it meanwhile. Rejects with what waiting cannot mend, or when stopped. */
-    waitFor<T>(what: string, work: () => Promise<T>): Promise<T>;
+    /**
+     * Tries until it succeeds; /health names it meanwhile, and what work that tries by itself says of its faults.
+     * Rejects with what waiting cannot mend, and at once when a stop is asked for, however long an answer takes.
+     */
+    waitFor<T>(what: string, work: (onFault: (error: Error) => void) => Promise<T>): Promise<T>;
     /** From now on the process answers for itself: with its health, or as admin with its own app. */
     done(health: () => HealthDocument, app?: App): void;
   }>;
@@ -30,8 +33,9 @@ const RETRY_MAX_MS = 2_000;
 export function openStart(context: Context, service: ServiceName, simulated: boolean): Start {
   const { config, clock, report, metrics, signal } = context;
   const startedAtMs = clock.now();
-  let waiting: Readonly<{ what: string; problem: string | null }> = { what: "its parts", problem: null };
-  let health = (): HealthDocument => startingHealth(simulated, waiting, startedAtMs, clock.now());
+  /** Several may be waited for at once. */
+  const waits = new Map<string, string | null>();
+  let health = (): HealthDocument => startingHealth(simulated, waits, startedAtMs, clock.now());
   let app: App = createProbe({ health: () => health(), metrics, simulated });
   const server = serveWeb({
     app: { fetch: (request, env) => app.fetch(request, env) },
@@ -40,22 +44,35 @@ export function openStart(context: Context, service: ServiceName, simulated: boo
     portSetting: `${service.toUpperCase()}_PORT`,
     clock,
   });
+  const { promise: stopped, reject: stop } = Promise.withResolvers<never>();
+  stopped.catch(() => {}); // Raced below; a start that waits for nothing has nobody to tell.
+  signal.addEventListener("abort", () => stop(signal.reason), { once: true });
+
+  async function insist<T>(what: string, work: (onFault: (error: Error) => void) => Promise<T>): Promise<T> {
+    const onFault = (error: Error) => waits.set(what, error.message);
+    for (let attempt = 0; ; attempt++) {
+      signal.throwIfAborted();
+      try {
+        return await Promise.race([work(onFault), stopped]);
+      } catch (error) {
+        signal.throwIfAborted();
+        const isTransient = error instanceof LogUnavailableError || error instanceof StoreUnavailableError;
+        if (!isTransient) throw error;
+        if (attempt === 0) report.warn(`waiting for ${what}`, { error });
+        onFault(error);
+        await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
+      }
+    }
+  }
+
   return {
     url: server.url,
     async waitFor(what, work) {
-      waiting = { what, problem: null };
-      for (let attempt = 0; ; attempt++) {
-        signal.throwIfAborted();
-        try {
-          return await work();
-        } catch (error) {
-          signal.throwIfAborted();
-          const isTransient = error instanceof LogUnavailableError || error instanceof StoreUnavailableError;
-          if (!isTransient) throw error;
-          if (attempt === 0) report.warn(`waiting for ${what}`, { error });
-          waiting = { what, problem: error.message };
-          await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
-        }
+      waits.set(what, null);
+      try {
+        return await insist(what, work);
+      } finally {
+        waits.delete(what);
       }
     },
     done(ownHealth, ownApp) {

@@ -29,7 +29,9 @@ export async function openProcessor(context: Context, start: Start): Promise<Pro
   const deadLog = createKafkaWriter(sender);
   // Both at once: each takes a moment, and a start shall be short.
   const [cassandra] = await Promise.all([
-    start.waitFor("Cassandra", () => connectCassandra({ settings: config.cassandra, clock, report, signal })),
+    start.waitFor("Cassandra", (onFault) =>
+      connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+    ),
     start.waitFor("Kafka", () => sender.ready()),
   ]);
   opened.use(cassandra);

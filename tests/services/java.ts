@@ -37,7 +37,7 @@ export function findJava(): Java | null {
 /** What real servers need and this machine lacks, as part of a sentence; null when they can run. */
 export function whatIsMissing(): string | null {
   const java = findJava() === null ? [`Java ${JAVA_MAJOR_MIN} (or up to ${JAVA_MAJOR_MAX})`] : [];
-  const maven = Bun.which("mvn") === null && !isResolved("kafka", "cassandra") ? ["Maven"] : [];
+  const maven = Bun.which("mvn") === null && !isResolved("kafka", "cassandra", "avro") ? ["Maven"] : [];
   const missing = [...java, ...maven];
   return missing.length > 0 ? missing.join(" and ") : null;
 }

@@ -9,11 +9,16 @@ import { endWithin, startGuard } from "./guard.ts";
 import { classArchive, requireJava, resolveJars } from "./java.ts";
 import { freePort, HOST, type Server, serverDirectory, startServer } from "./server.ts";
 
+type Mechanism = "plain" | "scram-sha-512";
+
 export type KafkaOptions = Readonly<{
   /** Its clients must speak TLS. */
   tls?: Certificates;
-  /** Its clients must name one of these users: name -> password. */
-  sasl?: Readonly<{ mechanism: "plain" | "scram-sha-512"; users: Readonly<Record<string, string>> }>;
+  /** Its clients must name one of these users (name -> password), by any of the mechanisms. */
+  sasl?: Readonly<{
+    mechanism: Mechanism | readonly [Mechanism, ...Mechanism[]];
+    users: Readonly<Record<string, string>>;
+  }>;
   /** Further lines of server.properties, like a short retention: {"log.retention.ms": "1000"}. */
   properties?: Readonly<Record<string, string>>;
 }>;
@@ -98,10 +103,11 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Server> {
   }
 }
 
-/** What a kafkajs client needs for this broker: with the first of its users, trusting its authority. */
+/** What a kafkajs client needs for this broker: with the first of its users and mechanisms, trusting its authority. */
 export function clientOptions(port: number, { tls, sasl }: KafkaOptions = {}): KafkaConfig {
   const [user] = Object.entries(sasl?.users ?? {});
-  const login = user && { mechanism: sasl?.mechanism, username: user[0], password: user[1] };
+  const [mechanism] = mechanismsOf(sasl);
+  const login = user && { mechanism, username: user[0], password: user[1] };
   return {
     brokers: [`${HOST}:${port}`],
     clientId: "tests",
@@ -153,20 +159,26 @@ function security({ tls, sasl }: KafkaOptions): Record<string, string> {
     settings["ssl.key.password"] = tls.keyStorePassword;
   }
   if (sasl) {
-    const login = `listener.name.client.${sasl.mechanism}.sasl.jaas.config`;
+    const mechanisms = mechanismsOf(sasl);
     const users = Object.entries(sasl.users).map(([name, password]) => `user_${name}="${password}"`);
     const plain = `org.apache.kafka.common.security.plain.PlainLoginModule required ${users.join(" ")};`;
     const scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
-    settings["listener.name.client.sasl.enabled.mechanisms"] = sasl.mechanism.toUpperCase();
-    settings[login] = sasl.mechanism === "plain" ? plain : scram;
+    settings["listener.name.client.sasl.enabled.mechanisms"] = mechanisms.join(",").toUpperCase();
+    for (const mechanism of mechanisms) {
+      settings[`listener.name.client.${mechanism}.sasl.jaas.config`] = mechanism === "plain" ? plain : scram;
+    }
   }
   return settings;
 }
 
 /** With SCRAM the users are in the storage from its making on. */
 function scramUsers({ sasl }: KafkaOptions): string[] {
-  if (sasl?.mechanism !== "scram-sha-512") return [];
+  if (sasl === undefined || !mechanismsOf(sasl).includes("scram-sha-512")) return [];
   return Object.entries(sasl.users).map(
     ([name, password]) => `SCRAM-SHA-512=[name=${name},password=${password}]`,
   );
+}
+
+function mechanismsOf(sasl: KafkaOptions["sasl"]): readonly Mechanism[] {
+  return [sasl?.mechanism ?? []].flat();
 }
