@@ -1,20 +1,24 @@
-// `bun run bench [parse encode outbox panes store local page] [--json]`: each names a question, all are asked without a
-// name. Every question has a process of its own, so that no figure stands on what another one left in memory.
-// `--json`: one line a figure, nothing else on standard output.
+// `bun run bench [parse encode outbox panes store local page kafka cassandra pipeline] [--json]`: each names a question,
+// all are asked without a name. Every question has a process of its own, so that no figure stands on what another one left in memory.
+// `--json`: one line a figure, nothing else on standard output. `--short`: the questions about Kafka and Cassandra with
+// a fifth of the work, for whoever changes something; such figures are not to be quoted.
 
 import { cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { cassandra } from "./cassandra.ts";
 import { encode } from "./encode.ts";
+import { kafka } from "./kafka.ts";
 import { local } from "./local.ts";
 import { type Figure, headLine, jsonLine, textLine } from "./measure.ts";
 import { outbox } from "./outbox.ts";
 import { page } from "./page.ts";
 import { panes } from "./panes.ts";
 import { parse } from "./parse.ts";
+import { pipeline } from "./pipeline.ts";
 import { store } from "./store.ts";
 
-const QUESTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
+const QUESTIONS: Readonly<Record<string, (isShort: boolean) => Promise<Figure[]>>> = {
   parse,
   encode,
   outbox,
@@ -22,11 +26,18 @@ const QUESTIONS: Readonly<Record<string, () => Promise<Figure[]>>> = {
   store,
   local,
   page,
+  kafka,
+  cassandra,
+  pipeline,
 };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: "boolean", default: false }, here: { type: "boolean", default: false } },
+  options: {
+    json: { type: "boolean", default: false },
+    short: { type: "boolean", default: false },
+    here: { type: "boolean", default: false },
+  },
 });
 const names = positionals.length > 0 ? positionals : Object.keys(QUESTIONS);
 const unknown = names.filter((name) => !(name in QUESTIONS));
@@ -40,7 +51,7 @@ if (unknown.length > 0) {
 if (values.here) {
   // The child of one question: figures as JSON for the parent, which prints them.
   for (const name of names)
-    for (const figure of await QUESTIONS[name]!()) console.log(JSON.stringify(figure));
+    for (const figure of await QUESTIONS[name]!(values.short)) console.log(JSON.stringify(figure));
 } else {
   if (!values.json) {
     const load = loadavg()
@@ -54,7 +65,7 @@ if (values.here) {
 }
 
 async function ask(name: string): Promise<void> {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "bench.ts"), "--here", name], {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "bench.ts"), "--here", ...(values.short ? ["--short"] : []), name], {
     stdin: "ignore",
     stdout: "pipe",
     stderr: "inherit",

@@ -3,6 +3,7 @@
 
 import { hostname } from "node:os";
 import { chooseSource, namesOf } from "./config.ts";
+import { LogUnavailableError } from "./errors.ts";
 import { openFinnhubFeed } from "./feed-finnhub.ts";
 import { openUpstream } from "./feed-parts.ts";
 import { createForwarder } from "./forward.ts";
@@ -14,6 +15,7 @@ import { type Hold, takeHold } from "./kafka-hold.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
 import { createLastTrades } from "./last-trades.ts";
 import type { Context } from "./lifecycle.ts";
+import type { LogSender } from "./log.ts";
 import { openKafkaSender } from "./log-kafka.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import type { Start } from "./probe-parts.ts";
@@ -28,6 +30,9 @@ export type ProducerParts = AsyncDisposable &
     /** Until a stop is asked for and what was received is sent, as far as that can be done in some seconds. */
     run(): Promise<void>;
   }>;
+
+/** A stop waits so long for brokers that hang, once what could be sent is sent: the outbox is safe on disk. */
+const LET_GO_MS_MAX = 3_000;
 
 export async function openProducer(context: Context, start: Start): Promise<ProducerParts> {
   const { config, clock, report, metrics, signal } = context;
@@ -73,7 +78,13 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   });
   const trades = createLastTrades();
   const publisher = createPublisher({ feed, log, clock, report, metrics, onMessage: trades.note });
-  const forwarder = createForwarder({ outbox: log.openForwarder(), sender, clock, report, metrics });
+  const forwarder = createForwarder({
+    outbox: log.openForwarder(),
+    sender: whileHeld(sender, hold),
+    clock,
+    report,
+    metrics,
+  });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
   const hasTraded = (symbol: string) => trades.of(symbol) !== null;
   const { follower } = openTickers({ config, wanted, check, feed, publisher, hasTraded, clock, report });
@@ -94,14 +105,29 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     // The feed ends when a stop is asked for, then the forwarder when it has sent what it can, then the hold.
     const published = new AbortController();
     const sent = new AbortController();
+    const late = Promise.withResolvers<void>();
     const work = Promise.all([
       publisher.run().then(() => published.abort()),
-      forwarder.run(published.signal).then(() => sent.abort()),
+      forwarder.run(published.signal).then(() => {
+        sent.abort();
+        clock.after(LET_GO_MS_MAX, () => late.resolve());
+      }),
       hold.run(sent.signal),
       follower.run(signal),
     ]);
-    await Promise.race([work, following]);
-    await hold.release();
+    await Promise.race([work, following, late.promise]);
+    await Promise.race([letGo(), late.promise]);
+  }
+
+  async function letGo(): Promise<void> {
+    try {
+      await hold.release();
+    } catch (error) {
+      if (!(error instanceof LogUnavailableError)) throw error;
+      report.warn("the hold on the topic was not let go: a producer elsewhere waits until it has run out", {
+        error,
+      });
+    }
     over.abort();
     await following;
   }
@@ -112,5 +138,21 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     health,
     run,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+/** Whoever has lost the hold, or may have, sends nothing: another producer may be sending the same trades by now. */
+function whileHeld(sender: LogSender, hold: Pick<Hold, "isConfirmed">): LogSender {
+  return {
+    partitionOf: sender.partitionOf,
+    ready: sender.ready,
+    async send(batches) {
+      if (hold.isConfirmed()) return sender.send(batches);
+      const error = new LogUnavailableError(
+        "the hold on the topic is in doubt: no sign of life of this producer was read back of late",
+        "see whether the brokers of KAFKA_SERVER run and can be reached from here",
+      );
+      return batches.map(() => ({ kind: "unavailable", error }));
+    },
   };
 }

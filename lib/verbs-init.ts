@@ -15,15 +15,21 @@ export const initVerb: Verb = {
     ["--force", "give a topic in use more partitions (a symbol may move: verify --repair afterwards)"],
   ],
   async main(context, { force }) {
-    // Side by side, but told one after the other: what one of them refuses must not hide behind the other's wait.
-    const [topics, tables] = await Promise.allSettled([
-      initTopics(context, force === true),
-      initTables(context),
-    ]);
-    for (const done of [topics, tables]) {
-      if (done.status === "fulfilled") for (const sentence of done.value) print(sentence);
-    }
-    for (const done of [topics, tables]) if (done.status === "rejected") throw done.reason;
+    // What one of them refuses must not hide behind the other's wait for an engine that does not start.
+    const refused = new AbortController();
+    const waiting = { ...context, signal: AbortSignal.any([context.signal, refused.signal]) };
+    const faults: unknown[] = [];
+    const told = async (work: Promise<readonly string[]>) => {
+      try {
+        for (const sentence of await work) print(sentence);
+      } catch (error) {
+        faults.push(error);
+        refused.abort();
+      }
+    };
+    await Promise.all([told(initTopics(waiting, force === true)), told(initTables(waiting))]);
+    // The first one: the other may only have been told to wait no longer.
+    if (faults.length > 0) throw faults[0];
     return 0;
   },
 };
