@@ -9,7 +9,7 @@ import { rowsOf } from "./intake.ts";
 import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
 import { tailKafka } from "./kafka-tail.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
-import { openTopics, topicNames } from "./kafka-topics.ts";
+import { openTopics, placeOf, topicNames } from "./kafka-topics.ts";
 import { watchLag } from "./kafka-watch.ts";
 import type { Context } from "./lifecycle.ts";
 import { createLive } from "./live.ts";
@@ -51,6 +51,11 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     ),
   );
   await start.waitFor("the topics", () => topics.partitionCount());
+  // Who adds or removes a ticker must be told what is there already.
+  const following = tickers.run(signal);
+  await start.waitFor("the tickers' topic", () =>
+    Promise.race([tickers.ready(signal), following.then(() => Promise.reject(signal.reason))]),
+  );
 
   const live = createLive();
   let lastRecordAtMs: number | null = null;
@@ -69,6 +74,18 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
   const { producerUrls, processorUrls, adminToken } = config.web;
   const remotes = createWatch({ producer: producerUrls, processor: processorUrls }, clock);
   const lags = watchLag(topics, groupId, clock);
+  /** Since when the topic grows and the live view hears nothing of it; null = it hears, or nothing comes. */
+  let deafSinceMs: number | null = null;
+  const pollLags = async () => {
+    const ends = () =>
+      lags.snapshot().lags.reduce((sum, { partition, end }) => {
+        return placeOf(partition).topic === topic ? sum + end : sum;
+      }, 0);
+    const [pollAtMs, endBefore] = [lags.snapshot().askedAtMs, ends()];
+    await lags.poll();
+    const isHeard = pollAtMs === null || (lastRecordAtMs !== null && lastRecordAtMs >= pollAtMs);
+    deafSinceMs = isHeard || ends() === endBefore ? null : (deafSinceMs ?? clock.now());
+  };
   let probe = { okAtMs: null as number | null, problem: null as string | null };
   const probeStore = async () => {
     try {
@@ -89,7 +106,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
       ...Object.fromEntries(remoteParts),
       kafka: brokerPart(lags.snapshot(), startedAtMs, nowMs),
       cassandra: storePart(probe, startedAtMs, nowMs),
-      live: tailPart({ lastRecordAtMs, problem: null, problemSinceMs: null }, nowMs),
+      live: tailPart({ lastRecordAtMs, deafSinceMs }, nowMs),
     });
   };
 
@@ -126,7 +143,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
 
   const jobs: Job[] = [
     { name: "health of the others", schedule: EVERY_2_SECONDS, run: remotes.poll },
-    { name: "lag", schedule: EVERY_2_SECONDS, run: lags.poll },
+    { name: "lag", schedule: EVERY_2_SECONDS, run: pollLags },
     { name: "store probe", schedule: EVERY_2_SECONDS, run: probeStore },
     ...tickerJobs(check, null, signal),
   ];
@@ -136,7 +153,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     jobs,
     health,
     async run() {
-      await Promise.all([remotes.poll(), lags.poll(), probeStore(), tail(signal), tickers.run(signal)]);
+      await Promise.all([remotes.poll(), pollLags(), probeStore(), tail(signal), following]);
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

@@ -156,6 +156,7 @@ const RECIPE_NAMES = ["calm", "bell", "bad-day"] as const;
 export type RecipeName = (typeof RECIPE_NAMES)[number];
 
 const FINNHUB_WS_URL = "wss://ws.finnhub.io";
+const FINNHUB_API_URL = "https://finnhub.io/api/v1";
 
 /** Every setting, with its default as text (`prefault`), in the order of sample.env. */
 const settings = z.object({
@@ -166,7 +167,7 @@ const settings = z.object({
   FINNHUB_VALIDATE_TICKERS: flag.prefault("1"),
   FINNHUB_MAX_SYMBOLS: wholeNumber(1, 10_000).prefault("50"),
   FINNHUB_WS_URL: url(["ws:", "wss:"]).prefault(FINNHUB_WS_URL),
-  FINNHUB_API_URL: url(["http:", "https:"]).prefault("https://finnhub.io/api/v1"),
+  FINNHUB_API_URL: url(["http:", "https:"]).prefault(FINNHUB_API_URL),
   FINNHUB_SIMULATE: flag.prefault("0"),
   SIMULATOR_SEED: wholeNumber(0, 2 ** 32 - 1).prefault("1"),
   SIMULATOR_RECIPE: oneOf(RECIPE_NAMES).optional(),
@@ -297,7 +298,7 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
       token: values.FINNHUB_API_TOKEN,
       apiUrl: values.FINNHUB_API_URL,
       tickers: values.FINNHUB_STOCKS_TICKERS as readonly string[],
-      validateTickers: values.FINNHUB_VALIDATE_TICKERS,
+      validateTickers: values.FINNHUB_VALIDATE_TICKERS && !isElsewhere(values),
       symbolsMax: values.FINNHUB_MAX_SYMBOLS,
     },
     kafka: {
@@ -352,6 +353,11 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
     /** `NAME=text` of every setting, secrets redacted: for describeConfig. */
     shown,
   };
+}
+
+/** The token of another feed is nothing to ask Finnhub's REST side with. */
+function isElsewhere(values: Values): boolean {
+  return values.FINNHUB_WS_URL !== FINNHUB_WS_URL && values.FINNHUB_API_URL === FINNHUB_API_URL;
 }
 
 /** Finnhub's own address given explicitly is no choice: without a token nothing can be had there. */

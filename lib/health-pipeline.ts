@@ -203,19 +203,14 @@ export function storePart(
 /** The live view: fed by the topic itself. */
 export type TailSnapshot = Readonly<{
   lastRecordAtMs: number | null;
-  problem: string | null;
-  problemSinceMs: number | null;
+  /** Since when the topic grows and nothing of it is heard; null = it is heard, or it does not grow. */
+  deafSinceMs: number | null;
 }>;
 
-export function tailPart(
-  { lastRecordAtMs, problem, problemSinceMs }: TailSnapshot,
-  nowMs: number,
-): PartHealth {
-  const problemMs = problemSinceMs === null ? 0 : nowMs - problemSinceMs;
+export function tailPart({ lastRecordAtMs, deafSinceMs }: TailSnapshot, nowMs: number): PartHealth {
+  const deafMs = deafSinceMs === null ? 0 : nowMs - deafSinceMs;
   const reasons =
-    problem !== null && problemMs > PROBE_AGE_MS_MAX
-      ? [`the topic cannot be read for ${spell(problemMs)} (${problem})`]
-      : [];
+    deafMs > PROBE_AGE_MS_MAX ? [`the topic grows, and nothing of it was heard for ${spell(deafMs)}`] : [];
   return { ...judged(reasons, lastRecordAtMs, nowMs), recordAgeMs: ageOf(lastRecordAtMs, nowMs) };
 }
 

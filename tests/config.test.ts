@@ -309,3 +309,11 @@ test("simulated data has names of its own in every store", () => {
     expect(real[name]).not.toBe(simulated[name]);
   }
 });
+
+test("the token of another feed is not shown to Finnhub's REST side", () => {
+  const elsewhere = { FINNHUB_WS_URL: "ws://127.0.0.1:9", FINNHUB_API_TOKEN: "other-token" };
+  expect(readConfig(elsewhere).finnhub.validateTickers).toBe(false);
+  expect(readConfig({ FINNHUB_API_TOKEN: "own-token" }).finnhub.validateTickers).toBe(true);
+  const both = { ...elsewhere, FINNHUB_API_URL: "http://127.0.0.1:9/api" };
+  expect(readConfig(both).finnhub.validateTickers).toBe(true);
+});

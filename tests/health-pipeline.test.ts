@@ -11,6 +11,7 @@ import {
   PROBE_AGE_MS_MAX,
   type RemoteSnapshot,
   remotePart,
+  startingHealth,
   storePart,
   tailPart,
   UNACKNOWLEDGED_MS_MAX,
@@ -134,6 +135,17 @@ test("lag alone is no fault; a commit that does not move while records wait is",
   );
 });
 
+test("a process that starts says all that it waits for, each with its cause, and waits by a name even before", () => {
+  const at = (waits: ReadonlyMap<string, string | null>) =>
+    startingHealth(false, waits, NOON_MS - 7_000, NOON_MS).reason;
+  const both = new Map([
+    ["Cassandra", "no node is up"],
+    ["Kafka", null],
+  ]);
+  expect(at(both)).toBe("start: waiting for 7 s for Cassandra (no node is up) and Kafka");
+  expect(at(new Map())).toBe("start: waiting for 7 s for its parts");
+});
+
 test("a broker, a store or a topic that does not answer is red with the reason that was last heard", () => {
   const late = NOON_MS - PROBE_AGE_MS_MAX - 1;
   expect(brokerPart({ askedAtMs: late, problem: "refused", lags: [] }, STARTED_AT_MS, NOON_MS).reason).toBe(
@@ -141,7 +153,9 @@ test("a broker, a store or a topic that does not answer is red with the reason t
   );
   expect(storePart({ okAtMs: late, problem: "no host" }, STARTED_AT_MS, NOON_MS).reason).toContain("no host");
   expect(storePart({ okAtMs: NOON_MS, problem: null }, STARTED_AT_MS, NOON_MS).ok).toBe(true);
-  const tail = { lastRecordAtMs: STARTED_AT_MS, problem: "refused", problemSinceMs: late };
-  expect(tailPart(tail, NOON_MS).ok).toBe(false);
-  expect(tailPart({ ...tail, problem: null, problemSinceMs: null }, NOON_MS).ok).toBe(true);
+  const tail = { lastRecordAtMs: STARTED_AT_MS, deafSinceMs: late };
+  expect(tailPart(tail, NOON_MS).reason).toContain("the topic grows, and nothing of it was heard for 10 s");
+  expect(tailPart({ ...tail, deafSinceMs: late + 1 }, NOON_MS).ok).toBe(true);
+  // A quiet market says nothing.
+  expect(tailPart({ ...tail, deafSinceMs: null }, NOON_MS).ok).toBe(true);
 });
