@@ -97,19 +97,23 @@ for (const { name, symbols } of tapes) {
       using directory = temporaryDirectory();
       const tape = await evenly(name, PLAY_MS);
       await using simulator = await startSimulator({ tape, speed: 1, times: "recorded", ledger: 1_000_000 });
-      const killedAtMs: number[] = [];
+      /** Of each kill: from when on what was sent may be missing, and when the process was gone. */
+      const kills: { fromMs: number; goneMs: number }[] = [];
       for (let round = 0; round < KILLS; round++) {
         const sentBefore = simulator.ledger.counts().tradesSent;
         await using local = await startLocal(settings(directory.path, simulator.wsUrl, symbols));
         await eventually(TAPE_MS_MAX, "connected", async () => simulator.clients().length > 0);
         await Bun.sleep(KILL_MS_MIN + random(KILL_MS_SPREAD));
         // On a busy machine the process may just have stood still for longer than what may be in flight.
+        let provenMs = 0;
         await eventually(TAPE_MS_MAX, "what was sent until now is received", async () => {
+          provenMs = Date.now();
           const sentCount = simulator.ledger.counts().tradesSent - sentBefore;
           return (await metric(local.url, "feed_trades_received_total")) >= sentCount;
         });
+        const fromMs = Math.min(provenMs, Date.now() - IN_FLIGHT_MS);
         await local.kill();
-        killedAtMs.push(Date.now());
+        kills.push({ fromMs, goneMs: Date.now() });
       }
       await using local = await startLocal(settings(directory.path, simulator.wsUrl, symbols));
       await within(TAPE_MS_MAX, "the tape's end", () => simulator.tapeEnded);
@@ -136,7 +140,7 @@ for (const { name, symbols } of tapes) {
         ({ atMs, connection }) =>
           connection !== null &&
           killedConnections.has(connection) &&
-          killedAtMs.some((killMs) => atMs >= killMs - IN_FLIGHT_MS && atMs <= killMs + IN_FLIGHT_MS),
+          kills.some(({ fromMs, goneMs }) => atMs >= fromMs && atMs <= goneMs + IN_FLIGHT_MS),
       );
       const sentCounts = counts(tradesOfFrames(sent.map(({ text }) => text)).map(ofTape));
       const mayMiss = counts(tradesOfFrames(inFlight.map(({ text }) => text)).map(ofTape));
