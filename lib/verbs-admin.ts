@@ -30,6 +30,8 @@ import { type Skipped, verifyWindows } from "./verify.ts";
 
 /** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;
+/** Between two commits, 5 s, some thousand records are nothing unusual. */
+const FORCE_LAG_MAX = 10_000;
 
 export const adminVerbs: readonly Verb[] = [
   {
@@ -60,6 +62,7 @@ async function verify(context: Context, options: VerbOptions): Promise<number> {
   const nowMs = clock.now();
   const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
   const repair = readRepair(options);
+  if (repair === "force") await refuseWhileBehind(context);
   await using store = await openStore(context, async () => {
     throw new Error("a verification puts nothing aside");
   });
@@ -77,6 +80,18 @@ async function verify(context: Context, options: VerbOptions): Promise<number> {
     signal,
   });
   return sayVerified(verified, skipped, range, repair, options.json === true);
+}
+
+/** Who works off a backlog holds panes of long ago in memory, and would write over what was mended by force. */
+async function refuseWhileBehind({ config, clock, report }: Context): Promise<void> {
+  const { topic, groupId } = namesOf(config, config.source);
+  await using topics = openTopics({ settings: config.kafka, clientId: "admin", clock, report, topic });
+  const behind = (await topics.lag(groupId)).reduce((sum, { lag }) => sum + lag, 0);
+  if (behind <= FORCE_LAG_MAX) return;
+  throw new SetupError(
+    `the processors are ${behind} records behind, and may hold in memory what --force would mend`,
+    "wait until the lag in admin's /health is small, and run it again",
+  );
 }
 
 async function replay(context: Context, options: VerbOptions): Promise<number> {
