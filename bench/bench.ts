@@ -65,11 +65,20 @@ if (values.here) {
 }
 
 async function ask(name: string): Promise<void> {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "bench.ts"), "--here", ...(values.short ? ["--short"] : []), name], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "inherit",
-  });
+  const child = Bun.spawn(
+    [
+      process.execPath,
+      join(import.meta.dir, "bench.ts"),
+      "--here",
+      ...(values.short ? ["--short"] : []),
+      name,
+    ],
+    {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "inherit",
+    },
+  );
   const text = await child.stdout.text();
   if ((await child.exited) !== 0) process.exit(1);
   for (const line of text.trim().split("\n")) {

@@ -2,8 +2,14 @@
 // an eye on the topic that takes nobody's word. It measures nothing.
 
 import { join } from "node:path";
-import { type Admin, Kafka, logLevel } from "kafkajs";
-import { buildBinaries, runVerb, type ServiceProcess, type Settings, startService } from "../tests/processes.ts";
+import { type Admin, CompressionCodecs, CompressionTypes, Kafka, logLevel } from "kafkajs";
+import {
+  buildBinaries,
+  runVerb,
+  type ServiceProcess,
+  type Settings,
+  startService,
+} from "../tests/processes.ts";
 import { DATACENTER, startCassandra } from "../tests/services/cassandra.ts";
 import { startKafka } from "../tests/services/kafka.ts";
 import { uniqueName } from "../tests/services/shared.ts";
@@ -12,6 +18,11 @@ import { cpuSecondsOf, ended, linesOf, now } from "./children.ts";
 const REQUEST_MS_MAX = 30_000;
 /** Without anything new for so long something is broken. */
 export const STALL_MS_MAX = 30_000;
+
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+  compress: async ({ buffer }: { buffer: Buffer }) => Bun.zstdCompress(buffer, { level: 1 }),
+  decompress: async (buffer: Buffer) => Bun.zstdDecompress(buffer),
+});
 
 export type Engines = Awaited<ReturnType<typeof openEngines>>;
 
@@ -96,7 +107,11 @@ async function recordCount(admin: Admin, topic: string): Promise<number> {
 }
 
 /** Asks until the answer is yes. */
-export async function until(what: string, isSo: () => boolean | Promise<boolean>, everyMs = 20): Promise<void> {
+export async function until(
+  what: string,
+  isSo: () => boolean | Promise<boolean>,
+  everyMs = 20,
+): Promise<void> {
   const endMs = now() + STALL_MS_MAX;
   while (!(await isSo())) {
     if (now() > endMs) throw new Error(`not within ${STALL_MS_MAX} ms: ${what}`);

@@ -7,6 +7,7 @@ import { type HealthDocument, healthDocument } from "./health.ts";
 import { brokerPart, remotePart, storePart, tailPart } from "./health-pipeline.ts";
 import { rowsOf } from "./intake.ts";
 import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
+import { checkKafka } from "./kafka.ts";
 import { tailKafka } from "./kafka-tail.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
 import { openTopics, placeOf, topicNames } from "./kafka-topics.ts";
@@ -50,6 +51,8 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
       openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),
     ),
   );
+  // First: it looks closer than whoever merely asks, and says what the operator must change.
+  await start.waitFor("Kafka", () => checkKafka(kafka));
   await start.waitFor("the topics", () => topics.partitionCount());
   // Who adds or removes a ticker must be told what is there already.
   const following = tickers.run(signal);
@@ -147,13 +150,17 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     { name: "store probe", schedule: EVERY_2_SECONDS, run: probeStore },
     ...tickerJobs(check, null, signal),
   ];
+  // The first answer shall be knowledge, not hope.
+  await start.waitFor("a first look at the others", () =>
+    Promise.all([remotes.poll(), pollLags(), probeStore()]),
+  );
   const held = opened.move();
   return {
     web,
     jobs,
     health,
     async run() {
-      await Promise.all([remotes.poll(), pollLags(), probeStore(), tail(signal), following]);
+      await Promise.all([tail(signal), following]);
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

@@ -204,6 +204,11 @@ const settings = z.object({
   ]).prefault("LOCAL_QUORUM"),
   CASSANDRA_SSL: flag.prefault("0"),
   CASSANDRA_SSL_CA: text.optional(),
+  CASSANDRA_GRAFANA_USERNAME: pattern(
+    /^[A-Za-z]\w{0,47}$/,
+    "give letters, digits and _, beginning with a letter",
+  ).optional(),
+  CASSANDRA_GRAFANA_PASSWORD: text.optional(),
   DATA_DIR: dataDirectory.prefault("./data"),
   OUTBOX_MAX_BYTES: bytes.prefault("1GiB"),
   OUTBOX_SYNC: oneOf(["normal", "full"]).prefault("normal"),
@@ -216,6 +221,8 @@ const settings = z.object({
   PROCESSOR_URL: healthUrls.prefault("http://127.0.0.1:8082"),
   // The alphabet of RFC 6750: what a bearer header can carry.
   ADMIN_TOKEN: pattern(/^[\w.~+/-]+=*$/, "use letters, digits and . _ ~ + / - only").optional(),
+  GRAFANA_USERNAME: visibleAscii.prefault("admin"),
+  GRAFANA_PASSWORD: text.optional(),
   LOG_LEVEL: oneOf(["debug", "info", "warn", "error"]).prefault("info"),
   LOG_FORMAT: oneOf(["auto", "json", "pretty"]).prefault("auto"),
 });
@@ -226,7 +233,9 @@ const secretNames: readonly Name[] = [
   "FINNHUB_API_TOKEN",
   "KAFKA_SASL_PASSWORD",
   "CASSANDRA_PASSWORD",
+  "CASSANDRA_GRAFANA_PASSWORD",
   "ADMIN_TOKEN",
+  "GRAFANA_PASSWORD",
 ];
 const certificateNames: readonly Name[] = ["KAFKA_SSL_CA", "CASSANDRA_SSL_CA"];
 
@@ -347,6 +356,18 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
       processorUrls: values.PROCESSOR_URL as readonly string[],
       adminToken: values.ADMIN_TOKEN,
     },
+    grafana: {
+      /** Who logs in there: for `admin grafana-check`. A new Grafana's password is its name. */
+      username: values.GRAFANA_USERNAME,
+      password: values.GRAFANA_PASSWORD ?? "admin",
+      /** Who may only read the tables; null: `admin init` makes no such user. */
+      cassandraRole: values.CASSANDRA_GRAFANA_USERNAME
+        ? {
+            username: values.CASSANDRA_GRAFANA_USERNAME,
+            password: values.CASSANDRA_GRAFANA_PASSWORD ?? "",
+          }
+        : null,
+    },
     log: { level: values.LOG_LEVEL, format: values.LOG_FORMAT },
     /** For openReport: what must stand in no line. */
     secrets,
@@ -453,6 +474,10 @@ function contradictions(texts: Texts): string[] {
   together("KAFKA_SASL_PASSWORD", "KAFKA_SASL_MECHANISM");
   together("CASSANDRA_USERNAME", "CASSANDRA_PASSWORD");
   together("CASSANDRA_PASSWORD", "CASSANDRA_USERNAME");
+  together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_GRAFANA_PASSWORD");
+  together("CASSANDRA_GRAFANA_PASSWORD", "CASSANDRA_GRAFANA_USERNAME");
+  // Where nobody logs in, nobody can be kept from writing.
+  together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_USERNAME");
   for (const [ca, ssl] of [
     ["KAFKA_SSL_CA", "KAFKA_SSL"],
     ["CASSANDRA_SSL_CA", "CASSANDRA_SSL"],

@@ -16,6 +16,9 @@ export class SetupError extends PipelineError {}
 /** The log cannot be reached just now: try the same entries again. They may have been written. */
 export class LogUnavailableError extends PipelineError {}
 
+/** Waiting is no help, and a new start is: the process ends with exit code 70. */
+export class RestartError extends PipelineError {}
+
 /** The log is at its size limit (or its disk is full): these entries were not written and will not be. */
 export class LogFullError extends PipelineError {}
 

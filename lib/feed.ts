@@ -27,6 +27,7 @@ export type FeedEventType =
   | "upstream_error" // { message, unsaidCount }: and so many more since the last one that was said.
   | "trades_refused" // { fromMs, toMs, messageCount, tradeCount }: the log was full.
   | "log_damaged" // { file, salvagedCount, unreadableCount, isWhole }: the log's file was set aside (the log says it).
+  | "trades_in_doubt" // { messageCount, droppedCount, fromMs, toMs }: received while another held the feed; set aside.
   | "log_gap"; // { partition, fromOffset, toOffset }: the log dropped what was not yet read.
 
 export type FeedHealth = Readonly<{

@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { backoffMs, type Clock } from "./clock.ts";
-import { LogFullError, LogUnavailableError } from "./errors.ts";
+import { LogFullError, LogUnavailableError, RestartError } from "./errors.ts";
 import type {
   LogSender,
   Outbox,
@@ -53,7 +53,7 @@ export type Forwarder = Readonly<{
   /**
    * Ends when the signal aborts, after what still can be sent within DRAIN_MS_MAX: abort it when nothing is appended
    * any more. The rest stays for the next start. Throws SetupError when the log says so before the first send, and
-   * PipelineError when the outbox is damaged. Afterwards that the log cannot be written is never an end: what is
+   * PipelineError when the outbox is damaged, RestartError when a partition is gone. Afterwards that the log cannot be written is never an end: what is
    * received meanwhile has only this process.
    */
   run(signal: AbortSignal): Promise<void>;
@@ -71,6 +71,10 @@ const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 2_000;
 /** A stop sends what it can for so long: the outbox is safe on disk. */
 const DRAIN_MS_MAX = 5_000;
+/** Partitions that are gone may be on their way back, where somebody makes a topic anew step by step. */
+const RESTART_MS_MIN = 5_000;
+/** A far end that takes nothing in between refuses all, whatever it says: then they wait. */
+const BURIED_IN_A_ROW_MAX = 8;
 /** Of what the far end says about a refused message; it is kept with it. */
 const REASON_LENGTH_MAX = 500;
 /** Keys whose partition is remembered; beyond it they are asked for again. */
@@ -90,6 +94,8 @@ type Lane = {
   /** Of the next batch: less than usual while one is looked for that is too large, or refused. */
   batchBytesMax: number;
   batchRowsMax: number;
+  /** Messages put aside since the last acknowledgement. */
+  buriedInARow: number;
   failure: Failure | null;
   /** During one page: whether its rows are taken. */
   isTaking: boolean;
@@ -141,6 +147,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
         from: head,
         batchBytesMax,
         batchRowsMax: Number.POSITIVE_INFINITY,
+        buriedInARow: 0,
         failure: null,
         isTaking: true,
       };
@@ -295,6 +302,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
     metrics.bytesForwardedTotal.inc(lane.flightBytes - lane.flightCount * RECORD_OVERHEAD_BYTES);
     metrics.receiptToAcknowledgedMs.observe(Math.max(0, nowMs - lane.rows[0]!.timestampMs));
     drop(lane, lane.flightCount);
+    lane.buriedInARow = 0;
     heal(lane);
     lane.batchRowsMax = lane.batchRowsMax >= 4_096 ? Number.POSITIVE_INFINITY : lane.batchRowsMax * 2;
     // Slowly: where the far end takes less than usual, every refusal on the way is a send for nothing.
@@ -310,7 +318,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
     lane.flightCount = 0;
     lane.flightBytes = 0;
     metrics.sendsFailedTotal.inc({ reason: kind });
-    if (kind === "unavailable") {
+    if (kind === "unavailable" || (count === 1 && lane.buriedInARow >= BURIED_IN_A_ROW_MAX)) {
       fail(lane, error);
       return;
     }
@@ -334,6 +342,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
     lane.waitingBytes -= bytesOf(record);
     drop(lane, 1);
     lane.batchRowsMax = Number.POSITIVE_INFINITY;
+    lane.buriedInARow += 1;
     refusedCount += 1;
     metrics.messagesRefusedTotal.inc();
     // Each of the first ones, then ever fewer: a far end that refuses all must not fill the disk with lines.
@@ -366,6 +375,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
       });
     }
     const { sinceMs, attempt } = lane.failure ?? { sinceMs: clock.now(), attempt: 0 };
+    if (error instanceof RestartError && clock.now() - sinceMs > RESTART_MS_MIN) throw error;
     const failure = { sinceMs, reason: error.message, attempt: attempt + 1, isDue: false };
     lane.failure = failure;
     gaugeFailing();

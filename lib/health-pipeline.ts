@@ -32,6 +32,9 @@ export type ForwardSnapshot = Readonly<{
   deadCount: number;
 }>;
 
+/** `doubtSinceMs`: since when what is received waits for the hold to be confirmed; null = it is, or nothing waits. */
+export type HoldSnapshot = Readonly<{ doubtSinceMs: number | null }>;
+
 export type ProducerSnapshot = Readonly<{
   simulated: boolean;
   startedAtMs: number;
@@ -40,6 +43,7 @@ export type ProducerSnapshot = Readonly<{
   outbox: OutboxSnapshot;
   publish: PublishSnapshot;
   forward: ForwardSnapshot;
+  hold: HoldSnapshot;
   ahead: AheadSnapshot;
 }>;
 
@@ -53,13 +57,24 @@ export const UNCOMMITTED_MS_MAX = 60_000;
 export const PROBE_AGE_MS_MAX = 10_000;
 
 export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): HealthDocument {
-  const { simulated, startedAtMs, feed, symbols, outbox, publish, forward, ahead } = snapshot;
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, forward, hold, ahead } = snapshot;
   return healthDocument(simulated, {
     feed: feedPart(feed, symbols, startedAtMs, nowMs),
     outbox: outboxPart(outbox, publish, nowMs),
     kafka: forwardPart(forward, nowMs),
+    hold: holdPart(hold, nowMs),
     clock: clockPart(ahead, nowMs),
   });
+}
+
+/** Kafka may be away, or the process was paused: both pass, or somebody needs to know. */
+export function holdPart({ doubtSinceMs }: HoldSnapshot, nowMs: number): PartHealth {
+  const doubtMs = doubtSinceMs === null ? 0 : nowMs - doubtSinceMs;
+  const reason = `not confirmed as the producer that holds the feed: what is received waits for ${spell(doubtMs)}`;
+  return {
+    ...judged(doubtMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
+    doubtSince: doubtSinceMs,
+  };
 }
 
 /** Nothing waiting is no fault, however long ago the last acknowledgement was. */

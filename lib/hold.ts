@@ -37,6 +37,27 @@ export type HoldState = HoldWords &
     offset: number;
   }>;
 
+/** What an outbox remembers of its own holds. True after any crash, when a call returned. */
+export interface HoldMemory {
+  /** The same over restarts; a copied directory has it too. */
+  readonly holder: string;
+  /**
+   * Of a session whose hold no other's is known to have followed: `here` = of a process in this very directory, which
+   * is gone; `elsewhere` = in the one that this was copied from. Null: another's.
+   */
+  whose(session: string): "here" | "elsewhere" | null;
+  /** Before a claim is sent, and before a release is. Throw LogUnavailableError. */
+  claim(session: string): void;
+  release(): void;
+  /** The feed is this outbox's, and nobody else held it since it last was: what it received is its alone. */
+  confirm(): void;
+  /**
+   * Another held the feed. What was received in doubt is set aside; how many messages. Rejects with
+   * LogUnavailableError.
+   */
+  disown(): Promise<number>;
+}
+
 export const HOLD_KEY = "#producer";
 
 /**
@@ -80,11 +101,9 @@ function isCurrent(state: HoldState, { term, session }: { term: number; session:
   return term > state.term || (!state.isProven && term >= state.after);
 }
 
-/** Nobody has to be waited for: the feed is free, or its holder was a process of this same outbox, which is gone. */
-export function isFree(state: HoldState | null, self: Pick<HoldWords, "holder" | "host">): boolean {
-  if (state === null || state.isReleased) return true;
-  // A copy of the directory on another machine has the same outbox, but proves nothing of the first one's process.
-  return state.holder === self.holder && state.host === self.host;
+/** Nobody has to be waited for: the feed is free, or its holder was a process of this very outbox, which is gone. */
+export function isFree(state: HoldState | null, memory: Pick<HoldMemory, "whose">): boolean {
+  return state === null || state.isReleased || memory.whose(state.session) === "here";
 }
 
 function wordsOf({ holder, session, host, pid, sinceMs, atMs }: HoldRecord): HoldWords {

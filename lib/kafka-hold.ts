@@ -4,7 +4,14 @@
 
 import { backoffMs, type Clock } from "./clock.ts";
 import { LogUnavailableError, SetupError } from "./errors.ts";
-import { encodeHold, type HoldRecord, type HoldState, type HoldWords, isFree } from "./hold.ts";
+import {
+  encodeHold,
+  type HoldMemory,
+  type HoldRecord,
+  type HoldState,
+  type HoldWords,
+  isFree,
+} from "./hold.ts";
 import type { Report } from "./report.ts";
 
 /** A sign of life, three of which may go missing before a hold is in doubt. */
@@ -37,34 +44,42 @@ export interface HoldTopic {
 
 export type HoldParts = Readonly<{
   topic: HoldTopic;
-  self: Pick<HoldWords, "holder" | "session" | "host" | "pid">;
+  self: Pick<HoldWords, "session" | "host" | "pid">;
+  memory: HoldMemory;
   clock: Clock;
   report: Report;
   signal: AbortSignal;
 }>;
 
 export interface Hold {
-  /** Signs of life, until the signal aborts or the hold is lost: then it rejects with SetupError. */
+  /** Signs of life, until the signal aborts or the hold is lost: then it rejects with HeldElsewhereError. */
   run(signal: AbortSignal): Promise<void>;
-  /** Asked before every send: false = wait, since another may hold the feed by now. */
+  /** Asked at every receipt: false = another may hold the feed by now, and receive the same. */
   isConfirmed(): boolean;
   /** After the last send, in good order: the next one need not wait. */
   release(): Promise<void>;
 }
 
+/** Another producer holds the feed. */
+export class HeldElsewhereError extends SetupError {}
+
 type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
 
 /**
- * Resolves when this process holds the feed. Rejects with SetupError when another does; the signal's abort rejects
- * with its reason. Brokers that are away are waited for.
+ * Resolves when this process holds the feed. Rejects with HeldElsewhereError when another does; the signal's abort
+ * rejects with its reason. Brokers that are away are waited for.
  */
 export async function takeHold(parts: HoldParts): Promise<Hold> {
-  const { topic, self, clock } = parts;
+  const { topic, self, memory, clock } = parts;
   await insist(parts, () => topic.look());
   for (let attempt = 1; ; attempt++) {
     const passed = await waitUntilFree(parts);
+    // Before the claim, which would make the other one's hold unseen for the next start.
+    const isForeign = passed !== null && memory.whose(passed.session) === null;
+    if (isForeign) await insist(parts, async () => void (await memory.disown()));
+    await insist(parts, async () => memory.claim(self.session));
     const sent = momentOf(clock);
-    const words = { ...self, sinceMs: clock.now(), atMs: clock.now() };
+    const words = { ...self, holder: memory.holder, sinceMs: clock.now(), atMs: clock.now() };
     const place = { after: passed?.term ?? 0, seen: passed?.offset ?? 0 };
     const claim = encodeHold({ ...words, type: "claim", ...place });
     // Repeated it is the same claim: it wins once or not at all.
@@ -83,7 +98,7 @@ export async function takeHold(parts: HoldParts): Promise<Hold> {
 async function waitUntilFree(parts: HoldParts): Promise<HoldState | null> {
   for (;;) {
     const state = parts.topic.state();
-    if (state === null || isFree(state, parts.self)) return state;
+    if (state === null || isFree(state, parts.memory)) return state;
     const silent = await silentOne(parts, state);
     if (silent !== null) return silent;
   }
@@ -148,7 +163,9 @@ async function insist({ clock, report, signal }: HoldParts, work: () => Promise<
   }
 }
 
-function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, claimed: Moment): Hold {
+function openHold(parts: HoldParts, taken: HoldState, claimed: Moment): Hold {
+  const { topic, memory, clock, report } = parts;
+  const self = { ...parts.self, holder: memory.holder };
   const { term, sinceMs } = taken;
   const { promise: lost, resolve: lose } = Promise.withResolvers<HoldState>();
   const onTheirWay = new Map<number, Moment>();
@@ -166,8 +183,14 @@ function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, c
       if (sent === undefined) return;
       for (const older of onTheirWay.keys()) if (older <= record.number) onTheirWay.delete(older);
       confirmed = sent;
+      settle();
     }
   });
+
+  /** Nobody came between, and for the moment nobody can: whatever was received so far has only this outbox. */
+  function settle(): void {
+    if (isConfirmed()) memory.confirm();
+  }
 
   /** By both clocks: a suspended machine's monotonic one stands still, and the other may be set. */
   function isConfirmed(): boolean {
@@ -204,6 +227,7 @@ function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, c
     }
   }
 
+  settle();
   return {
     async run(signal) {
       const stopping = new AbortController();
@@ -227,6 +251,7 @@ function openHold({ topic, self, clock, report }: HoldParts, taken: HoldState, c
       if (isOver) return;
       isOver = true;
       confirmed = null;
+      memory.release();
       await topic.put(encodeHold({ ...self, type: "released", term, sinceMs, atMs: clock.now() }));
     },
   };
@@ -236,15 +261,15 @@ function momentOf(clock: Clock): Moment {
   return { monotonicMs: clock.monotonic(), wallMs: clock.now() };
 }
 
-function refusal(state: HoldState): SetupError {
-  return new SetupError(
+function refusal(state: HoldState): HeldElsewhereError {
+  return new HeldElsewhereError(
     `another producer holds the feed: ${whoOf(state)}`,
     "two would store every trade twice: stop that one, or give this one a KAFKA_TOPIC_NAME of its own",
   );
 }
 
-function lossOf(state: HoldState): SetupError {
-  return new SetupError(
+function lossOf(state: HoldState): HeldElsewhereError {
+  return new HeldElsewhereError(
     `another producer has taken over the feed: ${whoOf(state)}`,
     "this one was silent for too long (paused, suspended, or cut off from Kafka), so it stops sending; run only one " +
       "of them",

@@ -2,8 +2,8 @@
 // acknowledged, and never tries again by itself; what a partition has not acknowledged counts as not written.
 
 import assert from "node:assert/strict";
-import { Partitioners } from "kafkajs";
-import { LogUnavailableError, RowRefusedError } from "./errors.ts";
+import { Partitioners, type RecordMetadata } from "kafkajs";
+import { LogUnavailableError, RestartError, RowRefusedError } from "./errors.ts";
 import {
   checkKafka,
   compressionOf,
@@ -12,6 +12,7 @@ import {
   type KafkaParts,
   kafkaError,
 } from "./kafka.ts";
+import { openProducer } from "./kafka-producer.ts";
 import { missingTopic, partitionId, placeOf, topicNames } from "./kafka-topics.ts";
 import type {
   LogEntry,
@@ -26,8 +27,8 @@ import type {
 /** A broker waits so long for its replicas; then the batch may or may not have been written. */
 const ACK_MS_MAX = 10_000;
 /**
- * kafkajs asks again where partitions live after an answer like NOT_LEADER, but not after a silence: a leader that
- * hangs must not be asked for longer than this when another has taken its place.
+ * kafkajs asks again where partitions live when one has not been acknowledged, but an answer may be late in coming:
+ * a leader that hangs must not be asked for longer than this when another has taken its place.
  */
 const METADATA_MS_MAX = 10_000;
 /** Symbols are some thousands at most; a topic fed with keys without end must not fill the memory. */
@@ -41,16 +42,16 @@ export function openKafkaSender(
   parts: KafkaParts & Readonly<{ topic: string }>,
 ): LogSender & AsyncDisposable {
   const names = topicNames(parts.topic);
-  const producer = createKafka(parts, "once").producer({
-    allowAutoTopicCreation: false,
-    // Its own retry asks only the brokers that have not answered: a partition whose leader moves to one that has
-    // would count as written. The outbox repeats, and only what is not acknowledged.
-    retry: { retries: 0 },
+  /** As of the last send; the topic may have been made anew since ready(). */
+  const partitionCountsNow = new Map<string, number>();
+  const opened = openProducer(parts, {
     metadataMaxAge: METADATA_MS_MAX,
     createPartitioner:
       () =>
-      ({ message }) =>
-        message.partition ?? assert.fail("every message is given its partition"),
+      ({ topic, partitionMetadata, message }) => {
+        partitionCountsNow.set(topic, partitionMetadata.length);
+        return message.partition ?? assert.fail("every message is given its partition");
+      },
   });
   const choosePartition = createPartitionChoice();
   let partitionCounts: ReadonlyMap<string, number> | null = null;
@@ -66,7 +67,7 @@ export function openKafkaSender(
     try {
       // Once, at the start: it looks closer than a mere connection, and says what the operator must change.
       if (partitionCounts === null) await checkKafka(parts);
-      await producer.connect();
+      await opened.run((producer) => producer.connect());
       partitionCounts ??= await readPartitionCounts(parts, [names.trades, names.event, names.dead]);
     } catch (error) {
       throw kafkaError(error, "Kafka cannot be reached");
@@ -75,40 +76,59 @@ export function openKafkaSender(
 
   async function send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]> {
     const filled = batches.filter(({ entries }) => entries.length > 0);
-    const acknowledged = new Set<PartitionId>();
+    const answers = new Map<PartitionId, RecordMetadata>();
     let failure: unknown = null;
     try {
-      const responses =
-        filled.length === 0
-          ? []
-          : await producer.sendBatch({
-              acks: -1,
-              timeout: ACK_MS_MAX,
-              compression: compressionOf(parts.settings),
-              topicMessages: messagesOf(filled),
-            });
-      for (const { topicName, partition, errorCode } of responses) {
-        if (errorCode === 0) acknowledged.add(partitionId(topicName, partition));
+      for (const answer of filled.length === 0 ? [] : await produce(filled)) {
+        answers.set(partitionId(answer.topicName, answer.partition), answer);
       }
     } catch (error) {
       failure = error;
     }
     return batches.map((batch) => {
-      if (batch.entries.length === 0 || acknowledged.has(batch.partition)) return { kind: "acknowledged" };
-      if (failure !== null) return outcomeOf(failure, batch, filled.length === 1);
-      const error = new LogUnavailableError(
-        `${batch.partition} was not in Kafka's answer`,
-        "it is sent again: the partition may be moving to another broker",
-      );
-      return { kind: "unavailable", error };
+      if (batch.entries.length === 0) return { kind: "acknowledged" };
+      if (failure !== null) return { kind: "unavailable", error: kafkaError(failure, NOT_ACKNOWLEDGED) };
+      const answer = answers.get(batch.partition);
+      if (answer === undefined) return { kind: "unavailable", error: unanswered(batch.partition) };
+      return outcomeOf(answer, batch);
     });
+  }
+
+  function produce(filled: readonly SendBatch[]): Promise<RecordMetadata[]> {
+    // Before anything is waited for: the entries are the caller's.
+    const topicMessages = messagesOf(filled);
+    return opened.run((producer) =>
+      producer.sendBatch({
+        acks: -1,
+        timeout: ACK_MS_MAX,
+        compression: compressionOf(parts.settings),
+        topicMessages,
+      }),
+    );
+  }
+
+  /** kafkajs leaves out what is not in its list of the topic's partitions. */
+  function unanswered(id: PartitionId): Error {
+    const { topic, partition } = placeOf(id);
+    const count = partitionCountsNow.get(topic);
+    const countAtStart = partitionCounts?.get(topic);
+    if (count !== undefined && countAtStart !== undefined && count < countAtStart && partition >= count) {
+      return new RestartError(
+        `${topic} has ${count} partitions now, ${countAtStart} when this process started: restart it`,
+        "the topic was made anew; only a new start puts its keys into the partitions that are left",
+      );
+    }
+    return new LogUnavailableError(
+      `${id} was not in Kafka's answer`,
+      "it is sent again: the partition may be moving to another broker",
+    );
   }
 
   return {
     partitionOf,
     ready,
     send,
-    [Symbol.asyncDispose]: () => producer.disconnect(),
+    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
   };
 }
 
@@ -175,16 +195,19 @@ function messagesOf(batches: readonly SendBatch[]) {
   return [...byTopic].map(([topic, messages]) => ({ topic, messages }));
 }
 
-const TOO_LARGE = ["MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"];
-const INVALID = ["INVALID_RECORD", "CORRUPT_MESSAGE", "INVALID_TIMESTAMP", "UNSUPPORTED_FOR_MESSAGE_FORMAT"];
+const NOT_ACKNOWLEDGED = "Kafka has not acknowledged";
 
 /**
- * kafkajs rejects with the first error of any partition, so an error proves something of a batch only when it was
- * sent alone, and of a message only when that was alone in it.
+ * MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_RECORD: what another try cannot mend. Not so CORRUPT_MESSAGE,
+ * which befalls a message on its way, and INVALID_TIMESTAMP, by which a wrong clock would have every message
+ * refused: such a lane waits, and /health says why.
  */
-function outcomeOf(failure: unknown, { entries }: SendBatch, isAlone: boolean): SendOutcome {
-  const error = kafkaError(failure, "Kafka has not acknowledged");
-  if (!isAlone || !isKafkaError(failure, ...TOO_LARGE, ...INVALID)) return { kind: "unavailable", error };
+const BLAMES_MESSAGE: ReadonlySet<number> = new Set([10, 18, 87]);
+
+function outcomeOf({ errorCode, error: reason }: RecordMetadata, { entries }: SendBatch): SendOutcome {
+  if (errorCode === 0) return { kind: "acknowledged" };
+  const error = kafkaError(reason, NOT_ACKNOWLEDGED);
+  if (!BLAMES_MESSAGE.has(errorCode)) return { kind: "unavailable", error };
   // Halved until the one that is at fault stands alone.
   return { kind: entries.length > 1 ? "too_large" : "refused", error };
 }
@@ -208,7 +231,7 @@ export function createKafkaWriter(sender: LogSender): LogWriter {
       if (ofPartition) ofPartition.push(entry);
       else waiting.set(id, [entry]);
     }
-    // One partition at a time: only so does a refusal say whom it is about.
+    // One after the other: what is too large is halved, and nobody here is in a hurry.
     for (const [partition, ofPartition] of waiting) {
       for (const group of groupsOf(ofPartition)) await sendWhole(partition, group);
     }

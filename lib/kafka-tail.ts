@@ -13,6 +13,7 @@ import {
   type KafkaParts,
   kafkaError,
 } from "./kafka.ts";
+import { openProducer } from "./kafka-producer.ts";
 import { missingTopic, partitionId } from "./kafka-topics.ts";
 import type { PartitionId } from "./log.ts";
 
@@ -43,6 +44,11 @@ const HEARTBEAT_MS = 3_000;
 /** See log-kafka.ts. */
 const FETCH_WAIT_MS_MAX = 500;
 const FETCH_PARTITION_BYTES_MAX = 256 * 1024;
+/**
+ * A group may be dealt out anew several times before anything is read. But where the offset is gone, Kafka refuses it,
+ * and each refusal is a joining too: then reading begins where `from` says.
+ */
+const SEEKS_MAX = 5;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
@@ -54,7 +60,7 @@ export async function tailKafka(options: TailOptions): Promise<void> {
   const { topic, report, clock, signal } = options;
   /** Where each partition goes on after a reconnection. */
   const next = new Map<string, number>();
-  const progress: Progress = { next, toReach: null };
+  const progress: Progress = { next, seeks: new Map(), toReach: null };
   for (let attempt = 0; !signal.aborted; attempt++) {
     try {
       await checkKafka(options);
@@ -71,6 +77,8 @@ export async function tailKafka(options: TailOptions): Promise<void> {
 
 type Progress = {
   readonly next: Map<string, number>;
+  /** How often that offset was sought without a record since. */
+  readonly seeks: Map<string, number>;
   /** The ends that were there at the start and are not reached yet; null = not asked yet. */
   toReach: Map<string, number> | null;
 };
@@ -108,6 +116,7 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
     }
     const nextOffset = Number(batch.lastOffset()) + 1;
     progress.next.set(String(batch.partition), nextOffset);
+    progress.seeks.delete(String(batch.partition));
     reach(options, progress, String(batch.partition), nextOffset);
     await heartbeat();
   }
@@ -133,16 +142,18 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
 function listen(
   consumer: Consumer,
   { topic }: TailOptions,
-  { next }: Progress,
+  { next, seeks }: Progress,
   fail: (error: Error) => void,
 ): void {
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
     for (const partition of payload.memberAssignment[topic] ?? []) {
-      const offset = next.get(String(partition));
+      const name = String(partition);
+      const offset = next.get(name);
       if (offset === undefined) continue;
-      consumer.seek({ topic, partition, offset: String(offset) });
-      // Only once: where that offset is gone, Kafka refuses it, and the next join begins where `from` says.
-      next.delete(String(partition));
+      const seekCount = (seeks.get(name) ?? 0) + 1;
+      seeks.set(name, seekCount);
+      if (seekCount <= SEEKS_MAX) consumer.seek({ topic, partition, offset: String(offset) });
+      else next.delete(name);
     }
   });
   consumer.on(consumer.events.CRASH, ({ payload }) => {
@@ -175,36 +186,38 @@ function reach({ onCaughtUp }: TailOptions, { toReach }: Progress, partition: st
 }
 
 export interface KeyedTopic extends AsyncDisposable {
-  /** Resolves when it is acknowledged. Rejects with LogUnavailableError (it may have been written) or SetupError. */
-  put(key: string, value: Uint8Array): Promise<void>;
+  /**
+   * Resolves when it is acknowledged, with its offset. Rejects with LogUnavailableError (it may have been written) or
+   * SetupError.
+   */
+  put(key: string, value: Uint8Array): Promise<number>;
 }
 
 /** For a compacted topic of one partition. */
 export function openKeyedTopic(parts: KafkaParts & Readonly<{ topic: string }>): KeyedTopic {
   const { topic } = parts;
-  const producer = createKafka(parts, "once").producer({
-    allowAutoTopicCreation: false,
-    retry: { retries: 0 },
-    createPartitioner: () => () => 0,
-  });
+  const opened = openProducer(parts, { createPartitioner: () => () => 0 });
   return {
     async put(key, value) {
       try {
-        await producer.connect();
         const message = { key, value: Buffer.from(value.buffer, value.byteOffset, value.length) };
-        const [response] = await producer.send({
-          topic,
-          acks: -1,
-          compression: compressionOf(parts.settings),
-          messages: [message],
+        const [answer] = await opened.run(async (producer) => {
+          await producer.connect();
+          return producer.send({
+            topic,
+            acks: -1,
+            compression: compressionOf(parts.settings),
+            messages: [message],
+          });
         });
-        if (response?.errorCode !== 0) {
-          throw new LogUnavailableError(`${topic} has not acknowledged ${key}`, "try again");
+        if (answer?.errorCode !== 0) {
+          throw answer?.error ?? new LogUnavailableError(`${topic} has not acknowledged ${key}`, "try again");
         }
+        return Number(answer.baseOffset);
       } catch (error) {
         throw kafkaError(error, `${topic} cannot be written`);
       }
     },
-    [Symbol.asyncDispose]: () => producer.disconnect(),
+    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
   };
 }

@@ -56,10 +56,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
     if (offset <= lastOffset) {
       // A topic that was read again from its beginning, or one that was made anew under its name.
       if (timestampMs <= lastTimestampMs) return false;
-      report.warn("the tickers' topic begins anew: the records of before are kept until a restart", {
-        topic,
-      });
-      state = null;
+      beginAnew();
     }
     lastOffset = offset;
     lastTimestampMs = Math.max(lastTimestampMs, timestampMs);
@@ -70,6 +67,21 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
       awaited.delete(name);
     }
     return isChange;
+  }
+
+  /** It was made anew, or its broker lost its end. */
+  function beginAnew(): void {
+    report.warn("the tickers' topic begins anew: the records of before are kept until a restart", { topic });
+    state = null;
+    lastOffset = -1;
+    lastTimestampMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Where it lands below what has been read, that is no more; a broker's clock need not show it. */
+  async function write(key: string, value: Uint8Array): Promise<void> {
+    const before = lastOffset;
+    const offset = await writer.put(key, value);
+    if (offset <= before && lastOffset >= before) beginAnew();
   }
 
   function takeHoldRecord(offset: number, value: Uint8Array | null): false {
@@ -114,7 +126,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
     awaited.set(name, waiting.add(resolve));
     const patience = new AbortController();
     try {
-      await writer.put(key, value);
+      await write(key, value);
       const isLate = await Promise.race([
         read.then(() => false),
         clock.sleep(READ_BACK_MS_MAX, patience.signal).then(() => true),
@@ -155,7 +167,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
       },
     },
     hold: {
-      put: (record) => writer.put(HOLD_KEY, record),
+      put: (record) => write(HOLD_KEY, record),
       look,
       state: () => state,
       onRecord(listener) {

@@ -1,7 +1,7 @@
 // Kafka's client, set up in one place: sockets, security, compression, what it logs, how often it repeats. And the
 // one place that turns its errors into ours. It knows no topic and moves no record.
 
-import { connect as connectPlain, isIP } from "node:net";
+import { connect as connectPlain, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import {
   CompressionCodecs,
@@ -15,7 +15,7 @@ import {
 } from "kafkajs";
 import type { Clock } from "./clock.ts";
 import type { Config } from "./config.ts";
-import { LogUnavailableError, SetupError } from "./errors.ts";
+import { LogUnavailableError, PipelineError, SetupError } from "./errors.ts";
 import type { Report } from "./report.ts";
 
 export type KafkaParts = Readonly<{
@@ -62,7 +62,7 @@ export function compressionOf(settings: Config["kafka"]): CompressionTypes {
 export function createKafka(
   { settings, clientId, report }: KafkaParts,
   repeats: "once" | "insisting",
-  onConnecting: () => void = () => {},
+  onConnecting: (socket: Socket) => void = () => {},
 ): Kafka {
   const { brokers, tls, sasl } = settings;
   const retry: RetryOptions = repeats === "insisting" ? INSISTING : { ...ONCE, retries: brokers.length - 1 };
@@ -82,15 +82,15 @@ export function createKafka(
   });
 }
 
-function createSocketFactory(onConnecting: () => void): ISocketFactory {
+function createSocketFactory(onConnecting: (socket: Socket) => void): ISocketFactory {
   return ({ host, port, ssl, onConnect }) => {
-    onConnecting();
     // kafkajs passes undefined where there is no TLS, whatever its types say.
     const isTls = Boolean(ssl);
     const servername = isIP(host) ? {} : { servername: host };
     const socket = isTls
       ? connectTls({ host, port, ...servername, ...ssl }, onConnect)
       : connectPlain({ host, port }, onConnect);
+    onConnecting(socket);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
     // kafkajs never asks for it, and a produce request must not wait for the acknowledgement of the one before.
     socket.setNoDelay(true);
@@ -293,6 +293,8 @@ const BUGS = new Set(["TypeError", "RangeError", "ReferenceError", "SyntaxError"
  * or of the network comes back as it is. `doing` begins the sentence: `Kafka cannot be reached`.
  */
 export function kafkaError(error: unknown, doing: string): Error {
+  // Said already, and better than it could be told from what is inside it.
+  if (error instanceof PipelineError) return error;
   const chain = chainOf(error);
   const bug = chain.find(({ name }) => BUGS.has(name));
   if (bug !== undefined) return bug.error;

@@ -194,7 +194,8 @@ function explain(name: ServiceName, error: unknown, secrets: readonly string[]):
   }
   if (error instanceof PipelineError) {
     complain(`${name}: ${error.message}`, secrets);
-    if (error.cause instanceof Error) complain(`  because: ${error.cause.message}`, secrets);
+    const because = error.cause instanceof Error ? error.cause.message : "";
+    if (!error.message.includes(because)) complain(`  because: ${because}`, secrets);
     if (error.hint !== undefined) complain(`  ${error.hint}`, secrets);
     return EXIT_SETUP;
   }

@@ -1,6 +1,6 @@
 // The file of the SQLite log: taken, checked, opened. A damaged one never blocks the start: it is set aside under
 // a name that says when, and what can be read from it goes into a new one, at its old offsets, under a new
-// identity. Every step can be cut off by a kill and is gone on with at the next start. It never changes a damaged
+// identity, with its keeper's row. Every step can be cut off by a kill and is gone on with at the next start. It never changes a damaged
 // file and never gives out a record whose checksum says that it is another one.
 
 import {
@@ -64,6 +64,27 @@ const OFFSET_MARGIN = 10_000;
 /** Beyond it a number in the file is no offset. */
 const OFFSET_MAX = 2 ** 48;
 
+/** Whose file it is; what it is for stands in log-sqlite-hold.ts. */
+export type Keeper = Readonly<{
+  role: "local" | "producer" | null;
+  /** The same over restarts and salvages; a copy has it too. */
+  holder: string;
+  /** This outbox's own claims, oldest first, since it last knew of another's hold. */
+  sessions: readonly Readonly<{ session: string; place: string }>[];
+  /** The last hold was let go in good order. */
+  isReleased: boolean;
+  doubtFrom: number | null;
+  symbols: readonly string[] | null;
+}>;
+
+export const NO_KEEPER: Omit<Keeper, "holder"> = {
+  role: null,
+  sessions: [],
+  isReleased: false,
+  doubtFrom: null,
+  symbols: null,
+};
+
 /** Told apart from a bug: the file is not what was written. */
 class Damage extends Error {}
 
@@ -81,6 +102,19 @@ export function recordCrc(
 /** That of a record put aside: no record of the other table is ever taken for one. */
 export function deadCrc(recordsCrc: number, refusedAt: number, reason: string): number {
   return Bun.hash.crc32(`${refusedAt} ${reason}`, recordsCrc);
+}
+
+export function keeperCrc(words: string): number {
+  return Bun.hash.crc32(words);
+}
+
+/** Null: nobody kept it yet. Throws Damage. */
+export function readKeeper(db: Database): Keeper | null {
+  const [row] = valuesOf(db, "SELECT words, crc FROM keeper");
+  if (row === undefined) return null;
+  const [words, crc] = row as [string, number];
+  if (keeperCrc(words) !== crc) throw new Damage("the row of its keeper is not what was written");
+  return JSON.parse(words) as Keeper;
 }
 
 export function openLogFile(options: LogFileOptions): LogFile {
@@ -133,6 +167,7 @@ function openChecked({ path, sync }: LogFileOptions) {
   const db = openDatabase({ path, sync, schema: sql, exclusive: true, check: checkStructure });
   try {
     addChecksums(db);
+    readKeeper(db);
     const records = checkRecords(db, "records");
     const dead = checkRecords(db, "outbox_dead");
     checkNextOffset(db, Math.max(records.last, dead.last));
@@ -163,6 +198,7 @@ function checkStructure(db: Database): void {
 const COLUMNS = {
   records: "offset INTEGER, kind TEXT, key TEXT, appended_at INTEGER, value BLOB",
   log_identity: "id TEXT",
+  keeper: "id INTEGER, words TEXT, crc INTEGER",
   outbox_dead:
     "offset INTEGER, kind TEXT, key TEXT, appended_at INTEGER, value BLOB, crc INTEGER, refused_at INTEGER, reason TEXT",
 } as const;
@@ -356,18 +392,26 @@ function appendEvent(
   offset: number,
   detail: Readonly<Record<string, unknown>>,
 ): void {
-  const atMs = clock.now();
-  const session = newSession(clock.random);
-  const type: FeedEventType = "log_damaged";
-  const event = { day: dayOf(atMs), event_timestamp: atMs, session, sequence: 1, type };
-  const value = encodeEvent({ ...event, detail: JSON.stringify(detail) });
+  const { key, value, atMs } = encodeOwnEvent(clock, "log_damaged", detail);
   db.query("INSERT INTO records VALUES (?, 'event', ?, ?, ?, ?)").run(
     offset,
-    session,
+    key,
     atMs,
     value,
-    recordCrc(offset, "event", session, atMs, value),
+    recordCrc(offset, "event", key, atMs, value),
   );
+}
+
+/** An event of the log itself: of a session that has no other. */
+export function encodeOwnEvent(
+  clock: Clock,
+  type: FeedEventType,
+  detail: Readonly<Record<string, unknown>>,
+): Readonly<{ key: string; value: Uint8Array; atMs: number }> {
+  const atMs = clock.now();
+  const session = newSession(clock.random);
+  const event = { day: dayOf(atMs), event_timestamp: atMs, session, sequence: 1, type };
+  return { key: session, value: encodeEvent({ ...event, detail: JSON.stringify(detail) }), atMs };
 }
 
 function countOf(db: Database): number {
@@ -408,6 +452,7 @@ function readOut(aside: string, state: SalvageState): boolean {
       state.failedReads = 0;
       inTransaction(state.db, () => readRanges(both, table, state));
     }
+    if (hasTable(source, "keeper")) keepKeeper(source, state.db);
     return true;
   } catch (error) {
     // Of the reads of records none comes here: they meet damage where they are made.
@@ -419,7 +464,19 @@ function readOut(aside: string, state: SalvageState): boolean {
   }
 }
 
-function hasTable(source: Database, table: Table): boolean {
+/** Where it cannot be read this outbox is a stranger to its own hold: it waits, and what was in doubt is no more. */
+function keepKeeper(source: Database, db: Database): void {
+  try {
+    const keeper = readKeeper(source);
+    if (keeper === null) return;
+    const words = JSON.stringify(keeper);
+    db.query("INSERT OR REPLACE INTO keeper (id, words, crc) VALUES (1, ?, ?)").run(words, keeperCrc(words));
+  } catch (error) {
+    if (!(error instanceof Damage || isUnreadable(error))) throw error;
+  }
+}
+
+function hasTable(source: Database, table: Table | "keeper"): boolean {
   return valuesOf(source, `SELECT 1 FROM sqlite_schema WHERE name = '${table}'`).length > 0;
 }
 

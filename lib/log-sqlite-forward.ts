@@ -2,6 +2,7 @@
 // and nothing else, what was refused is put aside. It never decides what was acknowledged or refused: forward.ts does.
 
 import type { Clock } from "./clock.ts";
+import { LogFullError } from "./errors.ts";
 import type { Outbox, OutboxHealth, OutboxRecord, RecordKind } from "./log.ts";
 import { damageError, recordDamage, writeError } from "./log-faults.ts";
 import { deadCrc, type Held, recordCrc } from "./log-salvage.ts";
@@ -14,6 +15,7 @@ export type SharedFile = Readonly<{
   sync: SyncMode;
   clock: Clock;
   held: Held;
+  bytesMax: number;
   /** After each change of `held`. */
   gauge: () => void;
   isClosed: () => boolean;
@@ -35,8 +37,13 @@ export interface OutboxDead {
   readonly count: number;
   /** The oldest ones, up to `limit`. */
   list(limit: number): readonly DeadRecord[];
-  /** All of them, in their order, to the end of what is to be sent: their identity is in the value. How many. */
+  /**
+   * All that was refused, in its order, to the end of what is to be sent: its identity is in the value. How many. Not
+   * what another producer may have sent: its trades have other identities there.
+   */
   requeue(): number;
+  /** Deletes what another producer may have sent. How many. */
+  dropDoubtful(): number;
 }
 
 /** Of a page, and of one transaction that takes dead letters back. One record may be larger: then it is alone. */
@@ -48,13 +55,22 @@ const DELETE_RETRY_MS = 1_000;
 /** Of one transaction that takes dead letters back. */
 const REQUEUE_RECORDS_MAX = 500;
 
+/** Of the file, for what is put aside: beyond it the far end, or its operator, has to mend something first. */
+export const DEAD_SHARE = 0.25;
+/** Of records that another producer may have received too: they are never sent. */
+export const DOUBT_REASON = "another producer held the feed";
+
 type Row = OutboxRecord & { crc: number | null };
 type Run = { from: number; to: number };
 
-export function createOutbox(file: SharedFile & { health: () => OutboxHealth }): Outbox & { ring(): void } {
-  const { db, path, sync, clock, held } = file;
-  const select = db.query<Row, [number, number]>(
-    "SELECT offset, kind, key, appended_at AS timestampMs, value, crc FROM records WHERE offset >= ? ORDER BY offset LIMIT ?",
+/** `sendBelow`: the records from there on are in doubt, and wait. Before that they were never read. */
+export function createOutbox(
+  file: SharedFile & { health: () => OutboxHealth; sendBelow: () => number },
+): Outbox & { ring(): void } {
+  const { db, path, sync, clock, held, bytesMax, sendBelow } = file;
+  const select = db.query<Row, [number, number, number]>(
+    `SELECT offset, kind, key, appended_at AS timestampMs, value, crc FROM records
+      WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?`,
   );
   const measure = db.query<{ count: number; size: number }, [number, number]>(
     "SELECT count(*) AS count, coalesce(sum(length(value)), 0) AS size FROM records WHERE offset BETWEEN ? AND ?",
@@ -71,7 +87,7 @@ export function createOutbox(file: SharedFile & { health: () => OutboxHealth }):
     const records: Row[] = [];
     let bytes = 0;
     try {
-      for (const row of select.iterate(fromOffset, recordsMax)) {
+      for (const row of select.iterate(fromOffset, sendBelow(), recordsMax)) {
         const { offset, kind, key, timestampMs, value, crc } = row;
         if (crc !== null && crc !== recordCrc(offset, kind, key, timestampMs, value))
           throw recordDamage(path, offset);
@@ -133,7 +149,7 @@ export function createOutbox(file: SharedFile & { health: () => OutboxHealth }):
 
   return {
     get endOffset() {
-      return file.endOffset();
+      return Math.min(file.endOffset(), sendBelow());
     },
     read,
     remove(offsets) {
@@ -154,6 +170,12 @@ export function createOutbox(file: SharedFile & { health: () => OutboxHealth }):
       while (!file.isClosed() && runs.length > 0 && deleteSlice());
     },
     bury({ offset, kind, key, timestampMs, value }, reason) {
+      if (held.deadValueBytes + value.length > bytesMax * DEAD_SHARE) {
+        throw new LogFullError(
+          `what is put aside fills its share of the outbox, and this was not taken: ${reason}`,
+          "see why messages are refused (`producer replay --dead` lists them), or raise OUTBOX_MAX_BYTES",
+        );
+      }
       const refusedAtMs = clock.now();
       const crc = deadCrc(recordCrc(offset, kind, key, timestampMs, value), refusedAtMs, reason);
       try {
@@ -186,10 +208,14 @@ export function createOutboxDead(file: SharedFile, onRequeued: (count: number) =
       length(value) AS bytes FROM outbox_dead ORDER BY offset LIMIT ?`,
   );
   const select = db.query<Pick<OutboxRecord, "offset" | "kind" | "key" | "value">, [number]>(
-    "SELECT offset, kind, key, value FROM outbox_dead ORDER BY offset LIMIT ?",
+    `SELECT offset, kind, key, value FROM outbox_dead WHERE reason <> '${DOUBT_REASON}' ORDER BY offset LIMIT ?`,
   );
   const insert = db.query("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)");
   const remove = db.query("DELETE FROM outbox_dead WHERE offset = ?");
+  const measureDoubtful = db.query<{ count: number; size: number }, [string]>(
+    "SELECT count(*) AS count, coalesce(sum(length(value)), 0) AS size FROM outbox_dead WHERE reason = ?",
+  );
+  const removeDoubtful = db.query("DELETE FROM outbox_dead WHERE reason = ?");
 
   function requeueSlice(): number {
     const now = clock.now();
@@ -231,6 +257,18 @@ export function createOutboxDead(file: SharedFile, onRequeued: (count: number) =
         throw writeError(path, error);
       }
       return total;
+    },
+    dropDoubtful() {
+      const { count, size } = measureDoubtful.get(DOUBT_REASON)!;
+      try {
+        inTransaction(db, () => removeDoubtful.run(DOUBT_REASON));
+      } catch (error) {
+        throw writeError(path, error);
+      }
+      held.deadCount -= count;
+      held.deadValueBytes -= size;
+      file.gauge();
+      return count;
     },
   };
 }

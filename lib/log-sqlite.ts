@@ -20,6 +20,7 @@ import type {
 import { damageError, recordDamage, writeError } from "./log-faults.ts";
 import { openLogFile, recordCrc } from "./log-salvage.ts";
 import { createOutbox, createOutboxDead, type OutboxDead } from "./log-sqlite-forward.ts";
+import { createOutboxHold, type OutboxHold } from "./log-sqlite-hold.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Report, silentReport } from "./report.ts";
 import { type Database, inTransaction, type SyncMode, sqliteFault } from "./sqlite.ts";
@@ -61,6 +62,8 @@ export interface SqliteLog extends LogWriter, Disposable {
   openForwarder(): Outbox;
   /** What the far end refused. */
   readonly dead: OutboxDead;
+  /** The producer's hold on the feed, as far as this file remembers it. */
+  readonly hold: OutboxHold;
   /** Of the file, the same over restarts. */
   readonly id: string;
   health(): SqliteLogHealth;
@@ -130,7 +133,12 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     metrics.logBytes.set(bytes());
     metrics.logMessages.set(held.recordCount);
   };
-  const shared = { db, path, sync, clock, held, gauge, isClosed: () => isClosed };
+  const shared = { db, path, sync, clock, held, bytesMax, gauge, isClosed: () => isClosed, endOffset };
+  const onMore = (count: number) => {
+    end += count;
+    notify();
+  };
+  const hold = createOutboxHold(shared, onMore);
 
   async function append(entries: readonly LogEntry[]): Promise<void> {
     if (entries.length === 0) return;
@@ -144,8 +152,10 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       );
     }
     const now = clock.now();
+    const isDoubtBeginning = hold.isDoubtBeginning();
     try {
       inTransaction(db, () => {
+        if (isDoubtBeginning) hold.markDoubt(end);
         let offset = end;
         for (const { kind, key, value } of entries) {
           insert.run(offset, kind, key, now, value, recordCrc(offset, kind, key, now, value));
@@ -155,6 +165,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     } catch (error) {
       throw writeError(path, error);
     }
+    if (isDoubtBeginning) hold.noteDoubt(end);
     end += entries.length;
     held.recordCount += entries.length;
     held.valueBytes += addedBytes;
@@ -202,6 +213,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   function openReader(commits: CommitStore): LogReader {
     assert(outbox === null, "the log has a forwarder");
+    hold.take("local");
     const ownEpoch = ++epoch;
     position = null;
     const committed = commits.load(logId);
@@ -277,6 +289,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   function openForwarder(): Outbox {
     assert(epoch === 0 && outbox === null, "the log has a reader or a forwarder");
+    hold.take("producer");
     const health = () => ({
       recordCount: held.recordCount,
       bytes: bytes(),
@@ -284,7 +297,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       oldestAtMs: oldest.get()?.appended_at ?? null,
       deadCount: held.deadCount,
     });
-    outbox = createOutbox({ ...shared, endOffset, health });
+    const sendBelow = () => hold.doubtFrom ?? Number.MAX_SAFE_INTEGER;
+    outbox = createOutbox({ ...shared, health, sendBelow });
     return outbox;
   }
 
@@ -293,10 +307,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     append,
     openReader,
     openForwarder,
-    dead: createOutboxDead({ ...shared, endOffset }, (count) => {
-      end += count;
-      notify();
-    }),
+    dead: createOutboxDead(shared, onMore),
+    hold,
     health: () => ({
       recordCount: held.recordCount,
       unreadCount: endOffset() - (position ?? oldest.get()?.offset ?? endOffset()),

@@ -61,7 +61,10 @@ export interface LogReader {
   commit(epoch: number, partition: PartitionId, position: Position): Promise<void>;
 }
 
-/** What became of one partition's entries. `refused` proves one message invalid; `too_large` this batch. */
+/**
+ * What became of one partition's entries. `refused` proves one message invalid; `too_large` this batch. `unavailable`
+ * passes, unless its error is a RestartError.
+ */
 export type SendOutcome =
   | Readonly<{ kind: "acknowledged" }>
   | Readonly<{ kind: "unavailable" | "too_large" | "refused"; error: Error }>;

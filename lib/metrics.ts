@@ -69,6 +69,10 @@ export function createMetrics() {
     panesReadTotal: counter("processor_panes_read_total", "Panes read back from trades"),
     commitsTotal: counter("processor_commits_total", "Positions committed"),
     epochsTotal: counter("processor_epochs_total", "Times the partitions were dealt out"),
+    consumerLag: gauge(
+      "consumer_lag_records",
+      "Records of the topics that the processors have not committed",
+    ),
     recordsUnstored: gauge(
       "processor_records_unstored",
       "Records read from the log and not yet wholly stored",

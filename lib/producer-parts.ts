@@ -11,80 +11,160 @@ import type { HealthDocument } from "./health.ts";
 import { producerHealth } from "./health-pipeline.ts";
 import { newSession } from "./identity.ts";
 import type { Job } from "./jobs.ts";
-import { type Hold, takeHold } from "./kafka-hold.ts";
+import { HeldElsewhereError, type Hold, takeHold } from "./kafka-hold.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
 import { createLastTrades } from "./last-trades.ts";
 import type { Context } from "./lifecycle.ts";
-import type { LogSender } from "./log.ts";
 import { openKafkaSender } from "./log-kafka.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import type { Start } from "./probe-parts.ts";
 import { createPublisher } from "./publish.ts";
 import { openSymbolCheck, openTickers, tickerJobs } from "./ticker-parts.ts";
-import { seedWanted } from "./tickers.ts";
+import { checkTickers, seedWanted } from "./tickers.ts";
 
 export type ProducerParts = AsyncDisposable &
   Readonly<{
     jobs: readonly Job[];
     health: () => HealthDocument;
-    /** Until a stop is asked for and what was received is sent, as far as that can be done in some seconds. */
+    /**
+     * Until a stop is asked for and what was received is sent, as far as that can be done in some seconds. Rejects with
+     * HeldElsewhereError, and what else ends the process.
+     */
     run(): Promise<void>;
   }>;
 
-/** A stop waits so long for brokers that hang, once what could be sent is sent: the outbox is safe on disk. */
-const LET_GO_MS_MAX = 3_000;
+/** Who gives way to another producer sends what only he has for so long. */
+const GIVE_WAY_MS_MAX = 20_000;
+const GIVE_WAY_POLL_MS = 50;
+/** A release that does not arrive costs the next producer its 15 s; a stop does not wait for it. */
+const RELEASE_MS_MAX = 3_000;
 
 export async function openProducer(context: Context, start: Start): Promise<ProducerParts> {
   const { config, clock, report, metrics, signal } = context;
   const source = chooseSource(config, "producer");
   const { dataDirectory: directory, topic } = namesOf(config, source);
   const kafka = { settings: config.kafka, clientId: "producer", clock, report, topic };
+  const { tickers: setting, symbolsMax } = config.finnhub;
+  checkTickers(setting);
   await using opened = new AsyncDisposableStack();
 
   const log = opened.use(openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, report }));
+  const outbox = log.openForwarder();
+  // What is received while the hold is not confirmed is in doubt, and that it is not yet taken is no other case.
+  let hold: Hold | null = null;
+  log.hold.guard(() => hold?.isConfirmed() ?? false);
+  // Nobody else was seen to hold since this outbox did: it need not wait for Kafka to receive.
+  const isHeld = log.hold.isHeld;
   const sender = opened.use(openKafkaSender(kafka));
   const tickers = opened.use(openKafkaTickers(kafka));
-  await start.waitFor("Kafka", () => sender.ready());
+  const { wanted } = tickers;
+  const wantedNow = () => wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
+  const upstream = opened.use(await openUpstream(source, config, context));
+
+  let readying: Promise<void> | null = null;
+  const ready = () => {
+    readying ??= sender.ready().finally(() => {
+      readying = null;
+    });
+    return readying;
+  };
+  // What an earlier run left is sent without a hold: nobody else has it. What is in doubt the outbox does not show.
+  const received = new AbortController();
+  const forwarder = createForwarder({ outbox, sender: { ...sender, ready }, clock, report, metrics });
+  const forwarding = forwarder.run(received.signal);
+  opened.defer(async () => {
+    received.abort();
+    await Promise.allSettled([forwarding]);
+  });
 
   // Followed for longer than the feed runs: the hold is let go at the very end.
   const over = new AbortController();
   opened.defer(() => over.abort());
   const following = tickers.run(over.signal);
-  /** Whatever waits for the topic learns that it cannot be read at all. */
-  const orFailed = <T>(work: Promise<T>) =>
-    Promise.race([work, following.then(() => Promise.reject(signal.reason))]);
-  await start.waitFor("the tickers' topic", () => orFailed(tickers.ready(signal)));
-  const hold: Hold = await start.waitFor("the hold on the topic", () => {
-    const session = newSession(clock.random) + newSession(clock.random);
-    const self = { holder: log.id, session, host: hostname(), pid: process.pid };
-    return orFailed(takeHold({ topic: tickers.hold, self, clock, report, signal }));
+  const stopped = new Promise<never>((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason));
   });
-  await start.waitFor("the tickers' topic", () =>
-    orFailed(seedWanted(tickers.wanted, config.finnhub.tickers, clock)),
-  );
+  const failed = Promise.race([following, forwarding]).then(() => stopped);
+  /** Whatever waits for Kafka learns that waiting is no help, and of a stop at once. */
+  const orFailed = <T>(work: Promise<T>) => Promise.race([work, failed, stopped]);
 
-  const upstream = opened.use(await openUpstream(source, config, context));
+  const kept = new AbortController();
+  let keeping: Promise<void> = Promise.resolve();
+
+  /** What can go wrong for good comes before the claim, which would make another producer wait for nothing. */
+  async function obtain(): Promise<void> {
+    await start.waitFor("Kafka", () => orFailed(ready()));
+    await start.waitFor("the tickers' topic", () => orFailed(tickers.ready(signal)));
+    const session = newSession(clock.random) + newSession(clock.random);
+    const self = { session, host: hostname(), pid: process.pid };
+    const taken = await start.waitFor("the hold on the feed", () =>
+      orFailed(takeHold({ topic: tickers.hold, self, memory: log.hold, clock, report, signal })),
+    );
+    hold = taken;
+    keeping = taken.run(kept.signal);
+    keeping.catch(() => {});
+    await start.waitFor("the tickers' topic", () =>
+      orFailed(Promise.race([seedWanted(wanted, setting, clock), keeping])),
+    );
+    keepSymbols();
+    wanted.onChange(keepSymbols);
+  }
+
+  /** For a start during which Kafka is away. */
+  function keepSymbols(): void {
+    try {
+      log.hold.keepSymbols(wantedNow());
+    } catch (error) {
+      if (!(error instanceof LogUnavailableError)) throw error;
+      report.warn("the wanted tickers were not written down for a start without Kafka", { error });
+    }
+  }
+
+  /** Aborted: the feed ends, and the forwarder goes on until it is told. */
+  const leaving = new AbortController();
+  let publishing: Promise<void> = Promise.resolve();
+
+  /** What only this outbox has is sent; what the other one may have too is set aside. Rejects with the reason. */
+  async function giveWay({ message, hint }: HeldElsewhereError): Promise<never> {
+    leaving.abort();
+    await publishing;
+    const count = await log.hold.disown();
+    const untilMs = clock.monotonic() + GIVE_WAY_MS_MAX;
+    while (log.health().recordCount > 0 && clock.monotonic() < untilMs && !signal.aborted) {
+      await Promise.race([clock.sleep(GIVE_WAY_POLL_MS), forwarding]);
+    }
+    received.abort();
+    await forwarding;
+    const aside = count === 0 ? "" : `; ${count} messages that it may have received too are set aside`;
+    const { recordCount } = log.health();
+    const left = recordCount === 0 ? "" : `; ${recordCount} of before wait for the next start`;
+    throw new HeldElsewhereError(`${message}${aside}${left}`, hint);
+  }
+
+  const obtaining = obtain();
+  // It is looked at below or in run; what comes between waits there.
+  for (const early of [obtaining, following, forwarding, failed, stopped]) early.catch(() => {});
+  if (!isHeld) {
+    try {
+      await obtaining;
+    } catch (error) {
+      throw error instanceof HeldElsewhereError ? await giveWay(error) : error;
+    }
+  }
+
   const { url, token, apiUrl, simulated } = upstream;
-  const { wanted } = tickers;
   const feed = openFinnhubFeed({
     url,
     token,
-    symbols: wanted.list().flatMap((record) => (record.wanted ? record.symbol : [])),
-    symbolsMax: config.finnhub.symbolsMax,
+    symbols: isHeld ? (log.hold.symbols ?? setting) : wantedNow(),
+    symbolsMax,
     clock,
     report,
     metrics,
-    signal,
+    signal: AbortSignal.any([signal, leaving.signal]),
   });
   const trades = createLastTrades();
   const publisher = createPublisher({ feed, log, clock, report, metrics, onMessage: trades.note });
-  const forwarder = createForwarder({
-    outbox: log.openForwarder(),
-    sender: whileHeld(sender, hold),
-    clock,
-    report,
-    metrics,
-  });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
   const hasTraded = (symbol: string) => trades.of(symbol) !== null;
   const { follower } = openTickers({ config, wanted, check, feed, publisher, hasTraded, clock, report });
@@ -97,39 +177,47 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
       outbox: log.health(),
       publish: publisher.health(),
       forward: forwarder.health(),
+      hold: { doubtSinceMs: log.hold.doubtSinceMs() },
     };
     return producerHealth({ simulated, startedAtMs, symbols, ahead: trades.ahead(), ...parts }, clock.now());
   };
 
   async function run(): Promise<void> {
+    publishing = publisher.run();
     // The feed ends when a stop is asked for, then the forwarder when it has sent what it can, then the hold.
-    const published = new AbortController();
-    const sent = new AbortController();
-    const late = Promise.withResolvers<void>();
+    const emptied = publishing.then(() => {
+      if (!leaving.signal.aborted) received.abort();
+      return forwarding;
+    });
     const work = Promise.all([
-      publisher.run().then(() => published.abort()),
-      forwarder.run(published.signal).then(() => {
-        sent.abort();
-        clock.after(LET_GO_MS_MAX, () => late.resolve());
-      }),
-      hold.run(sent.signal),
-      follower.run(signal),
+      emptied.then(() => kept.abort()),
+      obtaining.then(() => Promise.all([keeping, follower.run(signal)])),
     ]);
-    await Promise.race([work, following, late.promise]);
-    await Promise.race([letGo(), late.promise]);
-  }
-
-  async function letGo(): Promise<void> {
     try {
-      await hold.release();
+      await Promise.race([work, following]);
     } catch (error) {
-      if (!(error instanceof LogUnavailableError)) throw error;
-      report.warn("the hold on the topic was not let go: a producer elsewhere waits until it has run out", {
-        error,
-      });
+      if (error instanceof HeldElsewhereError) return giveWay(error);
+      if (signal.aborted && error === signal.reason) {
+        // A stop that came before the hold did.
+        await emptied;
+      } else {
+        leaving.abort();
+        await Promise.allSettled([publishing]);
+        throw error;
+      }
     }
+    if (hold !== null) await release(hold);
     over.abort();
     await following;
+  }
+
+  async function release(taken: Hold): Promise<void> {
+    try {
+      await Promise.race([taken.release(), clock.sleep(RELEASE_MS_MAX)]);
+    } catch (error) {
+      if (!(error instanceof LogUnavailableError)) throw error;
+      report.warn("the hold on the feed could not be let go: another producer will wait for it", { error });
+    }
   }
 
   const held = opened.move();
@@ -138,21 +226,5 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     health,
     run,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
-  };
-}
-
-/** Whoever has lost the hold, or may have, sends nothing: another producer may be sending the same trades by now. */
-function whileHeld(sender: LogSender, hold: Pick<Hold, "isConfirmed">): LogSender {
-  return {
-    partitionOf: sender.partitionOf,
-    ready: sender.ready,
-    async send(batches) {
-      if (hold.isConfirmed()) return sender.send(batches);
-      const error = new LogUnavailableError(
-        "the hold on the topic is in doubt: no sign of life of this producer was read back of late",
-        "see whether the brokers of KAFKA_SERVER run and can be reached from here",
-      );
-      return batches.map(() => ({ kind: "unavailable", error }));
-    },
   };
 }

@@ -170,14 +170,7 @@ function onAbort(signal: AbortSignal, callback: () => void): void {
  * that can be no ticker.
  */
 export async function seedWanted(wanted: WantedSet, setting: readonly string[], clock: Clock): Promise<void> {
-  for (const symbol of setting) {
-    const fault = symbolFault(symbol);
-    if (fault === null) continue;
-    throw new SetupError(
-      `FINNHUB_STOCKS_TICKERS: ${JSON.stringify(symbol)} is no ticker: ${fault}`,
-      "take it out of the list, or write it as Finnhub does, like AAPL or BINANCE:BTCUSDT",
-    );
-  }
+  checkTickers(setting);
   const bySymbol = new Map(wanted.list().map((record) => [record.symbol, record]));
   for (const symbol of setting) {
     const record = bySymbol.get(symbol);
@@ -187,5 +180,17 @@ export async function seedWanted(wanted: WantedSet, setting: readonly string[], 
   for (const { symbol, wanted: isWanted, by } of bySymbol.values()) {
     if (!isWanted || by === "operator" || setting.includes(symbol)) continue;
     await wanted.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "setting" });
+  }
+}
+
+/** Throws SetupError when one of the setting's tickers cannot be one. */
+export function checkTickers(setting: readonly string[]): void {
+  for (const symbol of setting) {
+    const fault = symbolFault(symbol);
+    if (fault === null) continue;
+    throw new SetupError(
+      `FINNHUB_STOCKS_TICKERS: ${JSON.stringify(symbol)} is no ticker: ${fault}`,
+      "take it out of the list, or write it as Finnhub does, like AAPL or BINANCE:BTCUSDT",
+    );
   }
 }

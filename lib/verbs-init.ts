@@ -2,6 +2,7 @@
 // starting. It can be run any number of times, says what it did, and takes nothing away.
 
 import { connectCassandra } from "./cassandra.ts";
+import { applyReader } from "./cassandra-reader.ts";
 import { applySchema } from "./cassandra-schema.ts";
 import { namesOf } from "./config.ts";
 import { openTopics } from "./kafka-topics.ts";
@@ -51,5 +52,8 @@ async function initTables({ config, clock, report, signal }: Context) {
   const { datacenter, replicationFactor } = config.cassandra;
   await using cassandra = await connectCassandra({ settings: config.cassandra, clock, report, signal });
   const { retentionDays } = config;
-  return await applySchema({ cassandra, keyspace, datacenter, replicationFactor, retentionDays, clock });
+  const { cassandraRole: reader } = config.grafana;
+  const tables = { cassandra, keyspace, datacenter, replicationFactor, retentionDays, clock };
+  const said = await applySchema(tables);
+  return reader === null ? said : [...said, await applyReader({ cassandra, keyspace, reader, clock })];
 }

@@ -17,8 +17,11 @@ export const producerVerbs: readonly Verb[] = [
     name: "replay",
     usage:
       "with --dead: put back what Kafka refused, to be sent at the next start; while no producer runs here",
-    options: [["--dead", "the messages in outbox_dead, all of them"]],
-    async main({ config, clock, metrics, report }, { dead }) {
+    options: [
+      ["--dead", "the messages in outbox_dead that Kafka refused"],
+      ["--drop-doubtful", "delete there what was set aside because another producer held the feed"],
+    ],
+    async main({ config, clock, metrics, report }, { dead, dropDoubtful }) {
       if (!dead) {
         throw new SetupError(
           "replay without --dead has nothing to replay here: what was acknowledged is Kafka's",
@@ -38,6 +41,13 @@ export const producerVerbs: readonly Verb[] = [
       }
       const count = log.dead.requeue();
       print(`${count} messages put back; start the producer to send them`);
+      if (dropDoubtful) print(`${log.dead.dropDoubtful()} messages deleted that another producer had too`);
+      else if (log.dead.count > 0) {
+        print(
+          `${log.dead.count} messages stay: another producer held the feed, and sent its own copies of them`,
+        );
+        print("  --drop-doubtful deletes them");
+      }
       return 0;
     },
   },

@@ -1,5 +1,6 @@
 // `bun run build`: every entrypoint becomes one binary that needs nothing beside it.
-// `bun scripts/build.ts [entry.ts ...] [--outdir dist]`: only those, or elsewhere.
+// `bun scripts/build.ts [entry.ts ...] [--outdir dist] [--target bun-linux-x64-baseline]`: only those, or elsewhere,
+// or for another machine than this one.
 
 import { existsSync, rmSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -9,7 +10,7 @@ import packageFile from "../package.json" with { type: "json" };
 const root = join(import.meta.dir, "..");
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { outdir: { type: "string", default: join(root, "dist") } },
+  options: { outdir: { type: "string", default: join(root, "dist") }, target: { type: "string" } },
 });
 const all = ["local.ts", "producer.ts", "processor.ts", "admin.ts"].map((file) => join(root, file));
 const entrypoints = positionals.length > 0 ? positionals : all.filter((file) => existsSync(file));
@@ -25,6 +26,7 @@ async function build(entrypoint: string, outfile: string): Promise<void> {
     entrypoints: [entrypoint],
     compile: {
       outfile,
+      ...(values.target !== undefined && { target: values.target as Bun.Build.CompileTarget }),
       // An operator's .env is wanted; a bunfig.toml could run code of whoever owns the working directory.
       autoloadDotenv: true,
       autoloadBunfig: false,

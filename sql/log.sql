@@ -13,6 +13,14 @@ CREATE TABLE IF NOT EXISTS records (
 -- One row: the identity of this file, so that a position in another log is not taken for one in this.
 CREATE TABLE IF NOT EXISTS log_identity (id TEXT NOT NULL) STRICT;
 
+-- One row, as JSON: whose file it is, and what is known of its holds on the feed (log-sqlite-hold.ts).
+CREATE TABLE IF NOT EXISTS keeper (
+  id INTEGER PRIMARY KEY,
+  words TEXT NOT NULL,
+  -- CRC-32 of the words.
+  crc INTEGER NOT NULL
+) STRICT;
+
 -- What the far end refused for good, each record alone: out of the way of the others, whole, with the reason.
 CREATE TABLE IF NOT EXISTS outbox_dead (
   offset INTEGER PRIMARY KEY,

@@ -24,7 +24,14 @@ function mistakesOf(environment: Environment, files: Environment = {}): readonly
 }
 
 const SECRET = "tok-4711-XYZ";
-const SECRET_NAMES = ["FINNHUB_API_TOKEN", "KAFKA_SASL_PASSWORD", "CASSANDRA_PASSWORD", "ADMIN_TOKEN"];
+const SECRET_NAMES = [
+  "FINNHUB_API_TOKEN",
+  "KAFKA_SASL_PASSWORD",
+  "CASSANDRA_PASSWORD",
+  "CASSANDRA_GRAFANA_PASSWORD",
+  "ADMIN_TOKEN",
+  "GRAFANA_PASSWORD",
+];
 
 test("without any setting everything has its default", () => {
   const config = read({});

@@ -8,6 +8,7 @@ import { LogUnavailableError, SetupError } from "../lib/errors.ts";
 import {
   encodeHold,
   foldHold,
+  type HoldMemory,
   type HoldRecord,
   type HoldState,
   type HoldWords,
@@ -25,6 +26,7 @@ import {
 import { silentReport } from "../lib/report.ts";
 import { NOON_MS } from "./support.ts";
 import { type Machine, World } from "./virtual.ts";
+import { memoryOf, VirtualTopic } from "./virtual-topic.ts";
 
 // --- The fold --------------------------------------------------------------------------------------------------
 
@@ -113,13 +115,16 @@ test("where a topic was made anew terms go on rising", () => {
   expect(folded([0, alive("a", 500)], [1, claim("b", 500, 0)])).toBe("b 501");
 });
 
-test("the feed is free without a holder, after a release, and for the same outbox on the same machine", () => {
+test("the feed is free without a holder, after a release, and for the same outbox in its own place", () => {
   const state = foldHold(null, 4, claim("a", 0));
-  expect(isFree(null, { holder: "x", host: "host" })).toBe(true);
-  expect(isFree(foldHold(state, 5, released("a", 4)), { holder: "x", host: "host" })).toBe(true);
-  expect(isFree(state, { holder: "outbox-a", host: "host" })).toBe(true);
-  expect(isFree(state, { holder: "outbox-a", host: "other" })).toBe(false);
-  expect(isFree(state, { holder: "x", host: "host" })).toBe(false);
+  const memory = (of: Record<string, "here" | "elsewhere">) => ({
+    whose: (session: string) => of[session] ?? null,
+  });
+  expect(isFree(null, memory({}))).toBe(true);
+  expect(isFree(foldHold(state, 5, released("a", 4)), memory({}))).toBe(true);
+  expect(isFree(state, memory({ a: "here" }))).toBe(true);
+  expect(isFree(state, memory({ a: "elsewhere" }))).toBe(false);
+  expect(isFree(state, memory({ x: "here" }))).toBe(false);
 });
 
 test("what is no record of ours is none, whatever it holds", () => {
@@ -140,108 +145,6 @@ test("what is no record of ours is none, whatever it holds", () => {
 
 // --- Whole histories -------------------------------------------------------------------------------------------
 
-type Entry = { offset: number; atMs: number; value: Uint8Array | null };
-
-/** The one partition, as its readers see it. Null values are looks, under a key of their own. */
-class VirtualTopic {
-  entries: Entry[] = [];
-  endOffset = 0;
-  isAway = false;
-  lastAwayMs = Number.NEGATIVE_INFINITY;
-  readonly readers = new Set<() => void>();
-  readonly world: World;
-  faultRate: number;
-
-  constructor(world: World, faultRate: number) {
-    this.world = world;
-    this.faultRate = faultRate;
-  }
-
-  append(value: Uint8Array | null): number {
-    const offset = this.endOffset++;
-    this.entries.push({ offset, atMs: this.world.nowMs, value });
-    for (const reader of this.readers) reader();
-    return offset;
-  }
-
-  /** Of each key only the last record below the offset stays. */
-  compact(belowOffset: number): void {
-    const keepers = new Set<number>();
-    for (const isLook of [true, false]) {
-      const old = this.entries.filter((one) => one.offset < belowOffset && (one.value === null) === isLook);
-      const last = old.at(-1);
-      if (last !== undefined) keepers.add(last.offset);
-    }
-    this.entries = this.entries.filter(({ offset }) => offset >= belowOffset || keepers.has(offset));
-  }
-
-  setAway(isAway: boolean): void {
-    this.isAway = isAway;
-    this.lastAwayMs = this.world.nowMs;
-    if (!isAway) for (const reader of this.readers) reader();
-  }
-
-  /** As one process sees it. */
-  connect(machine: Machine): HoldTopic {
-    const { world } = this;
-    let position = 0;
-    let state: HoldState | null = null;
-    let isReading = false;
-    const listeners = new Set<(record: HoldRecord, now: HoldState | null) => void>();
-    const waiting: { offset: number; resolve: () => void }[] = [];
-    const read = () => {
-      isReading = false;
-      if (this.isAway) return;
-      for (const { offset, value } of this.entries.filter((one) => one.offset >= position)) {
-        position = offset + 1;
-        const record = parseHold(value);
-        if (record === null) continue;
-        state = foldHold(state, offset, record);
-        for (const listener of listeners) listener(record, state);
-      }
-      position = this.endOffset;
-      for (const one of waiting) if (one.offset < position) one.resolve();
-    };
-    const notice = () => {
-      if (isReading) return;
-      isReading = true;
-      machine.after(world.between(1, 300), read);
-    };
-    this.readers.add(notice);
-    notice();
-    const send = (value: Uint8Array | null) =>
-      new Promise<number>((resolve, reject) => {
-        const fail = () => reject(new LogUnavailableError("a test's topic is away"));
-        const isFaulty = world.chance(this.faultRate);
-        const isWritten = !isFaulty || world.chance(0.5);
-        if (isFaulty) machine.after(world.between(10, 3_000), fail);
-        world.after(isFaulty ? world.between(1, 6_000) : world.between(1, 200), () => {
-          if (this.isAway) machine.after(1_000, fail);
-          else if (isWritten) {
-            const offset = this.append(value);
-            machine.after(world.between(1, 200), () => resolve(offset));
-          }
-        });
-      });
-    return {
-      put: async (value) => void (await send(value)),
-      async look() {
-        const offset = await send(null);
-        if (position > offset) return;
-        await new Promise<void>((resolve, reject) => {
-          waiting.push({ offset, resolve });
-          machine.after(8_000, () => reject(new LogUnavailableError("not read back")));
-        });
-      },
-      state: () => state,
-      onRecord(listener) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
-    };
-  }
-}
-
 type Process = {
   machine: Machine;
   session: string;
@@ -259,6 +162,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
   const world = new World(seed, NOON_MS);
   const topic = new VirtualTopic(world, faultRate);
   const processes: Process[] = [];
+  const memories = new Map<string, HoldMemory>();
   /** Who sent, one entry a change. */
   const sends: { session: string; atMs: number }[] = [];
   const mistakes: string[] = [];
@@ -277,7 +181,9 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
       lastAsleepMs: Number.NEGATIVE_INFINITY,
     };
     processes.push(self);
-    const own = { holder, session, host: "host", pid: processes.length };
+    const own = { session, host: "host", pid: processes.length };
+    const memory = memories.get(holder) ?? memoryOf(holder);
+    memories.set(holder, memory);
     const view = topic.connect(machine);
     const { signal } = stop;
     const end = (result: Process["result"]) => {
@@ -290,6 +196,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
       const hold = await takeHold({
         topic: view,
         self: own,
+        memory,
         clock: machine.clock,
         report: silentReport,
         signal,
@@ -420,15 +327,19 @@ test("by seed: compacted down to its last record at any moment, the topic heals:
 function openWorld() {
   const world = new World(1, NOON_MS);
   const topic = new VirtualTopic(world, 0);
+  const memories = new Map<string, HoldMemory>();
   const begin = (session: string, fields: Partial<HoldWords> = {}, clock: Partial<Clock> = {}) => {
     const machine = world.machine();
     const { holder, host, pid } = words(session, fields);
+    const memory = memories.get(holder) ?? memoryOf(holder);
+    memories.set(holder, memory);
     const stop = new AbortController();
     const outcome: { hold?: Awaited<ReturnType<typeof takeHold>>; error?: unknown; tookMs?: number } = {};
     const atMs = world.nowMs;
     takeHold({
       topic: topic.connect(machine),
-      self: { session, holder, host, pid },
+      self: { session, host, pid },
+      memory,
       clock: { ...machine.clock, ...clock },
       report: silentReport,
       signal: stop.signal,
@@ -538,6 +449,8 @@ function openScript(
   held: HoldRecord | null,
   look: (number: number, world: World) => Promise<void>,
   beforeClaim: (readBack: (record: HoldRecord) => void) => void = () => {},
+  /** Sessions of this outbox. */
+  own: readonly string[] = [],
 ) {
   const world = new World(1, NOON_MS);
   const machine = world.machine();
@@ -571,9 +484,11 @@ function openScript(
   };
   const outcome: { hold?: Hold } = {};
   const { holder, session, host, pid } = words("b");
-  const self = { holder, session, host, pid };
+  const self = { session, host, pid };
+  const memory = memoryOf(holder);
+  for (const one of own) memory.claim(one);
   const { signal } = new AbortController();
-  takeHold({ topic, self, clock: machine.clock, report: silentReport, signal }).then((hold) => {
+  takeHold({ topic, self, memory, clock: machine.clock, report: silentReport, signal }).then((hold) => {
     outcome.hold = hold;
     void hold.run(signal);
   });
@@ -623,6 +538,7 @@ test("a claim that lost to the last sign of a dead process of the same outbox is
     dead,
     () => Promise.resolve(),
     (readBack) => onTheirWay.splice(0).forEach(readBack),
+    ["a"],
   );
   world.run(1_000);
   expect(calls).toEqual(["look", "claim", "look", "claim", "look", "alive"]);

@@ -8,13 +8,22 @@ export type StubPartition = {
   leader: number;
   /** Records of every produce request that its leader took. */
   written: number;
+  /** The error code that its leader answers with instead of writing; 0 = it writes. */
+  refusal: number;
 };
 
 export interface StubCluster extends AsyncDisposable {
   readonly addresses: readonly string[];
-  readonly partitions: readonly StubPartition[];
+  /** Those that are taken away are unknown from then on. */
+  readonly partitions: StubPartition[];
   /** Requests of either sort that have come. */
   readonly counts: { metadata: number; produce: number };
+  /** That are open now. */
+  readonly connectionCount: number;
+  /** Breaks its connections without an answer. */
+  hangUp(broker: number): void;
+  /** As kill -9 does it: connections break without an answer, new ones are refused. The others still name it. */
+  kill(broker: number): Promise<void>;
   /** Before a broker answers a produce request: what the test wants to happen, or wait for, first. */
   beforeProduce(broker: number): void | Promise<void>;
 }
@@ -30,13 +39,14 @@ const VERSIONS = [
 ] as const;
 const NOT_LEADER = 6;
 const LEADER_NOT_AVAILABLE = 5;
+const UNKNOWN_TOPIC_OR_PARTITION = 3;
 /** Where the number of records stands in a record batch of format 2. */
 const RECORD_COUNT_AT = 57;
 
 export async function openStubCluster(topic: string, leaders: readonly number[], brokerCount = 2) {
-  const partitions: StubPartition[] = leaders.map((leader) => ({ leader, written: 0 }));
+  const partitions: StubPartition[] = leaders.map((leader) => ({ leader, written: 0, refusal: 0 }));
   const servers: Server[] = [];
-  const sockets = new Set<Socket>();
+  const sockets = new Map<Socket, number>();
   const ports: number[] = [];
   const cluster: StubCluster = {
     get addresses() {
@@ -44,10 +54,19 @@ export async function openStubCluster(topic: string, leaders: readonly number[],
     },
     partitions,
     counts: { metadata: 0, produce: 0 },
+    get connectionCount() {
+      return sockets.size;
+    },
+    hangUp(broker) {
+      for (const [socket, ofBroker] of sockets) if (ofBroker === broker) socket.destroy();
+    },
+    async kill(broker) {
+      cluster.hangUp(broker);
+      await new Promise((resolve) => servers[broker]!.close(resolve));
+    },
     beforeProduce() {},
     async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
-      await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+      await Promise.all(servers.map((_, broker) => cluster.kill(broker)));
     },
   };
 
@@ -68,7 +87,7 @@ export async function openStubCluster(topic: string, leaders: readonly number[],
       to.int32(0).int32(3);
       describe(to, topic, partitions);
       for (const side of [`${topic}.events`, `${topic}.dead`])
-        describe(to, side, [{ leader: 0, written: 0 }]);
+        describe(to, side, [{ leader: 0, written: 0, refusal: 0 }]);
       return to.done();
     }
     if (apiKey === PRODUCE) return produce(broker, request, to);
@@ -90,12 +109,11 @@ export async function openStubCluster(topic: string, leaders: readonly number[],
     await cluster.beforeProduce(broker);
     to.int32(1).text(topic).int32(asked.length);
     for (const { id, recordCount } of asked) {
-      const partition = partitions[id]!;
-      const isLeader = partition.leader === broker;
-      if (isLeader) partition.written += recordCount;
+      const errorCode = answerOf(broker, partitions[id]);
+      if (errorCode === 0) partitions[id]!.written += recordCount;
       to.int32(id)
-        .int16(isLeader ? 0 : NOT_LEADER)
-        .int64(isLeader ? 0 : -1)
+        .int16(errorCode)
+        .int64(errorCode === 0 ? 0 : -1)
         .int64(-1);
     }
     return to.int32(0).done();
@@ -103,7 +121,7 @@ export async function openStubCluster(topic: string, leaders: readonly number[],
 
   for (let broker = 0; broker < brokerCount; broker++) {
     const server = createServer((socket) => {
-      sockets.add(socket);
+      sockets.set(socket, broker);
       let waiting: Buffer = Buffer.alloc(0);
       let last: Promise<void> = Promise.resolve();
       socket.on("error", () => {});
@@ -128,6 +146,11 @@ export async function openStubCluster(topic: string, leaders: readonly number[],
     ports.push(typeof address === "object" && address !== null ? address.port : 0);
   }
   return cluster;
+}
+
+function answerOf(broker: number, partition: StubPartition | undefined): number {
+  if (partition === undefined) return UNKNOWN_TOPIC_OR_PARTITION;
+  return partition.leader === broker ? partition.refusal : NOT_LEADER;
 }
 
 function describe(to: Writer, topic: string, partitions: readonly StubPartition[]): void {

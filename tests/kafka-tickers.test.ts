@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { systemClock } from "../lib/clock.ts";
 import { readConfig } from "../lib/config.ts";
 import { SetupError } from "../lib/errors.ts";
-import { HOLD_KEY } from "../lib/hold.ts";
+import { HOLD_KEY, type HoldMemory } from "../lib/hold.ts";
 import type { KafkaParts } from "../lib/kafka.ts";
 import { HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
 import { openKeyedTopic } from "../lib/kafka-tail.ts";
@@ -14,6 +14,7 @@ import { type Report, silentReport } from "../lib/report.ts";
 import type { WantedBy, WantedSet } from "../lib/wanted.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
 import { NOON_MS } from "./support.ts";
+import { memoryOf } from "./virtual-topic.ts";
 
 const START_MS_MAX = 120_000;
 const TEST_MS_MAX = 60_000;
@@ -133,12 +134,22 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     "one producer holds the feed, a second is refused; a release and a restart free it at once, a death after 15 s",
     async () => {
       const topic = await makeTopic();
+      const memories = new Map<string, HoldMemory>();
       const take = async (process: Awaited<ReturnType<typeof follow>>, session: string, holder = session) => {
         const startedAtMs = performance.now();
-        const self = { holder, session, host: "host", pid: 7 };
+        const self = { session, host: "host", pid: 7 };
+        const memory = memories.get(holder) ?? memoryOf(holder);
+        memories.set(holder, memory);
         const { hold: held } = process;
         const { signal } = new AbortController();
-        const hold = await takeHold({ topic: held, self, clock: systemClock, report: silentReport, signal });
+        const hold = await takeHold({
+          topic: held,
+          self,
+          memory,
+          clock: systemClock,
+          report: silentReport,
+          signal,
+        });
         return { hold, tookMs: performance.now() - startedAtMs };
       };
       const live = (hold: Hold) => {

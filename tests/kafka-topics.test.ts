@@ -10,7 +10,7 @@ import { openKafkaReader } from "../lib/log-kafka.ts";
 import { DAY_MS } from "../lib/trade.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
-import { createTopics, deleteRecords, kafkaParts } from "./support-kafka.ts";
+import { createTopics, deleteRecords, kafkaParts, until } from "./support-kafka.ts";
 
 async function configOf(parts: KafkaParts, topic: string): Promise<Map<string, string>> {
   const admin = createKafka(parts, "once").admin();
@@ -132,9 +132,16 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await using topics = openTopics({ ...parts, topic });
     const producer = createKafka(parts, "once").producer({ createPartitioner: () => () => 0 });
     await producer.connect();
-    const atMs = [1_000, 2_000, 3_000].map((ms) => Date.now() - 10_000 + ms);
-    for (const ms of atMs) {
-      await producer.send({ topic, messages: [{ key: "k", value: "v", timestamp: String(ms) }] });
+    // The broker stamps them: each a moment after the one before.
+    const atMs: number[] = [];
+    for (let index = 0; index < 3; index++) {
+      const lastMs = atMs.at(-1) ?? 0;
+      await until("the next millisecond", () => Date.now() > lastMs + 1);
+      const [answer] = await producer.send({
+        topic,
+        messages: [{ key: "k", value: "v", timestamp: "1000" }],
+      });
+      atMs.push(Number(answer?.logAppendTime));
     }
     await producer.disconnect();
     const at = async (ms: number) => (await topics.offsetsAt(topic, ms)).get(`${topic}/0`);

@@ -48,6 +48,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
       "log-wal",
       "log-faults",
       "log-sqlite-forward",
+      "log-sqlite-hold",
       "simulator-*",
       "kafka",
       "kafka-*",

@@ -14,7 +14,11 @@ export type Decoded = Readonly<{ datum: unknown; bytesLeft: number }>;
 
 /** Rejects with Avro's words when any of them is no such datum. */
 export async function decodeAvro(schema: object, values: readonly Uint8Array[]): Promise<Decoded[]> {
-  const lines = await run("decode", schema, values.map((value) => Buffer.from(value).toString("base64")));
+  const lines = await run(
+    "decode",
+    schema,
+    values.map((value) => Buffer.from(value).toString("base64")),
+  );
   return lines.map((line) => {
     const [json = "", bytesLeft] = line.split("\t");
     return { datum: JSON.parse(json), bytesLeft: Number(bytesLeft) };
@@ -22,7 +26,11 @@ export async function decodeAvro(schema: object, values: readonly Uint8Array[]):
 }
 
 export async function encodeAvro(schema: object, datums: readonly unknown[]): Promise<Buffer[]> {
-  const lines = await run("encode", schema, datums.map((datum) => JSON.stringify(datum)));
+  const lines = await run(
+    "encode",
+    schema,
+    datums.map((datum) => JSON.stringify(datum)),
+  );
   return lines.map((line) => Buffer.from(line, "base64"));
 }
 

@@ -127,6 +127,8 @@ async function isReady(client: KafkaConfig): Promise<boolean> {
   try {
     await admin.connect();
     const { brokers, controller } = await admin.describeCluster();
+    // The first question for a group makes the topic of the groups, and is refused while it is made.
+    await admin.describeGroups(["ready"]);
     return brokers.length === 1 && controller !== null;
   } finally {
     await admin.disconnect();

@@ -1,0 +1,402 @@
+// The engines go away while trades pour in: a broker that hangs and one that is killed, a producer killed in the
+// middle of that, a node that hangs. On servers of this file's own, through the compiled binaries; what must be there
+// at the end is what the simulator sent, and what the topic holds is read by a plain client.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import avro from "avsc";
+import { type Consumer, Kafka } from "kafkajs";
+import { type Simulator, startSimulator } from "../lib/simulator.ts";
+import { eventually } from "./local-process.ts";
+import {
+  buildBinaries,
+  readCassandra,
+  runVerb,
+  type ServiceProcess,
+  type Settings,
+  startService,
+} from "./processes.ts";
+import { averagesOf, candlesOf } from "./reference.ts";
+import { clientOptions as nodeOptions, startCassandra } from "./services/cassandra.ts";
+import { clientOptions as brokerOptions, startKafka } from "./services/kafka.ts";
+import type { Server } from "./services/server.ts";
+import { services, uniqueName } from "./services/shared.ts";
+import { temporaryDirectory } from "./support.ts";
+import { counts, ofRow, ofTape, plainOfRow, surplus, tradesOfFrames } from "./tapes.ts";
+
+const START_MS_MAX = 180_000;
+const STEP_MS_MAX = 120_000;
+const TEST_MS_MAX = 400_000;
+const TRADES_PER_SECOND = 1_000;
+/** Producer and processor need some 150 MB; what an outage holds back must wait on disk. */
+const RSS_BYTES_MAX = 400e6;
+const SYMBOLS = ["BTC", "ETH", "XRP", "DOGE", "ADA", "SOL", "LTC", "BNB"]
+  .map((coin) => `BINANCE:${coin}USDT`)
+  .concat(["AAPL", "AMZN", "MSFT", "TSLA"]);
+
+describe.skipIf(!services.available)("outages", () => {
+  let binaries: ReturnType<typeof buildBinaries>;
+  let kafka: Server;
+  let node: Server;
+
+  beforeAll(async () => {
+    binaries = buildBinaries();
+    [kafka, node] = await Promise.all([startKafka(), startCassandra()]);
+  }, START_MS_MAX);
+  afterAll(async () => {
+    binaries?.[Symbol.dispose]();
+    await Promise.all([kafka?.[Symbol.asyncDispose](), node?.[Symbol.asyncDispose]()]);
+  }, START_MS_MAX);
+
+  async function setUp(directory: string, wsUrl: string): Promise<Settings> {
+    const name = uniqueName("market");
+    const settings = {
+      KAFKA_SERVER: kafka.host,
+      KAFKA_PORT: String(kafka.port),
+      CASSANDRA_HOST: node.host,
+      CASSANDRA_PORT: String(node.port),
+      KAFKA_TOPIC_NAME: name,
+      KAFKA_GROUP_ID: name,
+      CASSANDRA_KEYSPACE: name,
+      // What a plain kafkajs can read.
+      KAFKA_COMPRESSION: "gzip",
+      KAFKA_SESSION_TIMEOUT_MS: "6000",
+      FINNHUB_WS_URL: wsUrl,
+      FINNHUB_API_TOKEN: "outage-token",
+      FINNHUB_STOCKS_TICKERS: JSON.stringify(SYMBOLS),
+      FINNHUB_VALIDATE_TICKERS: "0",
+      LOG_LEVEL: "warn",
+      DATA_DIR: directory,
+    };
+    const made = await runVerb(binaries.path("admin"), ["init"], settings);
+    if (made.code !== 0) throw new Error(`admin init ended with ${made.code}\n${made.out}${made.err}`);
+    return settings;
+  }
+
+  /** All trades that a client got are in the table once, and the aggregates are right. */
+  async function expectAllStored(simulator: Simulator, settings: Settings): Promise<void> {
+    const sent = simulator.ledger.entries().filter((entry) => entry.sent);
+    expect(simulator.ledger.forgotten()).toBe(0);
+    const expected = counts(tradesOfFrames(sent.map(({ text }) => text)).map(ofTape));
+    const tables = await readCassandra(nodeOptions(node.port), settings.CASSANDRA_KEYSPACE!);
+    const found = counts(tables.trades.map(ofRow));
+    expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
+      lost: [],
+      doubled: [],
+    });
+    const plain = tables.trades.map(plainOfRow);
+    expect(tables.averages).toEqual(averagesOf(plain));
+    expect(tables.candles).toEqual(candlesOf(plain));
+  }
+
+  test(
+    "a broker that hangs and one that is killed: the outbox grows, /health says so, a killed producer loses nothing, and all drains in order",
+    async () => {
+      using directory = temporaryDirectory();
+      let isPlaying = true;
+      await using simulator = await startSimulator({
+        seed: 21,
+        tradesPerSecond: TRADES_PER_SECOND,
+        pace: () => (isPlaying ? 1 : 1e-6),
+        ledger: 1_000_000,
+      });
+      const settings = await setUp(directory.path, simulator.wsUrl);
+      await using processor = await startService(binaries.path("processor"), settings);
+      let receivedBefore = 0;
+      {
+        await using producer = await startService(binaries.path("producer"), settings);
+        await eventually(STEP_MS_MAX, "trades are stored", async () => (await stored(processor)) > 2_000);
+        expect((await healthOf(producer)).code).toBe(200);
+
+        // It hangs: nothing is refused, and nothing is answered.
+        await kafka.kill("SIGSTOP");
+        await eventually(STEP_MS_MAX, "/health tells of the broker", async () => {
+          const { code, reason } = await healthOf(producer);
+          return code === 503 && /kafka: records wait, and nothing was acknowledged for \d+ s/.test(reason!);
+        });
+        const depth = await outboxOf(producer);
+        // 20 s of 1,000 trades a second; one message may hold several.
+        expect(depth).toBeGreaterThan(3_000);
+        expect((await healthOf(producer)).parts.outbox!.recordCount).toBeGreaterThanOrEqual(depth);
+        await eventually(STEP_MS_MAX, "it goes on receiving", async () => (await outboxOf(producer)) > depth);
+        await kafka.kill("SIGCONT");
+        await drained(producer, "after the broker hung");
+        await eventually(
+          STEP_MS_MAX,
+          "/health is well again",
+          async () => (await healthOf(producer)).code === 200,
+        );
+
+        // It is gone, and then the producer is killed too.
+        await kafka.kill();
+        const from = await outboxOf(producer);
+        await eventually(
+          STEP_MS_MAX,
+          "the outbox grows",
+          async () => (await outboxOf(producer)) > from + 3_000,
+        );
+        isPlaying = false;
+        await receivedAll(simulator, producer, receivedBefore);
+        receivedBefore = simulator.ledger.counts().tradesSent;
+        expect(await rssOf(producer)).toBeLessThan(RSS_BYTES_MAX);
+        const left = await outboxOf(producer);
+        await producer.kill();
+        await using heir = await startService(binaries.path("producer"), settings);
+        await eventually(
+          STEP_MS_MAX,
+          "what was received is there",
+          async () => (await outboxOf(heir)) >= left,
+        );
+        isPlaying = true;
+        // It held the feed, so it need not wait for the broker to receive.
+        await eventually(STEP_MS_MAX, "it receives more", async () => (await outboxOf(heir)) > left + 1_000);
+        expect((await healthOf(heir)).reason).toContain("Kafka");
+        await kafka.start();
+        await drained(heir, "after the broker was killed");
+        await eventually(
+          STEP_MS_MAX,
+          "it receives again",
+          async () => (await heir.metric("feed_trades_received_total")) > 2_000,
+        );
+        isPlaying = false;
+        await receivedAll(simulator, heir, receivedBefore);
+        await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(heir)) === 0);
+        expect(await heir.stop()).toBe(0);
+      }
+      const { tradesSent } = simulator.ledger.counts();
+      await eventually(
+        STEP_MS_MAX,
+        "everything is stored",
+        async () => (await stored(processor)) >= tradesSent,
+      );
+      expect(await rssOf(processor)).toBeLessThan(RSS_BYTES_MAX);
+      expect(await processor.stop()).toBe(0);
+
+      await expectAllStored(simulator, settings);
+      expectFirstCopiesInOrder(await readTopic(kafka.port, settings.KAFKA_TOPIC_NAME!));
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "a node that hangs under load: the processor names it, keeps its memory, and stores everything when it is back",
+    async () => {
+      using directory = temporaryDirectory();
+      let isPlaying = true;
+      await using simulator = await startSimulator({
+        seed: 22,
+        tradesPerSecond: TRADES_PER_SECOND,
+        pace: () => (isPlaying ? 1 : 1e-6),
+        ledger: 1_000_000,
+      });
+      const settings = await setUp(directory.path, simulator.wsUrl);
+      await using processor = await startService(binaries.path("processor"), settings);
+      await using producer = await startService(binaries.path("producer"), settings);
+      await eventually(STEP_MS_MAX, "trades are stored", async () => (await stored(processor)) > 2_000);
+      await node.kill("SIGSTOP");
+      await eventually(STEP_MS_MAX, "/health names Cassandra", async () => {
+        const { code, reason } = await healthOf(processor);
+        return code === 503 && reason!.includes("Cassandra");
+      });
+      expect((await healthOf(producer)).code).toBe(200);
+      await node.kill("SIGCONT");
+      await eventually(
+        STEP_MS_MAX,
+        "/health is well again",
+        async () => (await healthOf(processor)).code === 200,
+      );
+      console.log(`processor after the node hung: ${mb(await rssOf(processor))}`);
+      expect(await rssOf(processor)).toBeLessThan(RSS_BYTES_MAX);
+      isPlaying = false;
+      await receivedAll(simulator, producer, 0);
+      const { tradesSent } = simulator.ledger.counts();
+      await eventually(
+        STEP_MS_MAX,
+        "everything is stored",
+        async () => (await stored(processor)) >= tradesSent,
+      );
+      expect(await Promise.all([producer, processor].map((service) => service.stop()))).toEqual([0, 0]);
+      await expectAllStored(simulator, settings);
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "SIGTERM while the engines hang: the producer leaves the rest on disk and ends well, a processor that waits ends at the second signal",
+    async () => {
+      using directory = temporaryDirectory();
+      let isPlaying = true;
+      await using simulator = await startSimulator({
+        seed: 23,
+        tradesPerSecond: TRADES_PER_SECOND,
+        pace: () => (isPlaying ? 1 : 1e-6),
+        ledger: 1_000_000,
+      });
+      const settings = await setUp(directory.path, simulator.wsUrl);
+      await using processor = await startService(binaries.path("processor"), settings);
+      {
+        await using producer = await startService(binaries.path("producer"), settings);
+        await eventually(STEP_MS_MAX, "trades are stored", async () => (await stored(processor)) > 2_000);
+        await kafka.kill("SIGSTOP");
+        await eventually(STEP_MS_MAX, "the outbox grows", async () => (await outboxOf(producer)) > 1_000);
+        isPlaying = false;
+        await receivedAll(simulator, producer, 0);
+        const fromMs = performance.now();
+        expect(await producer.stop()).toBe(0);
+        console.log(`producer ended ${Math.round(performance.now() - fromMs)} ms after SIGTERM`);
+      }
+      const { tradesSent } = simulator.ledger.counts();
+      await kafka.kill("SIGCONT");
+      await node.kill("SIGSTOP");
+      await using producer = await startService(binaries.path("producer"), settings);
+      await eventually(
+        STEP_MS_MAX,
+        "what was left is sent",
+        async () => (await producer.metric("forward_messages_total")) > 500,
+      );
+      await eventually(STEP_MS_MAX, "rows are on their way", async () => (await rowsInFlight(processor)) > 0);
+      processor.signal("SIGTERM");
+      await eventually(
+        STEP_MS_MAX,
+        "it is asked to stop",
+        async () => processor.stderr().includes("stopping") || (await isDeaf(processor)),
+      );
+      processor.signal("SIGTERM");
+      expect(await processor.exited).toBe(75);
+      await node.kill("SIGCONT");
+      await using heir = await startService(binaries.path("processor"), settings);
+      isPlaying = true;
+      await eventually(
+        STEP_MS_MAX,
+        "it is received again",
+        async () => (await producer.metric("feed_trades_received_total")) > 1_000,
+      );
+      isPlaying = false;
+      await receivedAll(simulator, producer, tradesSent);
+      await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(producer)) === 0);
+      const all = simulator.ledger.counts().tradesSent;
+      await eventually(
+        STEP_MS_MAX,
+        "everything is in the table",
+        async () => (await storedRows(settings)) >= all,
+      );
+      expect(await Promise.all([producer, heir].map((service) => service.stop()))).toEqual([0, 0]);
+      await expectAllStored(simulator, settings);
+    },
+    TEST_MS_MAX,
+  );
+
+  const storedRows = async (settings: Settings) =>
+    (await readCassandra(nodeOptions(node.port), settings.CASSANDRA_KEYSPACE!)).trades.length;
+});
+
+type Health = {
+  code: number;
+  reason: string | null;
+  parts: Record<string, { ok: boolean; recordCount?: number; rowsInFlight?: number } | undefined>;
+};
+
+async function healthOf(service: ServiceProcess): Promise<Health> {
+  const answer = await fetch(`${service.url}/health`);
+  return { ...((await answer.json()) as Omit<Health, "code">), code: answer.status };
+}
+
+async function isDeaf(service: ServiceProcess): Promise<boolean> {
+  return fetch(`${service.url}/health`).then(
+    () => false,
+    () => true,
+  );
+}
+
+const stored = (service: ServiceProcess) => service.metric("processor_rows_stored_total");
+const outboxOf = (service: ServiceProcess) => service.metric("log_messages");
+const rssOf = (service: ServiceProcess) => service.metric("process_resident_memory_bytes");
+const rowsInFlight = async (service: ServiceProcess) =>
+  (await healthOf(service)).parts.processor?.rowsInFlight ?? 0;
+const mb = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
+
+/** Waits for the backlog's end, and prints how fast that was beside what came in meanwhile. */
+async function drained(producer: ServiceProcess, when: string): Promise<void> {
+  const forwarded = () => producer.metric("forward_messages_total");
+  const [sentBefore, depth] = [await forwarded(), await outboxOf(producer)];
+  await eventually(STEP_MS_MAX, "the first is acknowledged", async () => (await forwarded()) > sentBefore);
+  const fromMs = performance.now();
+  await eventually(STEP_MS_MAX, "the outbox is drained", async () => (await outboxOf(producer)) < 200);
+  const seconds = (performance.now() - fromMs) / 1_000;
+  const sent = (await forwarded()) - sentBefore;
+  console.log(
+    `${when}: ${depth} messages waited; ${sent} acknowledged in ${seconds.toFixed(1)} s of draining ` +
+      `(live: at most ${TRADES_PER_SECOND}/s), producer ${mb(await rssOf(producer))}`,
+  );
+  expect(sent).toBeGreaterThanOrEqual(depth - 200);
+}
+
+/** A burst that was due is still sent: quiet is when many looks in a row see nothing new. */
+async function receivedAll(simulator: Simulator, producer: ServiceProcess, before: number): Promise<void> {
+  let sentCount = -1;
+  let quietLooks = 0;
+  await eventually(STEP_MS_MAX, "everything sent and received", async () => {
+    const { tradesSent } = simulator.ledger.counts();
+    quietLooks = tradesSent === sentCount ? quietLooks + 1 : 0;
+    sentCount = tradesSent;
+    const received = before + (await producer.metric("feed_trades_received_total"));
+    return quietLooks > 50 && received >= sentCount;
+  });
+}
+
+type Message = { session: string; sequence: number };
+const messageType = avro.Type.forSchema(
+  (await Bun.file(join(import.meta.dir, "../schemas/trades.avsc")).json()) as avro.Schema,
+);
+
+/** By partition, in the order of the topic. */
+async function readTopic(port: number, topic: string): Promise<Map<number, Message[]>> {
+  const client = new Kafka(brokerOptions(port));
+  const admin = client.admin();
+  await admin.connect();
+  const ends = new Map(
+    (await admin.fetchTopicOffsets(topic)).map((one) => [one.partition, Number(one.high)]),
+  );
+  await admin.disconnect();
+  const messages = new Map([...ends.keys()].map((partition) => [partition, [] as Message[]]));
+  const consumer: Consumer = client.consumer({ groupId: uniqueName("reader") });
+  await consumer.connect();
+  await consumer.subscribe({ topics: [topic], fromBeginning: true });
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ partition, message }) => {
+      messages.get(partition)!.push(messageType.fromBuffer(message.value!) as Message);
+    },
+  });
+  await eventually(STEP_MS_MAX, "the topic is read", async () =>
+    [...ends].every(([partition, end]) => messages.get(partition)!.length >= end),
+  );
+  await consumer.disconnect();
+  return messages;
+}
+
+/** Repeats are allowed; the first copies ascend, and an older session's all stand before a newer one's. */
+function expectFirstCopiesInOrder(partitions: ReadonlyMap<number, readonly Message[]>): void {
+  const sessions = new Set<string>();
+  let repeats = 0;
+  for (const messages of partitions.values()) {
+    const highest = new Map<string, number>();
+    const seen = new Set<string>();
+    const late: string[] = [];
+    for (const { session, sequence } of messages) {
+      const name = `${session} ${sequence}`;
+      if (seen.has(name)) {
+        repeats += 1;
+        continue;
+      }
+      seen.add(name);
+      const isNewest = !highest.has(session) || [...highest.keys()].at(-1) === session;
+      if (!isNewest || sequence < (highest.get(session) ?? 0)) late.push(name);
+      highest.set(session, sequence);
+    }
+    for (const session of highest.keys()) sessions.add(session);
+    expect(late).toEqual([]);
+  }
+  expect(sessions.size).toBe(2);
+  console.log(`the topic: ${[...partitions.values()].flat().length} messages, ${repeats} of them repeats`);
+}
