@@ -7,6 +7,7 @@ import { run } from "./lib/lifecycle.ts";
 import { openStart } from "./lib/probe-parts.ts";
 import { print } from "./lib/report.ts";
 import { adminVerbs } from "./lib/verbs-admin.ts";
+import { grafanaVerb } from "./lib/verbs-grafana.ts";
 import { initVerb } from "./lib/verbs-init.ts";
 
 const usage = `Shows the pipeline: its health, its tickers, its prices. Its verbs set it up and check it.`;
@@ -21,5 +22,5 @@ await run(
     await using _jobs = startJobs(parts.jobs, context.report);
     await parts.run();
   },
-  [initVerb, ...adminVerbs],
+  [initVerb, ...adminVerbs, grafanaVerb],
 );

@@ -1,4 +1,4 @@
-// `bun run bench [parse encode outbox panes store local page kafka cassandra pipeline] [--json]`: each names a question,
+// `bun run bench [parse encode outbox panes store local page kafka cassandra pipeline grafana] [--json]`: each names a question,
 // all are asked without a name. Every question has a process of its own, so that no figure stands on what another one left in memory.
 // `--json`: one line a figure, nothing else on standard output. `--short`: the questions about Kafka and Cassandra with
 // a fifth of the work, for whoever changes something; such figures are not to be quoted.
@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cassandra } from "./cassandra.ts";
 import { encode } from "./encode.ts";
+import { grafana } from "./grafana.ts";
 import { kafka } from "./kafka.ts";
 import { local } from "./local.ts";
 import { type Figure, headLine, jsonLine, textLine } from "./measure.ts";
@@ -29,6 +30,7 @@ const QUESTIONS: Readonly<Record<string, (isShort: boolean) => Promise<Figure[]>
   kafka,
   cassandra,
   pipeline,
+  grafana,
 };
 
 const { values, positionals } = parseArgs({

@@ -124,10 +124,10 @@ async function fetchAll(settings: Settings): Promise<void> {
   let left = settings.count;
   await consumer.connect();
   await consumer.subscribe({ topic: settings.topic, fromBeginning: true });
+  ready();
   await consumer.run({
     autoCommit: false,
     eachBatch: async ({ batch }) => {
-      if (left === settings.count) ready();
       left -= batch.messages.length;
       if (left <= 0) all.resolve();
     },

@@ -8,8 +8,10 @@ const WARM_UPS = 2;
 
 export type Spread = Readonly<{ median: number; min: number; max: number }>;
 
-/** `ratio` goals hold on any machine, `ours` goals on the one they were set on. */
-export type Goal = Readonly<{ of: "ours" | "ratio" } & ({ atLeast: number } | { atMost: number })>;
+/** `ratio` and `difference` (ours less the floor) hold on any machine, `ours` goals on the one they were set on. */
+export type Goal = Readonly<
+  { of: "ours" | "ratio" | "difference" } & ({ atLeast: number } | { atMost: number })
+>;
 
 export type Figure = Readonly<{
   name: string;
@@ -84,7 +86,8 @@ export function ratioOf({ ours, floor }: Figure): number | null {
 export function isMet(figure: Figure): boolean | null {
   const { goal, ours } = figure;
   if (goal === null) return null;
-  const value = (goal.of === "ours" ? ours.median : ratioOf(figure)) ?? Number.NaN;
+  const difference = ours.median - (figure.floor?.median ?? Number.NaN);
+  const value = { ours: ours.median, ratio: ratioOf(figure) ?? Number.NaN, difference }[goal.of];
   return "atLeast" in goal ? value >= goal.atLeast : value <= goal.atMost;
 }
 
@@ -137,7 +140,8 @@ function goalText(figure: Figure): string {
   const { goal } = figure;
   if (goal === null) return "";
   const bound = "atLeast" in goal ? `>= ${shown(goal.atLeast)}` : `<= ${shown(goal.atMost)}`;
-  return `${goal.of === "ratio" ? "ratio " : ""}${bound} ${isMet(figure) ? "met" : "MISSED"}`;
+  const of = { ours: "", ratio: "ratio ", difference: "floor + " }[goal.of];
+  return `${of}${bound} ${isMet(figure) ? "met" : "MISSED"}`;
 }
 
 function shownSpread({ median, min, max }: Spread): string {

@@ -86,6 +86,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
       }, 0);
     const [pollAtMs, endBefore] = [lags.snapshot().askedAtMs, ends()];
     await lags.poll();
+    metrics.consumerLag.set(lags.snapshot().lags.reduce((sum, { lag }) => sum + lag, 0));
     const isHeard = pollAtMs === null || (lastRecordAtMs !== null && lastRecordAtMs >= pollAtMs);
     deafSinceMs = isHeard || ends() === endBefore ? null : (deafSinceMs ?? clock.now());
   };

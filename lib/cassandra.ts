@@ -157,8 +157,7 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
       return { rows: result.rows ?? [], pageState: result.pageState ?? undefined };
     },
     async batch(statements) {
-      const queries = statements.map(({ query, params }) => ({ query, params: [...params] }));
-      await client.batch(queries, { prepare: true, logged: false }).catch(rethrow);
+      await client.batch([...statements], { prepare: true, logged: false }).catch(rethrow);
     },
     async define(statement) {
       const { info } = await client.execute(statement, [], { prepare: false }).catch(rethrow);

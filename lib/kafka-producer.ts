@@ -8,6 +8,8 @@ import { createKafka, type KafkaParts } from "./kafka.ts";
 
 /** Above what kafkajs itself gives two requests: one that asks where the partitions are, one that writes. */
 const CALL_MS_MAX = 30_000;
+/** Whoever closes needs no answer any longer; what comes in a moment is waited for all the same. */
+const CLOSE_MS_MAX = 2_000;
 const NO_ANSWER = "Kafka has not answered in time";
 
 export interface BoundedProducer extends AsyncDisposable {
@@ -85,7 +87,7 @@ export function openProducer(
     async [Symbol.asyncDispose]() {
       const link = current;
       // It waits for the answers that are out.
-      const cancel = clock.after(CALL_MS_MAX, () => drop(link));
+      const cancel = clock.after(CLOSE_MS_MAX, () => drop(link));
       try {
         await link.producer.disconnect();
       } finally {

@@ -6,6 +6,7 @@ import { LogFullError } from "./errors.ts";
 import type { Outbox, OutboxHealth, OutboxRecord, RecordKind } from "./log.ts";
 import { damageError, recordDamage, writeError } from "./log-faults.ts";
 import { deadCrc, type Held, recordCrc } from "./log-salvage.ts";
+import type { Metrics } from "./metrics.ts";
 import { type Database, inTransaction, type SyncMode, setSync, sqliteFault } from "./sqlite.ts";
 
 /** What log-sqlite.ts and this file share of one open log. */
@@ -16,6 +17,7 @@ export type SharedFile = Readonly<{
   clock: Clock;
   held: Held;
   bytesMax: number;
+  metrics: Metrics;
   /** After each change of `held`. */
   gauge: () => void;
   isClosed: () => boolean;

@@ -54,10 +54,11 @@ export type HoldOfFile = OutboxHold & {
 const SESSIONS_MAX = 16;
 /** Of one transaction that sets records aside: some milliseconds. */
 const ASIDE_RECORDS_MAX = 500;
+const ASIDE_BYTES_MAX = 256 * 1024;
 
 /** `onChange` hears when other records are to be sent than before; of events that were added their count. */
 export function createOutboxHold(file: SharedFile, onChange: (addedCount: number) => void): HoldOfFile {
-  const { db, path, sync, clock, held, bytesMax } = file;
+  const { db, path, sync, clock, held, bytesMax, metrics } = file;
   const here = placeOf(path);
   const replace = db.query("INSERT OR REPLACE INTO keeper (id, words, crc) VALUES (1, ?, ?)");
   const select = db.query<OutboxRecord, [number, number]>(
@@ -104,15 +105,19 @@ export function createOutboxHold(file: SharedFile, onChange: (addedCount: number
 
   /** False: nothing is left to set aside. */
   function setAsideSlice(from: number): boolean {
-    const rows = select.all(from, ASIDE_RECORDS_MAX);
+    const rows: OutboxRecord[] = [];
+    let bytes = 0;
+    for (const row of select.iterate(from, ASIDE_RECORDS_MAX)) {
+      rows.push(row);
+      bytes += row.value.length;
+      if (bytes >= ASIDE_BYTES_MAX) break;
+    }
     if (rows.length === 0) return false;
     const nowMs = clock.now();
     const moved = { count: 0, bytes: 0 };
-    let bytes = 0;
     const room = bytesMax * DEAD_SHARE - held.deadValueBytes;
     inTransaction(db, () => {
       for (const { offset, kind, key, timestampMs, value } of rows) {
-        bytes += value.length;
         // The oldest are kept: the later one was received, the likelier the other producer had it too.
         if (moved.bytes + value.length <= room) {
           const crc = deadCrc(recordCrc(offset, kind, key, timestampMs, value), nowMs, DOUBT_REASON);
@@ -131,6 +136,8 @@ export function createOutboxHold(file: SharedFile, onChange: (addedCount: number
     aside.toMs = rows.at(-1)!.timestampMs;
     aside.messageCount += rows.length;
     aside.droppedCount += rows.length - moved.count;
+    metrics.messagesInDoubtTotal.inc({ outcome: "set_aside" }, moved.count);
+    metrics.messagesInDoubtTotal.inc({ outcome: "dropped" }, rows.length - moved.count);
     file.gauge();
     return true;
   }

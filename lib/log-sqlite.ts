@@ -133,7 +133,18 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     metrics.logBytes.set(bytes());
     metrics.logMessages.set(held.recordCount);
   };
-  const shared = { db, path, sync, clock, held, bytesMax, gauge, isClosed: () => isClosed, endOffset };
+  const shared = {
+    db,
+    path,
+    sync,
+    clock,
+    held,
+    bytesMax,
+    metrics,
+    gauge,
+    isClosed: () => isClosed,
+    endOffset,
+  };
   const onMore = (count: number) => {
     end += count;
     notify();

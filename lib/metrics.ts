@@ -47,6 +47,11 @@ export function createMetrics() {
     bytesForwardedTotal: counter("forward_bytes_total", "Bytes of messages acknowledged by the log"),
     sendsFailedTotal: counter("forward_sends_failed_total", "Batches to be sent again", ["reason"]),
     messagesRefusedTotal: counter("forward_messages_refused_total", "Messages put aside: refused alone"),
+    messagesInDoubtTotal: counter(
+      "forward_messages_in_doubt_total",
+      "Messages that another holder may have sent",
+      ["outcome"],
+    ),
     partitionsFailing: gauge("forward_partitions_failing", "Partitions that cannot be written just now"),
     receiptToAcknowledgedMs: histogram(
       "receipt_to_acknowledged_ms",

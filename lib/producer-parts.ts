@@ -9,6 +9,7 @@ import { openUpstream } from "./feed-parts.ts";
 import { createForwarder } from "./forward.ts";
 import type { HealthDocument } from "./health.ts";
 import { producerHealth } from "./health-pipeline.ts";
+import { giveWay } from "./hold-parts.ts";
 import { newSession } from "./identity.ts";
 import type { Job } from "./jobs.ts";
 import { HeldElsewhereError, type Hold, takeHold } from "./kafka-hold.ts";
@@ -33,9 +34,6 @@ export type ProducerParts = AsyncDisposable &
     run(): Promise<void>;
   }>;
 
-/** Who gives way to another producer sends what only he has for so long. */
-const GIVE_WAY_MS_MAX = 20_000;
-const GIVE_WAY_POLL_MS = 50;
 /** A release that does not arrive costs the next producer its 15 s; a stop does not wait for it. */
 const RELEASE_MS_MAX = 3_000;
 
@@ -97,7 +95,7 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     await start.waitFor("the tickers' topic", () => orFailed(tickers.ready(signal)));
     const session = newSession(clock.random) + newSession(clock.random);
     const self = { session, host: hostname(), pid: process.pid };
-    const taken = await start.waitFor("the hold on the feed", () =>
+    const taken = await start.waitFor("the hold on the topic", () =>
       orFailed(takeHold({ topic: tickers.hold, self, memory: log.hold, clock, report, signal })),
     );
     hold = taken;
@@ -124,21 +122,11 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   const leaving = new AbortController();
   let publishing: Promise<void> = Promise.resolve();
 
-  /** What only this outbox has is sent; what the other one may have too is set aside. Rejects with the reason. */
-  async function giveWay({ message, hint }: HeldElsewhereError): Promise<never> {
+  /** With the feed closed. */
+  async function leave(error: HeldElsewhereError): Promise<HeldElsewhereError> {
     leaving.abort();
     await publishing;
-    const count = await log.hold.disown();
-    const untilMs = clock.monotonic() + GIVE_WAY_MS_MAX;
-    while (log.health().recordCount > 0 && clock.monotonic() < untilMs && !signal.aborted) {
-      await Promise.race([clock.sleep(GIVE_WAY_POLL_MS), forwarding]);
-    }
-    received.abort();
-    await forwarding;
-    const aside = count === 0 ? "" : `; ${count} messages that it may have received too are set aside`;
-    const { recordCount } = log.health();
-    const left = recordCount === 0 ? "" : `; ${recordCount} of before wait for the next start`;
-    throw new HeldElsewhereError(`${message}${aside}${left}`, hint);
+    return giveWay({ log, forwarding, received, clock, signal }, error);
   }
 
   const obtaining = obtain();
@@ -148,7 +136,7 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     try {
       await obtaining;
     } catch (error) {
-      throw error instanceof HeldElsewhereError ? await giveWay(error) : error;
+      throw error instanceof HeldElsewhereError ? await leave(error) : error;
     }
   }
 
@@ -194,9 +182,10 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
       obtaining.then(() => Promise.all([keeping, follower.run(signal)])),
     ]);
     try {
-      await Promise.race([work, following]);
+      // A broker that hangs is not waited for: what was received is safe on disk.
+      await Promise.race([work, following, emptied.then(() => clock.sleep(RELEASE_MS_MAX))]);
     } catch (error) {
-      if (error instanceof HeldElsewhereError) return giveWay(error);
+      if (error instanceof HeldElsewhereError) throw await leave(error);
       if (signal.aborted && error === signal.reason) {
         // A stop that came before the hold did.
         await emptied;
@@ -208,7 +197,7 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     }
     if (hold !== null) await release(hold);
     over.abort();
-    await following;
+    await Promise.race([following, clock.sleep(RELEASE_MS_MAX)]);
   }
 
   async function release(taken: Hold): Promise<void> {

@@ -83,16 +83,17 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     if (failed?.status === "rejected") throw failed.reason;
   }
 
-  const keptRows = <T>(
+  const keptRows = <Row, Kept>(
     table: "trades" | "feed_events",
-    rows: readonly T[],
-    receivedAtMs: (row: T) => number,
-  ) => {
+    rows: readonly Row[],
+    receivedAtMs: (row: Row) => number,
+    make: (row: Row, ttlS: number | undefined) => Kept,
+  ): Kept[] => {
     const nowMs = clock.now();
-    const kept: { row: T; ttlS: number | undefined }[] = [];
+    const kept: Kept[] = [];
     for (const row of rows) {
       const ttlS = remainingTtlS(receivedAtMs(row), nowMs, tradesTtlS);
-      if (ttlS !== "expired") kept.push({ row, ttlS });
+      if (ttlS !== "expired") kept.push(make(row, ttlS));
     }
     if (kept.length < rows.length) metrics.storeRowsExpiredTotal.inc({ table }, rows.length - kept.length);
     return kept;
@@ -108,8 +109,8 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     async putTrades(rows) {
-      const kept = keptRows("trades", rows, ({ ingest_timestamp }) => ingest_timestamp);
-      if (kept.length > 0) await write(kept.map(({ row, ttlS }) => statements.trade(row, ttlS)));
+      const kept = keptRows("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
+      if (kept.length > 0) await write(kept);
     },
 
     async putWindows(windows) {
@@ -119,8 +120,14 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     async putEvents(rows) {
-      const kept = keptRows("feed_events", rows, ({ event_timestamp }) => event_timestamp);
-      await writeAll(kept.map(({ row, ttlS }) => [row.day, statements.event(row, ttlS)]));
+      await writeAll(
+        keptRows(
+          "feed_events",
+          rows,
+          ({ event_timestamp }) => event_timestamp,
+          (row, ttlS) => [row.day, statements.event(row, ttlS)] as const,
+        ),
+      );
     },
 
     putDead,

@@ -41,10 +41,11 @@ export const producerVerbs: readonly Verb[] = [
       }
       const count = log.dead.requeue();
       print(`${count} messages put back; start the producer to send them`);
-      if (dropDoubtful) print(`${log.dead.dropDoubtful()} messages deleted that another producer had too`);
+      if (dropDoubtful)
+        print(`${log.dead.dropDoubtful()} messages deleted that another producer may have had too`);
       else if (log.dead.count > 0) {
         print(
-          `${log.dead.count} messages stay: another producer held the feed, and sent its own copies of them`,
+          `${log.dead.count} messages stay: another producer held the feed, and may have sent its own copies`,
         );
         print("  --drop-doubtful deletes them");
       }

@@ -6,9 +6,17 @@ import { expect, spyOn, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LogUnavailableError, SetupError } from "../lib/errors.ts";
+import { LogUnavailableError, RestartError, SetupError } from "../lib/errors.ts";
 import { createForwarder, type Forwarder, type ForwardLimits } from "../lib/forward.ts";
-import type { LogEntry, LogSender, Outbox, PartitionId, RecordKind, SendBatch } from "../lib/log.ts";
+import type {
+  LogEntry,
+  LogSender,
+  Outbox,
+  PartitionId,
+  RecordKind,
+  SendBatch,
+  SendOutcome,
+} from "../lib/log.ts";
 import { openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
 import { createMetrics } from "../lib/metrics.ts";
 import { silentReport } from "../lib/report.ts";
@@ -439,6 +447,47 @@ test("a message that is refused alone is put aside and said, the others go on, a
   expect(life.log.dead.count).toBe(0);
   expect(life.log.health().bytes).toBe(0);
   expect(stage.problems).toEqual([]);
+});
+
+test("a far end that refuses all is one that fails: eight are put aside, the others wait and are sent in the end", () => {
+  using stage = new Stage(14, 2);
+  const { world, far } = stage;
+  const [key, other] = keysOf(far);
+  const { log, forwarder } = stage.start();
+  const numbers = stage.append(Array.from({ length: 30 }, () => key!));
+  for (const number of numbers) stage.refused.add(number);
+  world.run(30_000);
+  expect(log.dead.count).toBe(8);
+  expect(forwarder.health().failing).toHaveLength(1);
+  stage.append([other!]);
+  world.run(1_000);
+  expect(stage.arrivals.size).toBe(1);
+  stage.refused.clear();
+  world.runUntil(() => stage.isEmpty(), 10_000);
+  expect(stage.arrivals.size).toBe(1 + 30 - 8);
+  expect(forwarder.health().failing).toEqual([]);
+});
+
+test("a partition that is gone for some seconds ends the forwarder, for a new start; for a moment it does not", () => {
+  using stage = new Stage(15);
+  const { world, far, brokers } = stage;
+  const [key] = keysOf(far);
+  let isGone = true;
+  const gone: SendOutcome = { kind: "unavailable", error: new RestartError("market has 2 partitions now") };
+  const life = stage.start((machine) => {
+    const inner = brokers.sender(machine);
+    return { ...inner, send: async (batches) => (isGone ? batches.map(() => gone) : inner.send(batches)) };
+  });
+  stage.append([key!]);
+  world.run(4_000);
+  isGone = false;
+  world.runUntil(() => stage.isEmpty(), 10_000);
+  isGone = true;
+  stage.append([key!]);
+  world.run(4_900);
+  expect(life.state).toBe("running");
+  world.run(5_000);
+  expect(life.error).toBe(gone.error);
 });
 
 test("a partition that fails and then refuses goes on with the rest", () => {

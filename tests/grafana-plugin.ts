@@ -117,7 +117,7 @@ export async function ask(client: cassandra.Client, text: string): Promise<Frame
 function plain(value: unknown, kind: Field["type"]): unknown {
   if (value === null || value === undefined) return ZEROES[kind];
   if (value instanceof Date) return value.getTime();
-  if (value instanceof cassandra.types.LocalDate) return value.date.getTime();
+  if (value instanceof cassandra.types.LocalDate) return Date.parse(value.toString());
   if (kind === "number") return Number(value);
   return kind === "boolean" ? value : String(value);
 }

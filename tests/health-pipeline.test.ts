@@ -8,6 +8,7 @@ import {
   consumerHealth,
   type ForwardSnapshot,
   forwardPart,
+  holdPart,
   PROBE_AGE_MS_MAX,
   type RemoteSnapshot,
   remotePart,
@@ -158,4 +159,18 @@ test("a broker, a store or a topic that does not answer is red with the reason t
   expect(tailPart({ ...tail, deafSinceMs: late + 1 }, NOON_MS).ok).toBe(true);
   // A quiet market says nothing.
   expect(tailPart({ ...tail, deafSinceMs: null }, NOON_MS).ok).toBe(true);
+});
+
+test("a hold that is in doubt fails when it stays so, and says since when what is received waits", () => {
+  const at = (ageMs: number) => holdPart({ doubtSinceMs: NOON_MS - ageMs }, NOON_MS);
+  expect(holdPart({ doubtSinceMs: null }, NOON_MS)).toMatchObject({
+    ok: true,
+    reason: null,
+    doubtSince: null,
+  });
+  expect(at(UNACKNOWLEDGED_MS_MAX)).toMatchObject({ ok: true });
+  expect(at(75_000)).toMatchObject({ ok: false, doubtSince: NOON_MS - 75_000 });
+  expect(at(75_000).reason).toContain(
+    "not confirmed as the producer that holds the feed: what is received waits for 75 s",
+  );
 });

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LogUnavailableError } from "../lib/errors.ts";
 import { createForwarder } from "../lib/forward.ts";
+import { giveWay } from "../lib/hold-parts.ts";
 import { HeldElsewhereError, HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
 import type { LogSender, SendOutcome } from "../lib/log.ts";
 import { openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
@@ -24,7 +25,6 @@ let directoryCount = 0;
 const newDirectory = () => join(root, String(directoryCount++));
 
 const metrics = createMetrics();
-const GIVE_WAY_MS_MAX = 20_000;
 const BYTES_MAX = 1e8;
 
 function openLog(directory: string, machine: Machine, bytesMax = BYTES_MAX): SqliteLog {
@@ -40,6 +40,7 @@ type Process = {
   isFeedOpen: boolean;
   result: "living" | "killed" | "refused" | "stopped";
   stop: AbortController;
+  end: Error | null;
 };
 
 /** A trade: its number, and who received it. */
@@ -53,6 +54,8 @@ class Stage {
   /** Identities in the log, by trade. */
   readonly arrived = new Map<number, Set<string>>();
   readonly mistakes: string[] = [];
+  /** The trades' topic alone. */
+  isUnwritable = false;
   #tradeCount = 0;
 
   constructor(seed: number, faultRate: number) {
@@ -79,6 +82,7 @@ class Stage {
       isFeedOpen: false,
       result: "living",
       stop,
+      end: null,
     };
     this.processes.push(self);
     const received = new AbortController();
@@ -101,19 +105,12 @@ class Stage {
       await forwarding;
       await self.hold.release();
     };
-    const giveWay = async () => {
-      self.isFeedOpen = false;
-      await log.hold.disown();
-      const untilMs = clock.monotonic() + GIVE_WAY_MS_MAX;
-      while (log.health().recordCount > 0 && clock.monotonic() < untilMs) await clock.sleep(50);
-      received.abort();
-      await forwarding;
-    };
     life()
       .then(() => this.#end(self, "stopped"))
       .catch(async (error: unknown) => {
         if (error instanceof HeldElsewhereError) {
-          await giveWay();
+          self.isFeedOpen = false;
+          self.end = await giveWay({ log, forwarding, received, clock, signal: stop.signal }, error);
           this.#end(self, "refused");
         } else if (stop.signal.aborted || error instanceof LogUnavailableError) {
           self.isFeedOpen = false;
@@ -149,7 +146,8 @@ class Stage {
         new Promise<SendOutcome[]>((resolve) => {
           const lost = { kind: "unavailable", error: new Error("away") } as const;
           world.after(world.between(1, 100), () => {
-            if (topic.isAway) return machine.after(1_000, () => resolve(batches.map(() => lost)));
+            if (topic.isAway || this.isUnwritable)
+              return machine.after(1_000, () => resolve(batches.map(() => lost)));
             for (const { value } of batches.flatMap(({ entries }) => entries)) this.#arrive(value);
             const isHeard = !world.chance(topic.faultRate);
             return machine.after(world.between(1, 100), () =>
@@ -271,7 +269,7 @@ function live(seed: number, directories: number, faultRate: number): Stage {
   return stage;
 }
 
-const SEEDS = Number(process.env.HOLD_SEEDS ?? 40);
+const SEEDS = 25;
 
 test("by seed: no trade reaches the log under two identities, and none is lost that one alone received", () => {
   let asideCount = 0;
@@ -322,10 +320,17 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   const heir = stage.start(newDirectory());
   world.run(HOLD_MS_MAX + 10_000);
   expect(heir.hold?.isConfirmed()).toBe(true);
+  stage.isUnwritable = true;
   const back = stage.start(home);
   expect(back.isFeedOpen).toBe(true);
-  world.run(10_000);
+  world.run(15_000);
+  expect([back.isFeedOpen, back.result, stage.arrived.size]).toEqual([false, "living", 0]);
+  stage.isUnwritable = false;
+  world.run(5_000);
   expect(back.result).toBe("refused");
+  expect(back.end?.message).toMatch(
+    /^another producer holds the feed: .*; \d+ messages that it .* are set aside$/,
+  );
   const cleanCount = stage.receipts.filter(({ isClean }) => isClean).length;
   expect(cleanCount).toBeGreaterThan(10);
   expect(stage.receipts.filter((one) => stage.hasArrived(one)).length).toBe(cleanCount);
@@ -433,6 +438,8 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   const value = Buffer.alloc(1_000, 1);
   const entry = { kind: "trades", key: "S", value } as const;
   for (let count = 0; count < 20; count++) void log.append([entry]);
+  // An event of this producer no other one has.
+  void log.append([{ kind: "event", key: "S", value: Buffer.from("{}") }]);
   expect(outbox.read(0, 10)).toEqual([]);
   expect(outbox.endOffset).toBe(1);
   let asideCount = 0;
@@ -444,8 +451,8 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   expect(log.dead.list(99).map(({ offset }) => offset)).toEqual(
     Array.from({ length: 10 }, (_, at) => at + 1),
   );
-  const [event, ...more] = outbox.read(0, 10);
-  expect(more).toEqual([]);
+  const [own, event, ...more] = outbox.read(0, 10);
+  expect([own?.offset, more]).toEqual([21, []]);
   const { type, detail } = JSON.parse(Buffer.from(event!.value).toString());
   const doubt = { messageCount: 20, droppedCount: 10, fromMs: NOON_MS, toMs: NOON_MS };
   expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", doubt]);
@@ -499,5 +506,26 @@ test("holder, holds and doubt outlive a damaged file", () => {
   expect(second.id).not.toBe(first.id);
   expect(second.hold).toMatchObject({ holder, isHeld: true, doubtFrom: 2, symbols: ["AAPL"] });
   expect(outbox.read(0, 9).map(({ value }) => Buffer.from(value).toString())).toEqual(["clean"]);
+  second[Symbol.dispose]();
+});
+
+test("where the row of the hold is damaged the records are kept, and the outbox is a stranger to its own hold", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const first = openLog(directory, machine);
+  first.openForwarder();
+  first.hold.claim("a");
+  void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
+  const { holder } = first.hold;
+  first[Symbol.dispose]();
+  const path = join(directory, "outbox.sqlite");
+  const bytes = readFileSync(path);
+  bytes[bytes.indexOf(holder)]! ^= 1;
+  writeFileSync(path, bytes);
+  const second = openLog(directory, machine);
+  const [record] = second.openForwarder().read(0, 9);
+  expect(Buffer.from(record!.value).toString()).toBe("x");
+  expect(second.hold).toMatchObject({ isHeld: false, doubtFrom: null });
+  expect(second.hold.whose("a")).toBeNull();
   second[Symbol.dispose]();
 });

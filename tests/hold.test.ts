@@ -485,14 +485,15 @@ function openScript(
   const outcome: { hold?: Hold } = {};
   const { holder, session, host, pid } = words("b");
   const self = { session, host, pid };
-  const memory = memoryOf(holder);
+  const heard = { confirmations: 0 };
+  const memory = { ...memoryOf(holder), confirm: () => void heard.confirmations++ };
   for (const one of own) memory.claim(one);
   const { signal } = new AbortController();
   takeHold({ topic, self, memory, clock: machine.clock, report: silentReport, signal }).then((hold) => {
     outcome.hold = hold;
     void hold.run(signal);
   });
-  return { world, calls, written, readBack, outcome };
+  return { world, calls, written, readBack, outcome, heard };
 }
 
 test("of the silence one look counts for 2 s at most: brokers that hang prove nobody dead", () => {
@@ -553,4 +554,19 @@ test("one sign of life may have been on its way when its process died; two are p
   expect(calls).not.toContain("claim");
   world.run(3_000);
   expect(calls).toContain("claim");
+});
+
+test("only a sign of life that is read back while it is fresh ends a doubt", () => {
+  const { world, written, readBack, heard } = openScript(null, () => Promise.resolve());
+  world.run(100);
+  expect(heard.confirmations).toBe(1);
+  readBack(written[1]!);
+  expect(heard.confirmations).toBe(2);
+  world.run(4_000);
+  const stale = written.at(-1)!;
+  world.run(CONFIRMED_MS_MAX);
+  readBack(stale);
+  expect(heard.confirmations).toBe(2);
+  readBack(written.at(-1)!);
+  expect(heard.confirmations).toBe(3);
 });

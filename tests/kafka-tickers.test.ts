@@ -5,7 +5,7 @@ import { systemClock } from "../lib/clock.ts";
 import { readConfig } from "../lib/config.ts";
 import { SetupError } from "../lib/errors.ts";
 import { HOLD_KEY, type HoldMemory } from "../lib/hold.ts";
-import type { KafkaParts } from "../lib/kafka.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka.ts";
 import { HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
 import { openKeyedTopic } from "../lib/kafka-tail.ts";
 import { openKafkaTickers } from "../lib/kafka-tickers.ts";
@@ -126,6 +126,55 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       expect(process.hold.state()).toBeNull();
       expect(warnings).toEqual(["the tickers' topic holds a record that is none of ours"]);
       await expect(process.wanted.put(record("#producer"))).rejects.toThrow("is no symbol");
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "a topic that was made anew is read from its beginning, also where a clock that ran ahead wrote into the old one",
+    async () => {
+      const topic = await makeTopic();
+      const { tickers: name } = topicNames(topic);
+      const kafka = createKafka(partsOf("operator"), "once");
+      const [operator, writer] = [kafka.admin(), kafka.producer()];
+      const make = () =>
+        operator.createTopics({
+          topics: [{ topic: name, numPartitions: 1, replicationFactor: 1 }],
+          waitForLeaders: true,
+        });
+      await operator.connect();
+      await writer.connect();
+      try {
+        await operator.deleteTopics({ topics: [name] });
+        await make();
+        await using process = await follow(topic);
+        const timestamp = String(Date.now() + 1_800_000);
+        const messages = Array.from({ length: 40 }, (_, at) => ({
+          key: `OLD${at}`,
+          value: '{"wanted":true}',
+          timestamp,
+        }));
+        await writer.send({ topic: name, messages });
+        await eventually("the old ones", EFFECT_MS_MAX, () => symbolsOf(process.wanted).length === 40);
+        await operator.deleteTopics({ topics: [name] });
+        await make();
+        const endMs = performance.now() + TEST_MS_MAX / 2;
+        const look = async (): Promise<void> => {
+          const isSeen = await process.hold.look().then(
+            () => true,
+            () => false,
+          );
+          if (isSeen) return;
+          if (performance.now() > endMs) throw new Error("the new topic is not read");
+          return look();
+        };
+        await look();
+        await process.wanted.put(record("NEW"));
+        expect(symbolsOf(process.wanted)).toContain("NEW");
+      } finally {
+        await operator.disconnect();
+        await writer.disconnect();
+      }
     },
     TEST_MS_MAX,
   );

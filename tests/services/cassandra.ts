@@ -14,6 +14,8 @@ export type CassandraOptions = Readonly<{
   tls?: Certificates;
   /** "password": its clients must log in, as the user below. */
   authenticator?: "password";
+  /** More flags of its Java machine. */
+  jvm?: readonly string[];
 }>;
 
 /** The user that a new node with passwords has. */
@@ -111,6 +113,7 @@ export async function startCassandra(options: CassandraOptions = {}): Promise<Se
       ...EXPORTS.flatMap((name) => ["--add-exports", `${name}=ALL-UNNAMED`]),
       ...OPENS.flatMap((name) => ["--add-opens", `${name}=ALL-UNNAMED`]),
       ...ALONE,
+      ...(options.jvm ?? []),
       `-Dcassandra.config=file://${yaml}`,
       `-Dlogback.configurationFile=${logback}`,
       `-Dcassandra.storagedir=${directory}`,
