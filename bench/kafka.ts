@@ -32,7 +32,7 @@ const APPEND_MESSAGES = 500;
 /** What `admin init` makes unless told otherwise. */
 const PARTITIONS = 8;
 const OUTBOX_BYTES_MAX = 2 ** 30;
-const POLL_MS = 20;
+const POLL_MS = 10;
 
 const ALL_SYMBOLS = [...SYMBOLS, PROBE_SYMBOL];
 
@@ -266,6 +266,7 @@ async function watch(
   const [first, last] = [ends[0]!, ends.at(-1)!];
   const rates = ends.slice(1).map(({ count, atMs }, index) => {
     const before = ends[index]!;
+    if (count === before.count) throw new Error("too few records for so many segments");
     return ((count - before.count) / (atMs - before.atMs)) * 1_000;
   });
   const seconds = (last.atMs - first.atMs) / 1_000;

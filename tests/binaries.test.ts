@@ -224,6 +224,32 @@ describe.skipIf(!services.available)("on real engines", () => {
   );
 
   test(
+    "a Kafka that hangs behind a Cassandra that is well is named, and keeps nobody from stopping",
+    async () => {
+      using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+      using directory = temporaryDirectory();
+      const settings = ownNames(directory.path);
+      expect((await runVerb(binaries.path("admin"), ["init"], settings)).code).toBe(0);
+      for (const name of ["processor", "admin"] as const) {
+        await using service = await startService(binaries.path(name), {
+          ...settings,
+          KAFKA_PORT: String(silent.port),
+        });
+        await eventually(
+          READY_MS_MAX,
+          "it waits for Kafka alone",
+          async () =>
+            /^start: waiting for \d+ s for (.*?)(?: \(.*\))?$/.exec(
+              (await healthOf(service)).reason ?? "",
+            )?.[1] === "Kafka",
+        );
+        expect(await stopMs(service)).toBeLessThan(STOP_MS_MAX);
+      }
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
     "healthcheck is 0 when the process is well, and SIGTERM ends each at once",
     async () => {
       using directory = temporaryDirectory();

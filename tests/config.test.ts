@@ -113,6 +113,7 @@ test.each([
   ["KAFKA_PORT", ["0", "65536", "tcp://10.0.0.1:9092"]],
   ["KAFKA_TOPIC_NAME", ["a b", "market_simulated", "x".repeat(201)]],
   ["CASSANDRA_KEYSPACE", ["Market", "1st", "a-b", "market_simulated", "x".repeat(39)]],
+  ["GRAFANA_USERNAME", ["with blank"]],
   ["DATA_DIR", ["simulated", "./data/simulated/"]],
   ["OUTBOX_MAX_BYTES", ["1", "1 Mi B", "-1GiB", "999999 TiB", "1iB", "GiB"]],
   ["RETENTION_DAYS", ["0", "7301"]],
@@ -166,11 +167,14 @@ test("any secret can be given as a file, whose last line end does not count", ()
     const others = { KAFKA_SASL_MECHANISM: "plain", KAFKA_SASL_USERNAME: "u", KAFKA_SASL_PASSWORD: "p" };
     const environment: Environment = name === "KAFKA_SASL_PASSWORD" ? { ...others, [name]: "" } : {};
     if (name === "CASSANDRA_PASSWORD") environment.CASSANDRA_USERNAME = "u";
+    const reader = { CASSANDRA_GRAFANA_USERNAME: "g", CASSANDRA_USERNAME: "u", CASSANDRA_PASSWORD: "p" };
+    if (name === "CASSANDRA_GRAFANA_PASSWORD") Object.assign(environment, reader);
     const config = read(
       { ...environment, [`${name}_FILE`]: "/run/secret" },
       { "/run/secret": `${SECRET}\r\n` },
     );
-    expect(config.secrets).toEqual([SECRET]);
+    const beside = name === "CASSANDRA_GRAFANA_PASSWORD" ? ["p"] : [];
+    expect(config.secrets).toEqual([...beside, SECRET]);
   }
   expect(mistakesOf({ ADMIN_TOKEN: "a", ADMIN_TOKEN_FILE: "/f" }, { "/f": "b" })).toEqual([
     "ADMIN_TOKEN: given twice, here and as ADMIN_TOKEN_FILE; remove one",
@@ -189,6 +193,9 @@ test("what belongs together must be given together", () => {
   ]);
   expect(mistakesOf({ KAFKA_SSL: "1", KAFKA_SSL_CA: "/none" })).toEqual([
     "KAFKA_SSL_CA: the file cannot be read (ENOENT); give the path of one that this user may read",
+  ]);
+  expect(mistakesOf({ CASSANDRA_GRAFANA_USERNAME: "g", CASSANDRA_GRAFANA_PASSWORD: "p" })).toEqual([
+    "CASSANDRA_GRAFANA_USERNAME: needs CASSANDRA_USERNAME beside it",
   ]);
   const config = read({ KAFKA_SSL: "1", KAFKA_SSL_CA: "/ca" }, { "/ca": "PEM" });
   expect(config.kafka.tls).toEqual({ ca: "PEM" });
@@ -210,7 +217,8 @@ test("no secret stands in a mistake, wherever it was put, nor in what --check-co
   expect(told).not.toContain(SECRET);
   expect(told).not.toContain("hidden");
   const right = { ...Object.fromEntries(SECRET_NAMES.map((name) => [name, `${SECRET}-${name}`])) };
-  const pairs = { KAFKA_SASL_MECHANISM: "plain", KAFKA_SASL_USERNAME: "u", CASSANDRA_USERNAME: "u" };
+  const users = { KAFKA_SASL_USERNAME: "u", CASSANDRA_USERNAME: "u", CASSANDRA_GRAFANA_USERNAME: "g" };
+  const pairs = { KAFKA_SASL_MECHANISM: "plain", ...users };
   const shown = describeConfig(read({ ...right, ...pairs }));
   expect(shown).not.toContain(SECRET);
   for (const name of SECRET_NAMES) expect(shown).toContain(`${name}=set\n`);

@@ -129,6 +129,23 @@ test("every question is one the plugin takes, ends by rows, names its partitions
   expect(market.templating.list[0]!.query.query).toBe(QUERIES.symbols);
 });
 
+test("the partitions that a question names hold all of its span, whenever it is asked", () => {
+  for (const { name, target } of questions) {
+    const text = target.target ?? "";
+    const [, span] = /_(?:timestamp|end|start) > current_timestamp\(\) - (\d+[hm])/.exec(text) ?? [];
+    const spanMs = Number.parseInt(span ?? "", 10) * (span?.endsWith("h") ? HOUR_MS : 60_000);
+    // The one that it begins in and the one that it ends in: enough, since it is no longer than one of them.
+    const isByHour = text.includes(
+      `hour IN (floor(current_timestamp(), 1h), floor(current_timestamp() - ${span}, 1h))`,
+    );
+    const isByDay = text.includes(
+      `day IN (to_date(current_timestamp()), to_date(current_timestamp() - ${span}))`,
+    );
+    const partitionMs = isByHour ? HOUR_MS : isByDay ? DAY_MS : 0;
+    expect({ name, isCovered: spanMs <= partitionMs }).toEqual({ name, isCovered: true });
+  }
+});
+
 test("every panel of the market sorts its rows by time, and shows its query's own span", () => {
   for (const { title, targets: asked, transformations = [], timeFrom } of market.panels) {
     const fields = transformations.flatMap(({ options }) => options.sort?.map(({ field }) => field) ?? []);
