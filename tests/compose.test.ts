@@ -133,7 +133,9 @@ test("what must outlive a container lies in a named volume at the place where it
     "grafana grafana:/var/lib/grafana",
     "prometheus prometheus:/prometheus",
   ]);
-  expect(Object.keys(fresh.volumes).sort()).toEqual(places.map((place) => /([\w-]+):/.exec(place)![1]!).sort());
+  expect(Object.keys(fresh.volumes).sort()).toEqual(
+    places.map((place) => /([\w-]+):/.exec(place)![1]!).sort(),
+  );
   expect(fresh.services.kafka?.environment?.KAFKA_LOG_DIRS).toBe("/var/lib/kafka/data");
   for (const name of ["producer", "admin"]) expect(fresh.services[name]?.environment?.DATA_DIR).toBe("/data");
 });
