@@ -14,6 +14,8 @@ export type CassandraOptions = Readonly<{
   tls?: Certificates;
   /** "password": its clients must log in, as the user below. */
   authenticator?: "password";
+  /** Not a node's default: recorded tapes are years old, and their rows must not count as expired. */
+  rowsBeyond2038?: boolean;
   /** More flags of its Java machine. */
   jvm?: readonly string[];
 }>;
@@ -153,11 +155,12 @@ async function isReady(options: cassandra.ClientOptions): Promise<boolean> {
   }
 }
 
-async function settings(port: number, directory: string, { tls, authenticator }: CassandraOptions) {
+async function settings(port: number, directory: string, options: CassandraOptions) {
+  const { tls, authenticator, rowsBeyond2038 } = options;
   const storagePort = await freePort();
   return {
     cluster_name: "tests",
-    storage_compatibility_mode: "NONE", // Rows may live beyond 2038: recorded tapes are years old.
+    ...(rowsBeyond2038 && { storage_compatibility_mode: "NONE" }),
     num_tokens: 1,
     initial_token: "0",
     partitioner: "org.apache.cassandra.dht.Murmur3Partitioner",

@@ -35,7 +35,7 @@ export function sharedKafka(): Promise<Address> {
 
 /** An open node; resolves when it answers. Do not stop or pause it: others use it. */
 export function sharedCassandra(): Promise<Address> {
-  cassandra ??= given.cassandra ? Promise.resolve(given.cassandra) : startCassandra();
+  cassandra ??= given.cassandra ? Promise.resolve(given.cassandra) : startCassandra({ rowsBeyond2038: true });
   return cassandra;
 }
 
