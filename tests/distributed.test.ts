@@ -133,6 +133,12 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
             const stored = await Promise.all([one, other].map(storedBy));
             return stored.reduce((sum, count) => sum + count, 0) >= tradeCount;
           });
+          // What was read before the partitions were dealt out anew was stored, and counted, again.
+          await eventually(
+            TAPE_MS_MAX,
+            "every trade in the table",
+            async () => (await tablesOf(settings)).trades.length >= tradeCount,
+          );
           // Stopping writes what is due and commits it.
           expect(await Promise.all([producer, one, other].map((service) => service.stop()))).toEqual([
             0, 0, 0,

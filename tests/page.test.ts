@@ -255,11 +255,13 @@ browserTest(
     await using opened = await openPage(local.url, { colorScheme: "dark" });
     const { page } = opened;
     const ground = () => page.evaluate("getComputedStyle(document.body).backgroundColor");
+    await priceMoves(page, BTC); // Its script has started, and hears keys.
     const dark = await ground();
     await page.keyboard.press("t");
     const light = await ground();
     expect([dark, light]).toEqual(["rgb(11, 15, 22)", "rgb(244, 246, 249)"]);
     await page.reload();
+    await priceMoves(page, BTC);
     expect(await ground()).toBe(light);
     await page.emulateMedia({ colorScheme: "light" });
     await page.keyboard.press("t");
