@@ -65,8 +65,8 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: INTAKE,
-        find: "tradeUuids(session, sequence, receivedAtMs)",
-        replace: "tradeUuids(session, sequence, record.timestampMs)",
+        find: "trades.length);\n  const uuidOf = tradeUuids(session, sequence, receivedAtMs)",
+        replace: "trades.length);\n  const uuidOf = tradeUuids(session, sequence, record.timestampMs)",
       },
     ],
   },
