@@ -18,6 +18,7 @@ import type { Start } from "./probe-parts.ts";
 import { openCassandraStore } from "./store-cassandra.ts";
 import { openSymbolCheck, tickerJobs } from "./ticker-parts.ts";
 import { createTickerControl } from "./tickers-control.ts";
+import { wantedSymbols } from "./wanted.ts";
 import { createWeb, type TickerSets, type Web } from "./web.ts";
 import { createWatch } from "./web-watch.ts";
 
@@ -114,12 +115,11 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     });
   };
 
-  const wantedNow = () => tickers.wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
   /** What the producer last said of its feed. */
   const sets = (): TickerSets => {
     const feed = remotes.snapshots().find(({ name }) => name.startsWith("producer"))?.document?.parts.feed;
     return {
-      wanted: wantedNow(),
+      wanted: wantedSymbols(tickers.wanted),
       subscribed: textsOf(feed?.subscribed),
       unsubscribed: textsOf(feed?.unsubscribed),
     };

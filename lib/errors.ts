@@ -33,3 +33,8 @@ export class StoreOverloadedError extends StoreUnavailableError {}
 
 /** The store proves that these rows are invalid; tried alone, each tells whether it is the one. */
 export class RowRefusedError extends PipelineError {}
+
+/** Whether trying the same again may help; what was tried may have been written. */
+export function isTransient(error: unknown): error is LogUnavailableError | StoreUnavailableError {
+  return error instanceof LogUnavailableError || error instanceof StoreUnavailableError;
+}

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { Partitioners, type RecordMetadata } from "kafkajs";
+import { encodeDeadLetter } from "./codec.ts";
 import { LogUnavailableError, RestartError, RowRefusedError } from "./errors.ts";
 import {
   checkKafka,
@@ -23,6 +24,7 @@ import type {
   SendBatch,
   SendOutcome,
 } from "./log.ts";
+import type { DeadLetter } from "./trade.ts";
 
 /** A broker waits so long for its replicas; then the batch may or may not have been written. */
 const ACK_MS_MAX = 10_000;
@@ -278,4 +280,12 @@ function groupsOf(entries: readonly LogEntry[]): LogEntry[][] {
     bytes += entry.value.length;
   }
   return groups;
+}
+
+/** What a store on another engine does with its dead letters: resolves when `.dead` has them. */
+export function createDeadWriter(log: LogWriter): (letters: readonly DeadLetter[]) => Promise<void> {
+  return (letters) =>
+    log.append(
+      letters.map((letter) => ({ kind: "dead", key: letter.session, value: encodeDeadLetter(letter) })),
+    );
 }

@@ -17,6 +17,7 @@ import { openSqliteStore, type SqliteStore } from "./store-sqlite.ts";
 import { openSymbolCheck, openTickers, tickerJobs, tickerSets } from "./ticker-parts.ts";
 import { seedWanted, type TickerFollower } from "./tickers.ts";
 import { DAY_MS } from "./trade.ts";
+import { wantedSymbols } from "./wanted.ts";
 import { createWeb, type Web } from "./web.ts";
 
 export type LocalParts = AsyncDisposable &
@@ -54,7 +55,7 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   const feed: Feed = openFinnhubFeed({
     url,
     token,
-    symbols: wanted.list().flatMap((record) => (record.wanted ? record.symbol : [])),
+    symbols: wantedSymbols(wanted),
     symbolsMax,
     clock,
     report,

@@ -13,7 +13,7 @@ import { createAssignment } from "./kafka-assignment.ts";
 import { committedOffsets, missingTopic, topicNames } from "./kafka-topics.ts";
 import type { Delivery, LogReader, PartitionId, PartitionRange, Position, RecordKind } from "./log.ts";
 
-export { createKafkaWriter, openKafkaSender } from "./kafka-sender.ts";
+export { createDeadWriter, createKafkaWriter, openKafkaSender } from "./kafka-sender.ts";
 
 export type KafkaReaderOptions = KafkaParts &
   Readonly<{

@@ -2,7 +2,7 @@
 // say so. The loops try for ever; somebody who waits at a terminal is told.
 
 import { backoffMs, type Clock } from "./clock.ts";
-import { LogUnavailableError, StoreUnavailableError } from "./errors.ts";
+import { isTransient } from "./errors.ts";
 
 /** With the back-off below about half a minute in the mean. */
 const ATTEMPTS_MAX = 12;
@@ -19,8 +19,7 @@ export async function patiently<T>(clock: Clock, signal: AbortSignal, work: () =
     try {
       return await work();
     } catch (error) {
-      const isTransient = error instanceof StoreUnavailableError || error instanceof LogUnavailableError;
-      if (!isTransient || attempt + 1 >= ATTEMPTS_MAX) throw error;
+      if (!isTransient(error) || attempt + 1 >= ATTEMPTS_MAX) throw error;
       await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
     }
   }

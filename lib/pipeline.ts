@@ -5,7 +5,7 @@
 
 import { writeWindows } from "./aggregate.ts";
 import { backoffMs, type Clock, createTurns } from "./clock.ts";
-import { LogUnavailableError, RowRefusedError, StaleEpochError, StoreUnavailableError } from "./errors.ts";
+import { isTransient, RowRefusedError, StaleEpochError } from "./errors.ts";
 import { derivedSequence, derivedSession } from "./identity.ts";
 import { type Pending, refusedLetter, takeApart } from "./intake.ts";
 import type { Delivery, LogReader, PartitionId, PartitionRange } from "./log.ts";
@@ -447,10 +447,6 @@ export function createProcessor(parts: ProcessParts): Processor {
 }
 
 const yes = () => true as const;
-
-function isTransient(error: unknown): error is StoreUnavailableError | LogUnavailableError {
-  return error instanceof StoreUnavailableError || error instanceof LogUnavailableError;
-}
 
 /** JSON has no -Infinity: null stands for it. */
 function encodeBound({ maxTradeMs, receivedSinceMs }: Bound): string {

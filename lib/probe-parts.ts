@@ -3,7 +3,7 @@
 
 import { backoffMs } from "./clock.ts";
 import { portOf, type ServiceName } from "./config.ts";
-import { LogUnavailableError, StoreUnavailableError } from "./errors.ts";
+import { isTransient } from "./errors.ts";
 import type { HealthDocument } from "./health.ts";
 import { startingHealth } from "./health-pipeline.ts";
 import type { Context } from "./lifecycle.ts";
@@ -56,8 +56,7 @@ export function openStart(context: Context, service: ServiceName, simulated: boo
         return await Promise.race([work(onFault), stopped]);
       } catch (error) {
         signal.throwIfAborted();
-        const isTransient = error instanceof LogUnavailableError || error instanceof StoreUnavailableError;
-        if (!isTransient) throw error;
+        if (!isTransient(error)) throw error;
         if (attempt === 0) report.warn(`waiting for ${what}`, { error });
         onFault(error);
         await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);

@@ -2,17 +2,15 @@
 // trade.
 
 import { connectCassandra } from "./cassandra.ts";
-import { encodeDeadLetter } from "./codec.ts";
 import { namesOf } from "./config.ts";
 import type { HealthDocument } from "./health.ts";
 import { consumerHealth } from "./health-pipeline.ts";
 import { EVERY_5_SECONDS, type Job } from "./jobs.ts";
 import type { Context } from "./lifecycle.ts";
-import { createKafkaWriter, openKafkaReader, openKafkaSender } from "./log-kafka.ts";
+import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "./log-kafka.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import type { Start } from "./probe-parts.ts";
 import { openCassandraStore } from "./store-cassandra.ts";
-import type { DeadLetter } from "./trade.ts";
 
 export type ProcessorParts = AsyncDisposable &
   Readonly<{ processor: Processor; jobs: readonly Job[]; health: () => HealthDocument }>;
@@ -26,7 +24,7 @@ export async function openProcessor(context: Context, start: Start): Promise<Pro
   await using opened = new AsyncDisposableStack();
 
   const sender = opened.use(openKafkaSender(kafka));
-  const deadLog = createKafkaWriter(sender);
+  const putDead = createDeadWriter(createKafkaWriter(sender));
   // Both at once: each takes a moment, and a start shall be short.
   const [cassandra] = await Promise.all([
     start.waitFor("Cassandra", (onFault) =>
@@ -35,10 +33,6 @@ export async function openProcessor(context: Context, start: Start): Promise<Pro
     start.waitFor("Kafka", () => sender.ready()),
   ]);
   opened.use(cassandra);
-  const putDead = (letters: readonly DeadLetter[]) =>
-    deadLog.append(
-      letters.map((letter) => ({ kind: "dead", key: letter.session, value: encodeDeadLetter(letter) })),
-    );
   const store = opened.use(
     await start.waitFor("the tables", () =>
       openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),

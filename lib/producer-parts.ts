@@ -22,6 +22,7 @@ import type { Start } from "./probe-parts.ts";
 import { createPublisher } from "./publish.ts";
 import { openSymbolCheck, openTickers, tickerJobs } from "./ticker-parts.ts";
 import { checkTickers, seedWanted } from "./tickers.ts";
+import { wantedSymbols } from "./wanted.ts";
 
 export type ProducerParts = AsyncDisposable &
   Readonly<{
@@ -56,7 +57,7 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   const sender = opened.use(openKafkaSender(kafka));
   const tickers = opened.use(openKafkaTickers(kafka));
   const { wanted } = tickers;
-  const wantedNow = () => wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
+  const wantedNow = () => wantedSymbols(wanted);
   const upstream = opened.use(await openUpstream(source, config, context));
 
   let readying: Promise<void> | null = null;

@@ -2,7 +2,7 @@
 // who may ask, and in what words it is answered, is the web's business.
 
 import type { Clock } from "./clock.ts";
-import { type SymbolCheck, symbolFault, type Verdict, type WantedSet } from "./wanted.ts";
+import { type SymbolCheck, symbolFault, type Verdict, type WantedSet, wantedSymbols } from "./wanted.ts";
 
 export type Added =
   | Readonly<{ kind: "created" }>
@@ -41,7 +41,7 @@ export function createTickerControl(parts: ControlParts): TickerControl {
   /** Being added just now: they have their place already. */
   const pending = new Set<string>();
 
-  const wantedNow = () => wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
+  const wantedNow = () => wantedSymbols(wanted);
 
   async function ask(symbol: string): Promise<Verdict> {
     if (check === null) return { kind: "found" };

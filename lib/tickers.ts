@@ -6,7 +6,7 @@ import { backoffMs, type Clock } from "./clock.ts";
 import { SetupError } from "./errors.ts";
 import type { Feed, FeedEventType } from "./feed.ts";
 import type { Report } from "./report.ts";
-import { type SymbolCheck, symbolFault, type Verdict, type WantedSet } from "./wanted.ts";
+import { type SymbolCheck, symbolFault, type Verdict, type WantedSet, wantedSymbols } from "./wanted.ts";
 
 /** What is known of a wanted ticker; `unchecked`: nothing yet, or nobody asks. */
 export type TickerOutcome = Readonly<{ kind: "unchecked" }> | (Verdict & Readonly<{ checkedAtMs: number }>);
@@ -52,7 +52,7 @@ export function createTickerFollower(parts: FollowerParts): TickerFollower {
   let wake = Promise.withResolvers<void>();
   let told = "";
 
-  const records = () => wanted.list().flatMap((record) => (record.wanted ? record.symbol : []));
+  const records = () => wantedSymbols(wanted);
   const isRejected = (symbol: string) => outcomes.get(symbol)?.kind === "not_found";
   const stands = () => records().filter((symbol) => !isRejected(symbol));
 

@@ -2,31 +2,28 @@
 // the topics once more and commits nothing. It decides nothing about a trade.
 
 import { connectCassandra } from "./cassandra.ts";
-import { decodeDeadLetter, encodeDeadLetter } from "./codec.ts";
+import { decodeDeadLetter } from "./codec.ts";
 import { namesOf } from "./config.ts";
 import { SetupError } from "./errors.ts";
 import { readKafkaRange } from "./kafka-range.ts";
 import { openTopics, partitionId, topicNames } from "./kafka-topics.ts";
 import type { Context, Verb, VerbOptions } from "./lifecycle.ts";
-import { createKafkaWriter, openKafkaSender } from "./log-kafka.ts";
+import { createDeadWriter, createKafkaWriter, openKafkaSender } from "./log-kafka.ts";
 import { replayDead, replayRows } from "./replay.ts";
 import { print } from "./report.ts";
 import { type CassandraStore, openCassandraStore } from "./store-cassandra.ts";
 import { type DeadLetter, HOUR_MS } from "./trade.ts";
 import {
-  describeDifference,
-  JSON_FLAG,
-  RANGE_FLAGS,
+  REPLAY_FLAGS,
   readRange,
   readRepair,
-  readSymbol,
+  readReplayRange,
   retentionStartMs,
   sayDeadReplayed,
   sayReplayed,
-  sayVerified,
   VERIFY_FLAGS,
+  verifyAndSay,
 } from "./verbs-words.ts";
-import { type Skipped, verifyWindows } from "./verify.ts";
 
 /** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;
@@ -47,11 +44,7 @@ export const adminVerbs: readonly Verb[] = [
     usage:
       "read the topic once more and store what was received in a range, then the windows of these trades from the\n" +
       "table. It commits nothing and may run at any time. With --dead: send again what was put aside.",
-    options: [
-      ...RANGE_FLAGS,
-      ["--dead", "the dead letters that can be taken now, instead of a range"],
-      JSON_FLAG,
-    ],
+    options: REPLAY_FLAGS,
     main: replay,
   },
 ];
@@ -66,20 +59,7 @@ async function verify(context: Context, options: VerbOptions): Promise<number> {
   await using store = await openStore(context, async () => {
     throw new Error("a verification puts nothing aside");
   });
-  const skipped: Skipped[] = [];
-  const verified = await verifyWindows({
-    store,
-    clock,
-    range,
-    ...readSymbol(options),
-    retentionDays,
-    repair,
-    isLive: true,
-    onDifference: (difference) => print(describeDifference(difference)),
-    onSkipped: (one) => skipped.push(one),
-    signal,
-  });
-  return sayVerified(verified, skipped, range, repair, options.json === true);
+  return await verifyAndSay({ store, clock, range, retentionDays, repair, isLive: true, signal }, options);
 }
 
 /** Who works off a backlog holds panes of long ago in memory, and would write over what was mended by force. */
@@ -98,9 +78,7 @@ async function replay(context: Context, options: VerbOptions): Promise<number> {
   const { config, clock, report, signal } = context;
   const { retentionDays } = config;
   const isJson = options.json === true;
-  if (options.dead && (options.from || options.to))
-    throw new SetupError("--dead takes every letter", "leave --from and --to out, or --dead");
-  const range = options.dead ? null : readRange(options, clock.now(), null);
+  const range = readReplayRange(options, clock.now());
   const names = topicNames(namesOf(config, config.source).topic);
   const kafka = { settings: config.kafka, clientId: "admin", clock, report };
   await using sender = openKafkaSender({ ...kafka, topic: names.trades });
@@ -119,11 +97,7 @@ async function replay(context: Context, options: VerbOptions): Promise<number> {
     return 0;
   }
 
-  await using store = await openStore(context, (letters) =>
-    log.append(
-      letters.map((letter) => ({ kind: "dead", key: letter.session, value: encodeDeadLetter(letter) })),
-    ),
-  );
+  await using store = await openStore(context, createDeadWriter(log));
   // Records lie in the order of their append, which is at or after their receipt, however long after.
   const fromMs = Math.max(0, range.fromMs - CLOCKS_APART_MS);
   const records = readKafkaRange({ ...kafka, topic: names.trades, fromMs, signal });

@@ -11,23 +11,19 @@ import type { LogWriter } from "./log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import { type ReplayRecord, replayDead, replayRows, replayWindows } from "./replay.ts";
-import { print } from "./report.ts";
 import { takeOwnership } from "./sqlite.ts";
 import { openSqliteStore } from "./store-sqlite.ts";
 import {
-  describeDifference,
-  JSON_FLAG,
-  RANGE_FLAGS,
+  REPLAY_FLAGS,
   readRange,
   readRepair,
-  readSymbol,
+  readReplayRange,
   retentionStartMs,
   sayDeadReplayed,
   sayReplayed,
-  sayVerified,
   VERIFY_FLAGS,
+  verifyAndSay,
 } from "./verbs-words.ts";
-import { type Skipped, verifyWindows } from "./verify.ts";
 
 const POLL_MS = 5;
 /** A log that is full is emptied by storing what it holds, so often at most for one append. */
@@ -49,11 +45,7 @@ export const localVerbs: readonly Verb[] = [
       "store again what was received in a range, while no local runs on this DATA_DIR. The log here keeps only what is\n" +
       "not yet stored: that is read once more without committing, and the windows of all rows received in the range\n" +
       "are computed anew from the table. With --dead: take again what was put aside.",
-    options: [
-      ...RANGE_FLAGS,
-      ["--dead", "the dead letters that can be taken now, instead of a range"],
-      JSON_FLAG,
-    ],
+    options: REPLAY_FLAGS,
     main: replay,
   },
 ];
@@ -66,28 +58,16 @@ async function verify({ config, clock, signal }: Context, options: VerbOptions):
   const { directory } = placeOf(config);
   using _alone = repair === "nothing" ? null : takeAlone(directory, "verify --repair");
   using store = openSqliteStore({ directory, sync: config.outbox.sync });
-  const skipped: Skipped[] = [];
-  const verified = await verifyWindows({
-    store,
-    clock,
-    range,
-    ...readSymbol(options),
-    retentionDays,
-    repair,
-    isLive: repair === "nothing",
-    onDifference: (difference) => print(describeDifference(difference)),
-    onSkipped: (one) => skipped.push(one),
-    signal,
-  });
-  return sayVerified(verified, skipped, range, repair, options.json === true);
+  return await verifyAndSay(
+    { store, clock, range, retentionDays, repair, isLive: repair === "nothing", signal },
+    options,
+  );
 }
 
 async function replay(context: Context, options: VerbOptions): Promise<number> {
   const { config, clock, report, metrics, signal } = context;
   const { retentionDays } = config;
-  if (options.dead && (options.from || options.to))
-    throw new SetupError("--dead takes every letter", "leave --from and --to out, or --dead");
-  const range = options.dead ? null : readRange(options, clock.now(), null);
+  const range = readReplayRange(options, clock.now());
   const { directory, topic } = placeOf(config);
   const { sync, bytesMax } = config.outbox;
   using store = openSqliteStore({ directory, sync });

@@ -7,7 +7,7 @@ import type { DeadReplayed, Replayed } from "./replay.ts";
 import { print } from "./report.ts";
 import type { TimeRange } from "./store.ts";
 import { DAY_MS } from "./trade.ts";
-import type { Difference, Skipped, Verified, VerifyParts } from "./verify.ts";
+import { type Difference, type Skipped, type Verified, type VerifyParts, verifyWindows } from "./verify.ts";
 import { WINDOW_MS } from "./windows.ts";
 
 type Flag = readonly [flags: string, description: string];
@@ -27,6 +27,20 @@ export const VERIFY_FLAGS: readonly Flag[] = [
   ],
   JSON_FLAG,
 ];
+
+export const REPLAY_FLAGS: readonly Flag[] = [
+  ...RANGE_FLAGS,
+  ["--dead", "the dead letters that can be taken now, instead of a range"],
+  JSON_FLAG,
+];
+
+/** Of `replay`; null = the dead letters. Throws SetupError as readRange does. */
+export function readReplayRange(options: VerbOptions, nowMs: number): TimeRange | null {
+  if (!options.dead) return readRange(options, nowMs, null);
+  if (options.from || options.to)
+    throw new SetupError("--dead takes every letter", "leave --from and --to out, or --dead");
+  return null;
+}
 
 /** Throws SetupError for what is no time, and for a range that holds nothing. */
 export function readRange(options: VerbOptions, nowMs: number, fallbackFromMs: number | null): TimeRange {
@@ -69,7 +83,7 @@ export function readRepair(options: VerbOptions): VerifyParts["repair"] {
   return options.force ? "force" : options.repair ? "fuller" : "nothing";
 }
 
-export function readSymbol(options: VerbOptions): { symbol: string } | Record<string, never> {
+function readSymbol(options: VerbOptions): { symbol: string } | Record<string, never> {
   return typeof options.symbol === "string" ? { symbol: options.symbol } : {};
 }
 
@@ -87,7 +101,7 @@ const OUTCOMES: Readonly<Record<Difference["outcome"], string>> = {
 };
 
 /** One line. */
-export function describeDifference({ window, what, columns, stored, computed, outcome }: Difference): string {
+function describeDifference({ window, what, columns, stored, computed, outcome }: Difference): string {
   const endMs = window.startMs + WINDOW_MS[window.kind];
   const name = `${window.symbol} ${window.kind} ${isoOf(window.startMs)} to ${isoOf(endMs)}`;
   const held = Object.entries(stored?.row ?? {});
@@ -104,8 +118,22 @@ export function describeDifference({ window, what, columns, stored, computed, ou
   return `${what === "differs" ? "differs" : what}: ${name}: ${texts[what]}${OUTCOMES[outcome]}`;
 }
 
+type VerificationParts = Omit<VerifyParts, "symbol" | "onDifference" | "onSkipped">;
+
+/** A verification from the command line, each difference told as it is found; answers with the exit code. */
+export async function verifyAndSay(parts: VerificationParts, options: VerbOptions): Promise<number> {
+  const skipped: Skipped[] = [];
+  const verified = await verifyWindows({
+    ...parts,
+    ...readSymbol(options),
+    onDifference: (difference) => print(describeDifference(difference)),
+    onSkipped: (one) => skipped.push(one),
+  });
+  return sayVerified(verified, skipped, parts.range, parts.repair, options.json === true);
+}
+
 /** The end of a verification; answers with the exit code: 1 when there was any difference. */
-export function sayVerified(
+function sayVerified(
   verified: Verified,
   skipped: readonly Skipped[],
   range: TimeRange,

@@ -26,6 +26,11 @@ export interface WantedSet {
   onChange(listener: () => void): () => void;
 }
 
+/** In the order of the list, which is that of priority. */
+export function wantedSymbols({ list }: Pick<WantedSet, "list">): string[] {
+  return list().flatMap((record) => (record.wanted ? record.symbol : []));
+}
+
 export type Verdict =
   | Readonly<{ kind: "found" }>
   /** Proven; symbols that were perhaps meant, the likeliest first. */

@@ -6,7 +6,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Clock } from "./clock.ts";
-import { LogUnavailableError, StoreUnavailableError } from "./errors.ts";
+import { isTransient } from "./errors.ts";
 import type { Report } from "./report.ts";
 import type { TickerControl } from "./tickers-control.ts";
 import { SYMBOL_LENGTH_MAX } from "./trade.ts";
@@ -67,7 +67,7 @@ export function addTickerChanges(
     try {
       return await change();
     } catch (error) {
-      if (!(error instanceof LogUnavailableError || error instanceof StoreUnavailableError)) throw error;
+      if (!isTransient(error)) throw error;
       report.warn("a ticker was not changed: the record cannot be written just now", { error });
       return fail(context, 503, "the change cannot be written just now: try again in a moment", {
         "retry-after": RETRY_AFTER_SECONDS,
