@@ -2,6 +2,7 @@
 // changes nothing.
 
 import { Hono } from "hono";
+import { prettyJSON } from "hono/pretty-json";
 import { secureHeaders } from "hono/secure-headers";
 import type { HealthDocument } from "./health.ts";
 import type { Metrics } from "./metrics.ts";
@@ -20,6 +21,7 @@ export function createProbe({ health, metrics, simulated }: ProbeParts): Hono {
     context.res.headers.set("cache-control", "no-store");
     context.res.headers.set("x-data-source", simulated ? "simulated" : "finnhub");
   });
+  app.use("/health", prettyJSON()); // `?pretty`: for whoever has only curl.
   app.get("/health", (context) => {
     const document = health();
     return context.json(document, document.status === "ok" ? 200 : 503);

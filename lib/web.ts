@@ -2,6 +2,7 @@
 // from the parts it is handed; nothing under web* writes rows, and no answer holds a stack trace or a secret.
 
 import { createRoute, OpenAPIHono, type RouteConfig, type z } from "@hono/zod-openapi";
+import { prettyJSON } from "hono/pretty-json";
 import { secureHeaders } from "hono/secure-headers";
 import type { Clock } from "./clock.ts";
 import { StoreUnavailableError } from "./errors.ts";
@@ -320,6 +321,7 @@ function serverOf(env: unknown): Pick<Bun.Server<undefined>, "timeout"> | undefi
 // --- Health and metrics ----------------------------------------------------------------------------------------
 
 function addState(app: Web, { health, metrics, refreshGauges }: WebParts): void {
+  app.use("/health", prettyJSON()); // `?pretty`: for whoever has only curl.
   app.openapi(
     createRoute({
       method: "get",

@@ -19,6 +19,14 @@ test("/health is 200 when all is well and 503 with the reason when not", async (
   expect(await bad.json()).toMatchObject({ status: "failing", reason: "feed: silent" });
 });
 
+test("/health?pretty is the same document, a line for each value", async () => {
+  const document = healthDocument(true, { feed: { ...part, ok: false, reason: "silent" } });
+  const app = createProbe({ health: () => document, metrics: createMetrics(), simulated: true });
+  const pretty = await app.request("/health?pretty");
+  expect(pretty.status).toBe(503);
+  expect(await pretty.text()).toBe(JSON.stringify(document, null, 2));
+});
+
 test("/metrics is the text of Prometheus; everything else is told where to go", async () => {
   const metrics = createMetrics();
   metrics.commitsTotal.inc(3);

@@ -569,6 +569,10 @@ test("health is 200 when ok and 503 when failing, with the same document", async
   const { status, body } = await web.get("/health");
   expect(status).toBe(503);
   expect(body).toEqual({ status: "failing", reason: "feed: silent", simulated: true, parts: { feed: part } });
+  expect(await web.get("/health?pretty")).toMatchObject({
+    status: 503,
+    text: JSON.stringify(document, null, 2),
+  });
 });
 
 test("metrics are the text of the registry, with gauges refreshed for it", async () => {
