@@ -2,7 +2,7 @@
 // Made before anything is measured. The floors get plain texts and arrays of it.
 
 import { tradeUuids } from "../lib/identity.ts";
-import { createMarket, frameText, type WireTrade } from "../lib/simulator-market.ts";
+import { createMarket, frameText, type WireTrade } from "../lib/simulator/market.ts";
 import { type Message, type Trade, type TradeRow, tradeRow } from "../lib/trade.ts";
 
 export type MarketFrame = Readonly<{ atMs: number; trades: readonly WireTrade[] }>;

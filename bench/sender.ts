@@ -5,9 +5,9 @@
 // `bun bench/sender.ts <trades per second of the market> <trades> <speed>`
 
 import { systemClock } from "../lib/clock.ts";
+import { frameText } from "../lib/simulator/market.ts";
+import type { TapeFrame } from "../lib/simulator/tape.ts";
 import { startSimulator } from "../lib/simulator.ts";
-import { frameText } from "../lib/simulator-market.ts";
-import type { TapeFrame } from "../lib/simulator-tape.ts";
 import { marketFrames, SYMBOLS } from "./material.ts";
 
 export type SentFrame = readonly [firstTradeNumber: number, atMs: number];

@@ -151,7 +151,7 @@ const dataDirectory = pattern(
   "real data would mix with simulated data there: give another",
 );
 
-/** Days that the simulator can play: lib/simulator-recipes.ts says what each holds. */
+/** Days that the simulator can play: lib/simulator/recipes.ts says what each holds. */
 const RECIPE_NAMES = ["calm", "bell", "bad-day"] as const;
 export type RecipeName = (typeof RECIPE_NAMES)[number];
 

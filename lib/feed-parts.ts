@@ -3,8 +3,8 @@
 
 import type { Config, Source } from "./config.ts";
 import type { Context } from "./lifecycle.ts";
+import { instrumentOf } from "./simulator/listings.ts";
 import { startSimulator } from "./simulator.ts";
-import { instrumentOf } from "./simulator-listings.ts";
 
 export type Upstream = AsyncDisposable &
   Readonly<{ url: string; apiUrl: string; token: string | undefined; simulated: boolean }>;

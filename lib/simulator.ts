@@ -4,8 +4,8 @@
 
 import { systemClock } from "./clock.ts";
 import { silentReport } from "./report.ts";
-import { createConnections, type Stall } from "./simulator-connections.ts";
-import { createDelayLine } from "./simulator-delay.ts";
+import { createConnections, type Stall } from "./simulator/connections.ts";
+import { createDelayLine } from "./simulator/delay.ts";
 import {
   EXTRA_TEXT,
   type ExtraFrame,
@@ -13,21 +13,21 @@ import {
   type FramePlan,
   type HandshakeFault,
   SLOW_HANDSHAKE_MS,
-} from "./simulator-faults.ts";
-import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./simulator-ledger.ts";
-import { createListener } from "./simulator-listener.ts";
-import { type Instrument, instrumentOf } from "./simulator-listings.ts";
-import { createMarket } from "./simulator-market.ts";
-import { dropDaily, startMishaps } from "./simulator-mishaps.ts";
-import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./simulator-options.ts";
-import { playMarket, playTape } from "./simulator-player.ts";
-import { withRecipe } from "./simulator-recipes.ts";
-import { API_PATH, createRest, type SearchOutage } from "./simulator-rest.ts";
-import { serveSimulator } from "./simulator-serve.ts";
-import { createSessions } from "./simulator-session.ts";
-import { isPing, readTape, type Tape, tradesOf } from "./simulator-tape.ts";
-import { createTimers } from "./simulator-timers.ts";
-import { createUpgrade, KICKED } from "./simulator-upgrade.ts";
+} from "./simulator/faults.ts";
+import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./simulator/ledger.ts";
+import { createListener } from "./simulator/listener.ts";
+import { type Instrument, instrumentOf } from "./simulator/listings.ts";
+import { createMarket } from "./simulator/market.ts";
+import { dropDaily, startMishaps } from "./simulator/mishaps.ts";
+import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./simulator/options.ts";
+import { playMarket, playTape } from "./simulator/player.ts";
+import { withRecipe } from "./simulator/recipes.ts";
+import { API_PATH, createRest, type SearchOutage } from "./simulator/rest.ts";
+import { serveSimulator } from "./simulator/serve.ts";
+import { createSessions } from "./simulator/session.ts";
+import { isPing, readTape, type Tape, tradesOf } from "./simulator/tape.ts";
+import { createTimers } from "./simulator/timers.ts";
+import { createUpgrade, KICKED } from "./simulator/upgrade.ts";
 
 export { parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX };
 

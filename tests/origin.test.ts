@@ -5,8 +5,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { type Admin, CompressionCodecs, CompressionTypes, Kafka, Partitioners } from "kafkajs";
+import { parseTape } from "../lib/simulator/tape.ts";
 import { startSimulator } from "../lib/simulator.ts";
-import { parseTape } from "../lib/simulator-tape.ts";
 import schemaJson from "../schemas/trades.avsc" with { type: "json" };
 import { eventually, within } from "./local-process.ts";
 import { buildBinaries, readCassandra, runVerb, type Settings, startService } from "./processes.ts";

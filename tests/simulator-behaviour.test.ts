@@ -2,15 +2,15 @@
 // loopback, with a clock that moves when told to.
 
 import { expect, test } from "bun:test";
-import { createDelayLine } from "../lib/simulator-delay.ts";
-import { SLOW_HANDSHAKE_MS } from "../lib/simulator-faults.ts";
-import { createMarket } from "../lib/simulator-market.ts";
-import { DAILY_DROP_MS, type Mishaps, startMishaps } from "../lib/simulator-mishaps.ts";
-import type { OutFrame, Stage } from "../lib/simulator-player.ts";
-import { RECIPE_OPTIONS, withRecipe } from "../lib/simulator-recipes.ts";
-import { sessionAt } from "../lib/simulator-session.ts";
-import { tradesOf } from "../lib/simulator-tape.ts";
-import { createTimers } from "../lib/simulator-timers.ts";
+import { createDelayLine } from "../lib/simulator/delay.ts";
+import { SLOW_HANDSHAKE_MS } from "../lib/simulator/faults.ts";
+import { createMarket } from "../lib/simulator/market.ts";
+import { DAILY_DROP_MS, type Mishaps, startMishaps } from "../lib/simulator/mishaps.ts";
+import type { OutFrame, Stage } from "../lib/simulator/player.ts";
+import { RECIPE_OPTIONS, withRecipe } from "../lib/simulator/recipes.ts";
+import { sessionAt } from "../lib/simulator/session.ts";
+import { tradesOf } from "../lib/simulator/tape.ts";
+import { createTimers } from "../lib/simulator/timers.ts";
 import { DAY_MS } from "../lib/trade.ts";
 import { NOON_MS } from "./support.ts";
 import {

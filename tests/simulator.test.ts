@@ -4,8 +4,8 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../lib/clock.ts";
 import { SetupError } from "../lib/errors.ts";
+import { parseTape, tradesOf } from "../lib/simulator/tape.ts";
 import { parseSpeed, type Simulator } from "../lib/simulator.ts";
-import { parseTape, tradesOf } from "../lib/simulator-tape.ts";
 import { NOON_MS } from "./support.ts";
 import {
   Client,

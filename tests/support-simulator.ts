@@ -3,8 +3,8 @@
 
 import { expect } from "bun:test";
 import { type Clock, systemClock } from "../lib/clock.ts";
+import { parseTape, tradesOf } from "../lib/simulator/tape.ts";
 import { type Simulator, type SimulatorOptions, startSimulator } from "../lib/simulator.ts";
-import { parseTape, tradesOf } from "../lib/simulator-tape.ts";
 import { NOON_MS } from "./support.ts";
 
 export const WAIT_MS_MAX = 4_000;

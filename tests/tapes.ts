@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseTape, type Tape } from "../lib/simulator-tape.ts";
+import { parseTape, type Tape } from "../lib/simulator/tape.ts";
 import type { StoredTrade } from "./local-process.ts";
 import type { PlainTrade } from "./reference.ts";
 

@@ -31,7 +31,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
     files: [
       "feed-*",
       "simulator",
-      "simulator-*",
+      "simulator/*",
       "log-*",
       "store-*",
       "sqlite",
@@ -49,7 +49,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
       "log-faults",
       "log-sqlite-forward",
       "log-sqlite-hold",
-      "simulator-*",
+      "simulator/*",
       "kafka",
       "kafka-*",
       "cassandra",
@@ -332,6 +332,7 @@ test("an import upwards, sideways or from a file without a row is found, with it
   expect(problems("lib/report.ts", 'export * from "./clock.ts";')).toHaveLength(1);
   expect(problems("lib/pipeline.ts", 'const later = await import("./lifecycle.ts");')).toHaveLength(1);
   expect(problems("lib/page/chart.ts", 'import "../store.ts";')).toHaveLength(1);
+  expect(problems("lib/simulator/market.ts", 'import "../simulator.ts";')).toHaveLength(1);
   expect(problems("lib/surprise.ts", "")[0]).toContain("add it to ROWS");
   expect(problems("lib/panes.ts", 'import "./surprise.ts";')[0]).toContain("add it to ROWS");
 });
@@ -340,7 +341,7 @@ test("an import downwards, or sideways where a row shares, is fine", () => {
   const fine: [string, string][] = [
     ["local.ts", 'import { run } from "./lib/lifecycle.ts";'],
     ["lib/store-sqlite.ts", 'import { open } from "./sqlite.ts";\nimport sql from "../sql/x.sql";'],
-    ["lib/simulator.ts", 'import { market } from "./simulator-market.ts";'],
+    ["lib/simulator.ts", 'import { market } from "./simulator/market.ts";'],
     ["lib/windows.ts", 'import { pane } from "./panes.ts";'],
     ["lib/web.ts", 'import { live } from "./web-live.ts";'],
     ["lib/trade.ts", '// import { run } from "./lifecycle.ts";\n/* import "./log.ts"; */'],
@@ -370,6 +371,7 @@ test("the environment, the clock, the console and the exit are found wherever th
   for (const text of lines) {
     expect(ownedProblems([{ path: "lib/panes.ts", text }])).toHaveLength(1);
     expect(ownedProblems([{ path: "local.ts", text }])).toHaveLength(1);
+    expect(ownedProblems([{ path: "lib/simulator/market.ts", text }])).toHaveLength(1);
     expect(ownedProblems([{ path: "lib/panes.ts", text: `// ${text}\nconst words = "${text}";` }])).toEqual(
       [],
     );

@@ -2,14 +2,14 @@
 // lets faults befall them. Which frame is due, and what a client may subscribe to, others decide.
 
 import type { ServerWebSocket } from "bun";
-import type { Clock } from "./clock.ts";
-import type { Report } from "./report.ts";
-import { EXTRA_TEXT, type FaultPlanner } from "./simulator-faults.ts";
-import type { FrameKind, LedgerBook, LedgerConnection, SentFault, UnsentReason } from "./simulator-ledger.ts";
-import { FRAME_TRADES_MAX, frameText } from "./simulator-market.ts";
-import type { OutFrame, Stage } from "./simulator-player.ts";
-import { isPing, split, tradesOf } from "./simulator-tape.ts";
-import type { Later } from "./simulator-timers.ts";
+import type { Clock } from "../clock.ts";
+import type { Report } from "../report.ts";
+import { EXTRA_TEXT, type FaultPlanner } from "./faults.ts";
+import type { FrameKind, LedgerBook, LedgerConnection, SentFault, UnsentReason } from "./ledger.ts";
+import { FRAME_TRADES_MAX, frameText } from "./market.ts";
+import type { OutFrame, Stage } from "./player.ts";
+import { isPing, split, tradesOf } from "./tape.ts";
+import type { Later } from "./timers.ts";
 
 /** What a connection that hangs no longer gets, though its socket is open. */
 export type Stall = "trades" | "everything";

@@ -1,8 +1,8 @@
 // Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. What an option beside
 // the recipe says goes first.
 
-import type { RecipeName } from "./config.ts";
-import type { SimulatorOptions } from "./simulator-options.ts";
+import type { RecipeName } from "../config.ts";
+import type { SimulatorOptions } from "./options.ts";
 
 export type { RecipeName };
 

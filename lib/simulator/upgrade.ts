@@ -2,11 +2,11 @@
 // in becomes a connection. No token is reported.
 
 import type { Server } from "bun";
-import type { CloseReason, Connection, Connections } from "./simulator-connections.ts";
-import type { FaultPlanner, HandshakeFault } from "./simulator-faults.ts";
-import type { SimulatorOptions } from "./simulator-options.ts";
-import { BAD_KEY_BODY, LIMIT_BODY, NO_KEY_BODY } from "./simulator-rest.ts";
-import type { Later } from "./simulator-timers.ts";
+import type { CloseReason, Connection, Connections } from "./connections.ts";
+import type { FaultPlanner, HandshakeFault } from "./faults.ts";
+import type { SimulatorOptions } from "./options.ts";
+import { BAD_KEY_BODY, LIMIT_BODY, NO_KEY_BODY } from "./rest.ts";
+import type { Later } from "./timers.ts";
 
 type Parts = Readonly<{
   connections: Connections;

@@ -1,14 +1,8 @@
 // The REST calls that validation needs, answered from the simulator's own listings. Pure but for its count of
 // calls: it is told the time, opens no socket and keeps no token beyond the minute in which it was used.
 
-import {
-  CRYPTO_EXCHANGES,
-  FOREX_EXCHANGES,
-  type Instrument,
-  instrumentOf,
-  LISTINGS,
-} from "./simulator-listings.ts";
-import type { Session } from "./simulator-session.ts";
+import { CRYPTO_EXCHANGES, FOREX_EXCHANGES, type Instrument, instrumentOf, LISTINGS } from "./listings.ts";
+import type { Session } from "./session.ts";
 
 export type RestOptions = Readonly<{
   accepts: (token: string) => boolean;

@@ -1,14 +1,14 @@
 // What can be asked of the simulator, and the sentence for what cannot. Nothing is started here.
 
-import type { Clock } from "./clock.ts";
-import { SetupError } from "./errors.ts";
-import type { Report } from "./report.ts";
-import type { FaultRates } from "./simulator-faults.ts";
-import type { Instrument } from "./simulator-listings.ts";
-import type { Batching, TapeTimes } from "./simulator-player.ts";
-import type { RecipeName } from "./simulator-recipes.ts";
-import type { SearchOutage } from "./simulator-rest.ts";
-import type { Tape } from "./simulator-tape.ts";
+import type { Clock } from "../clock.ts";
+import { SetupError } from "../errors.ts";
+import type { Report } from "../report.ts";
+import type { FaultRates } from "./faults.ts";
+import type { Instrument } from "./listings.ts";
+import type { Batching, TapeTimes } from "./player.ts";
+import type { RecipeName } from "./recipes.ts";
+import type { SearchOutage } from "./rest.ts";
+import type { Tape } from "./tape.ts";
 
 export type SimulatorOptions = Readonly<{
   /** 0 = any free port. */

@@ -1,11 +1,11 @@
 // What befalls the simulator by the clock: the daily drop, and mishaps one after the other by the seed. It says
 // which and when; what each of them means, its hands do.
 
-import type { Clock } from "./clock.ts";
-import type { HandshakeFault } from "./simulator-faults.ts";
-import { seededRandom } from "./simulator-market.ts";
-import type { Later } from "./simulator-timers.ts";
-import { DAY_MS } from "./trade.ts";
+import type { Clock } from "../clock.ts";
+import { DAY_MS } from "../trade.ts";
+import type { HandshakeFault } from "./faults.ts";
+import { seededRandom } from "./market.ts";
+import type { Later } from "./timers.ts";
 
 export type Mishaps = Readonly<{
   /** Every connection is cut; the next upgrade goes well, is refused, or takes very long. */

@@ -1,7 +1,7 @@
 // Holds frames back in order: the feed that is minutes behind. A change of the delay is for all that is held, so
 // that a delay which ends releases everything at once, as Finnhub's did.
 
-import type { OutFrame, Stage } from "./simulator-player.ts";
+import type { OutFrame, Stage } from "./player.ts";
 
 /** Half an hour of a busy market, some 50 MB; beyond it the oldest leave early. */
 export const FRAMES_HELD_MAX = 100_000;

@@ -1,8 +1,8 @@
 // The simulator's one server on loopback: REST and the websocket on one port. It decides nothing.
 
 import type { Server, ServerWebSocket } from "bun";
-import { SetupError } from "./errors.ts";
-import type { Connection } from "./simulator-connections.ts";
+import { SetupError } from "../errors.ts";
+import type { Connection } from "./connections.ts";
 
 type Answer = Response | undefined;
 

@@ -2,8 +2,8 @@
 // plays nothing, knows no timer and no client.
 
 import { gunzipSync } from "node:zlib";
-import { SetupError } from "./errors.ts";
-import { frameText, type WireTrade } from "./simulator-market.ts";
+import { SetupError } from "../errors.ts";
+import { frameText, type WireTrade } from "./market.ts";
 
 export type TapeFrame = Readonly<{
   /** When it was received; never earlier than the frame before it. */

@@ -6,8 +6,8 @@
 // some milliseconds, many of them in ONE millisecond, some of them equal in everything (as on real tapes, where
 // equal prints are different trades), now and then one that is late by a few milliseconds.
 
-import { type AssetClass, hashOf, type Instrument, instrumentOf } from "./simulator-listings.ts";
-import { createSessions, type Session } from "./simulator-session.ts";
+import { type AssetClass, hashOf, type Instrument, instrumentOf } from "./listings.ts";
+import { createSessions, type Session } from "./session.ts";
 
 /** A trade as it stands in a frame: keys in the alphabetical order that Finnhub sends. `c` may be missing. */
 export type WireTrade = Readonly<{

@@ -1,13 +1,13 @@
 // What a client says to the simulator, and what follows: symbols come and go, on the market too. Nothing is ever
 // acknowledged; only an invalid symbol and one above the cap are answered.
 
-import type { Clock } from "./clock.ts";
-import type { Connection, Connections } from "./simulator-connections.ts";
-import { treatmentOf } from "./simulator-listings.ts";
-import type { Market } from "./simulator-market.ts";
-import type { Player } from "./simulator-player.ts";
-import type { Later } from "./simulator-timers.ts";
-import { SYMBOL_LENGTH_MAX } from "./trade.ts";
+import type { Clock } from "../clock.ts";
+import { SYMBOL_LENGTH_MAX } from "../trade.ts";
+import type { Connection, Connections } from "./connections.ts";
+import { treatmentOf } from "./listings.ts";
+import type { Market } from "./market.ts";
+import type { Player } from "./player.ts";
+import type { Later } from "./timers.ts";
 
 type Parts = Readonly<{
   clock: Clock;
