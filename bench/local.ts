@@ -5,7 +5,7 @@
 import { Database } from "bun:sqlite";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { startLocal } from "../tests/local-process.ts";
+import { LOCAL, startService } from "../tests/processes.ts";
 import { temporaryDirectory } from "../tests/support.ts";
 import { cpuSecondsOf, ended, mib, now, rssOf, sentAt, startSender } from "./children.ts";
 import { SYMBOLS } from "./material.ts";
@@ -192,7 +192,7 @@ async function latency(rate: number, start: Start) {
 // ---- The processes, and the eye
 
 async function startOurs(directory: string, wsUrl: string): Promise<Subject> {
-  return startLocal({
+  return startService(LOCAL, {
     DATA_DIR: directory,
     FINNHUB_WS_URL: wsUrl,
     FINNHUB_API_TOKEN: "bench-token",

@@ -3,8 +3,8 @@
 // other clients are plain streams that this process reads. No pixel is judged here (tests/page.test.ts does).
 
 import { existsSync } from "node:fs";
-import { eventually, startLocal } from "../tests/local-process.ts";
-import { temporaryDirectory } from "../tests/support.ts";
+import { LOCAL, startService } from "../tests/processes.ts";
+import { eventually, temporaryDirectory } from "../tests/support.ts";
 import { CHROMIUM, FIFTY_TICKERS, launchChromium, traceMainThread } from "../tests/support-page.ts";
 import { cpuSecondsOf, rssOf } from "./children.ts";
 import { type Figure, RUNS, spreadOf } from "./measure.ts";
@@ -18,7 +18,7 @@ const START_MS_MAX = 30_000;
 
 export async function page(): Promise<Figure[]> {
   using directory = temporaryDirectory();
-  await using local = await startLocal({
+  await using local = await startService(LOCAL, {
     DATA_DIR: directory.path,
     LOG_LEVEL: "warn",
     FINNHUB_SIMULATE: "1",

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startSimulator } from "../lib/simulator.ts";
-import { startLocal } from "../tests/local-process.ts";
+import { LOCAL, startService } from "../tests/processes.ts";
 
 const { values } = parseArgs({
   options: { minutes: { type: "string", default: "10" }, rate: { type: "string", default: "5000" } },
@@ -27,7 +27,7 @@ const symbols = Array.from({ length: 50 }, (_, index) =>
 const directory = await mkdtemp(join(tmpdir(), "soak-"));
 try {
   await using simulator = await startSimulator({ tradesPerSecond, ledger: false });
-  await using local = await startLocal({
+  await using local = await startService(LOCAL, {
     DATA_DIR: directory,
     FINNHUB_WS_URL: simulator.wsUrl,
     FINNHUB_API_TOKEN: "soak-token",

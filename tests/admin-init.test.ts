@@ -4,13 +4,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import cassandra from "cassandra-driver";
 import { type Admin, ConfigResourceTypes, Kafka } from "kafkajs";
-import { eventually } from "./local-process.ts";
-import { buildBinaries, runVerb, type Settings } from "./processes.ts";
+import { addressesOf, buildBinaries, runVerb, type Settings } from "./processes.ts";
 import { DATACENTER, clientOptions as nodeOptions, startCassandra } from "./services/cassandra.ts";
 import { clientOptions as brokerOptions, startKafka } from "./services/kafka.ts";
 import type { Server } from "./services/server.ts";
 import { services, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
 
 const START_MS_MAX = 180_000;
 const TEST_MS_MAX = 180_000;
@@ -33,10 +32,7 @@ describe.skipIf(!services.available)("admin init", () => {
   function settingsOf(directory: string, changes: Settings = {}): Settings {
     const name = uniqueName("market");
     return {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: node.host,
-      CASSANDRA_PORT: String(node.port),
+      ...addressesOf(kafka, node),
       KAFKA_TOPIC_NAME: name,
       CASSANDRA_KEYSPACE: name,
       DATA_DIR: directory,

@@ -5,13 +5,20 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Kafka } from "kafkajs";
 import { type Simulator, startSimulator } from "../lib/simulator.ts";
-import { eventually } from "./local-process.ts";
-import { buildBinaries, runVerb, type ServiceProcess, type Settings, startService } from "./processes.ts";
+import {
+  addressesOf,
+  buildBinaries,
+  mustRun,
+  ownNames,
+  type ServiceProcess,
+  type Settings,
+  startService,
+} from "./processes.ts";
 import { startCassandra } from "./services/cassandra.ts";
 import { clientOptions, startKafka } from "./services/kafka.ts";
 import { freePort, type Server } from "./services/server.ts";
-import { services, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
+import { services } from "./services/shared.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
 
 const START_MS_MAX = 180_000;
 const STEP_MS_MAX = 90_000;
@@ -38,16 +45,10 @@ describe.skipIf(!services.available)("admin", () => {
     directory = temporaryDirectory();
     [kafka, node] = await Promise.all([startKafka(), startCassandra()]);
     simulator = await startSimulator({ seed: 31, tradesPerSecond: 200, ledger: false });
-    const name = uniqueName("market");
     const [adminPort, producerPort, processorPort] = [await freePort(), await freePort(), await freePort()];
     settings = {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: node.host,
-      CASSANDRA_PORT: String(node.port),
-      KAFKA_TOPIC_NAME: name,
-      KAFKA_GROUP_ID: name,
-      CASSANDRA_KEYSPACE: name,
+      ...addressesOf(kafka, node),
+      ...ownNames(),
       KAFKA_SESSION_TIMEOUT_MS: "6000",
       FINNHUB_WS_URL: simulator.wsUrl,
       FINNHUB_API_URL: simulator.apiUrl,
@@ -62,8 +63,7 @@ describe.skipIf(!services.available)("admin", () => {
       LOG_LEVEL: "warn",
       DATA_DIR: directory.path,
     };
-    const made = await runVerb(binaries.path("admin"), ["init"], settings);
-    if (made.code !== 0) throw new Error(`admin init ended with ${made.code}\n${made.out}${made.err}`);
+    await mustRun(binaries.path("admin"), ["init"], settings);
     await Promise.all(["processor", "producer", "admin"].map(start));
   }, START_MS_MAX);
   afterAll(async () => {

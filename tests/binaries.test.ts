@@ -4,10 +4,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { eventually, within } from "./local-process.ts";
-import { buildBinaries, runVerb, type ServiceProcess, type Settings, startService } from "./processes.ts";
+import {
+  addressesOf,
+  buildBinaries,
+  mustRun,
+  ownNames,
+  runVerb,
+  type ServiceProcess,
+  type Settings,
+  startService,
+} from "./processes.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
+import { eventually, temporaryDirectory, within } from "./support.ts";
 
 const SERVICES = ["producer", "processor", "admin"] as const;
 const VERBS = {
@@ -29,12 +37,6 @@ beforeAll(() => {
 afterAll(() => binaries?.[Symbol.dispose]());
 
 const SOURCE: Settings = { FINNHUB_WS_URL: "ws://127.0.0.1:1", FINNHUB_API_TOKEN: SECRET };
-
-async function healthOf(service: ServiceProcess) {
-  const answer = await fetch(`${service.url}/health`);
-  const document = (await answer.json()) as { status: string; reason: string | null };
-  return { code: answer.status, ...document };
-}
 
 /** How long the process takes to end well after one SIGTERM. */
 async function stopMs(service: ServiceProcess): Promise<number> {
@@ -115,7 +117,7 @@ for (const name of SERVICES) {
           name
         ];
         await eventually(5_000, "it says what it waits for, and why", async () => {
-          const { code, reason } = await healthOf(service);
+          const { code, reason } = await service.health();
           const isNamed = waitsFor.every((engine) => reason?.includes(`${engine}`));
           return code === 503 && isNamed && (port !== 1 || reason!.includes("ECONNREFUSED"));
         });
@@ -178,33 +180,31 @@ describe.skipIf(!services.available)("on real engines", () => {
   beforeAll(async () => {
     const [kafka, cassandra] = await Promise.all([sharedKafka(), sharedCassandra()]);
     engines = {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: cassandra.host,
-      CASSANDRA_PORT: String(cassandra.port),
+      ...addressesOf(kafka, cassandra),
       KAFKA_SESSION_TIMEOUT_MS: "6000",
       LOG_LEVEL: "warn",
       FINNHUB_VALIDATE_TICKERS: "0",
     };
   }, TEST_MS_MAX);
 
-  function ownNames(directory: string): Settings {
-    const name = uniqueName("market");
-    const names = { KAFKA_TOPIC_NAME: name, KAFKA_GROUP_ID: name, CASSANDRA_KEYSPACE: name };
-    return { ...engines, ...SOURCE, ...names, DATA_DIR: directory };
-  }
+  const ownPipeline = (directory: string): Settings => ({
+    ...engines,
+    ...SOURCE,
+    ...ownNames(),
+    DATA_DIR: directory,
+  });
 
   test(
     "engines that were never set up end each binary with `admin init`, and half of a set-up with what is missing",
     async () => {
       using directory = temporaryDirectory();
-      const settings = ownNames(directory.path);
+      const settings = ownPipeline(directory.path);
       for (const name of SERVICES) {
         const ended = await runVerb(binaries.path(name), [], { ...settings, [PORTS[name]]: "0" });
         expect(ended.code).toBe(1);
         expect(ended.err).toContain("run `admin init`");
       }
-      expect((await runVerb(binaries.path("admin"), ["init"], settings)).code).toBe(0);
+      await mustRun(binaries.path("admin"), ["init"], settings);
       const elsewhere = { ...settings, CASSANDRA_KEYSPACE: uniqueName("none") };
       for (const name of ["processor", "admin"] as const) {
         const ended = await runVerb(binaries.path(name), [], { ...elsewhere, [PORTS[name]]: "0" });
@@ -228,8 +228,8 @@ describe.skipIf(!services.available)("on real engines", () => {
     async () => {
       using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
       using directory = temporaryDirectory();
-      const settings = ownNames(directory.path);
-      expect((await runVerb(binaries.path("admin"), ["init"], settings)).code).toBe(0);
+      const settings = ownPipeline(directory.path);
+      await mustRun(binaries.path("admin"), ["init"], settings);
       for (const name of ["processor", "admin"] as const) {
         await using service = await startService(binaries.path(name), {
           ...settings,
@@ -240,7 +240,7 @@ describe.skipIf(!services.available)("on real engines", () => {
           "it waits for Kafka alone",
           async () =>
             /^start: waiting for \d+ s for (.*?)(?: \(.*\))?$/.exec(
-              (await healthOf(service)).reason ?? "",
+              (await service.health()).reason ?? "",
             )?.[1] === "Kafka",
         );
         expect(await stopMs(service)).toBeLessThan(STOP_MS_MAX);
@@ -253,15 +253,15 @@ describe.skipIf(!services.available)("on real engines", () => {
     "healthcheck is 0 when the process is well, and SIGTERM ends each at once",
     async () => {
       using directory = temporaryDirectory();
-      const settings = ownNames(directory.path);
-      expect((await runVerb(binaries.path("admin"), ["init"], settings)).code).toBe(0);
+      const settings = ownPipeline(directory.path);
+      await mustRun(binaries.path("admin"), ["init"], settings);
       for (const name of SERVICES) {
         await using service = await startService(binaries.path(name), settings);
         const port = { [PORTS[name]]: new URL(service.url).port };
         // Alone admin shows that the others are gone.
         const isWell = name !== "admin";
         await eventually(READY_MS_MAX, `${name} has its parts`, async () => {
-          const { code, reason } = await healthOf(service);
+          const { code, reason } = await service.health();
           return isWell ? code === 200 : reason!.includes("producer:");
         });
         const check = await runVerb(binaries.path(name), ["healthcheck"], { ...settings, ...port });
@@ -276,10 +276,10 @@ describe.skipIf(!services.available)("on real engines", () => {
     "a producer that waits whether a silent one is alive says so, stops at once, and takes over when it has waited",
     async () => {
       using directory = temporaryDirectory();
-      const settings = ownNames(directory.path);
-      expect((await runVerb(binaries.path("admin"), ["init"], settings)).code).toBe(0);
+      const settings = ownPipeline(directory.path);
+      await mustRun(binaries.path("admin"), ["init"], settings);
       const isHolding = async (service: ServiceProcess) =>
-        (await service.metric("log_bytes")) >= 0 && (await healthOf(service)).code === 200;
+        (await service.metric("log_bytes")) >= 0 && (await service.health()).code === 200;
       await using first = await startService(binaries.path("producer"), settings);
       await eventually(READY_MS_MAX, "the first holds the topic", () => isHolding(first));
       await first.kill();
@@ -287,7 +287,7 @@ describe.skipIf(!services.available)("on real engines", () => {
       for (const isLast of [false, true]) {
         await using heir = await startService(binaries.path("producer"), other);
         await eventually(READY_MS_MAX, "it waits", async () =>
-          ((await healthOf(heir)).reason ?? "").includes("the hold on the topic"),
+          ((await heir.health()).reason ?? "").includes("the hold on the topic"),
         );
         if (isLast) await eventually(READY_MS_MAX, "it holds the topic", () => isHolding(heir));
         expect(await stopMs(heir)).toBeLessThan(STOP_MS_MAX);

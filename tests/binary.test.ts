@@ -1,24 +1,22 @@
 // dist/local as a stranger gets it: one file in an empty directory, and nothing of the checkout beside it.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { eventually, readTables, startLocal } from "./local-process.ts";
-import { temporaryDirectory } from "./support.ts";
+import { buildBinaries, startService } from "./processes.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
+import { readTables } from "./tables.ts";
 
 const BUILD_MS_MAX = 60_000;
-const dist = mkdtempSync(join(tmpdir(), "dist-"));
-const binary = join(dist, "local");
+let binaries: ReturnType<typeof buildBinaries>;
+let binary: string;
 
 beforeAll(() => {
-  const script = join(import.meta.dir, "../scripts/build.ts");
-  const entrypoint = join(import.meta.dir, "../local.ts");
-  const build = Bun.spawnSync([process.execPath, script, entrypoint, "--outdir", dist]);
-  if (!build.success) throw new Error(`no binary: ${build.stderr}`);
+  binaries = buildBinaries("local");
+  binary = binaries.path("local");
 }, BUILD_MS_MAX);
 
-afterAll(() => rmSync(dist, { recursive: true, force: true }));
+afterAll(() => binaries?.[Symbol.dispose]());
 
 function runBinary(args: readonly string[], cwd: string, settings: Record<string, string> = {}) {
   const child = Bun.spawnSync([binary, ...args], { cwd, env: { HOME: cwd, ...settings }, timeout: 20_000 });
@@ -26,7 +24,7 @@ function runBinary(args: readonly string[], cwd: string, settings: Record<string
 }
 
 test("the binary is one file", () => {
-  expect(readdirSync(dist)).toEqual(["local"]);
+  expect(readdirSync(binaries.directory)).toEqual(["local"]);
 });
 
 test("--version and --check-config answer from an empty directory and leave it empty", () => {
@@ -57,7 +55,7 @@ test("it serves page and trades from an empty directory, stops on SIGTERM with 0
   const simulated = join(directory.path, "simulated");
   let firstUuids: string[];
   {
-    await using local = await startLocal(settings, [binary]);
+    await using local = await startService(binary, settings);
     const trades = async () =>
       (await (await fetch(`${local.url}/trades?symbol=BINANCE:BTCUSDT`)).json()) as { items: unknown[] };
     await eventually(3_000, "the first trade", async () => (await trades()).items.length > 0);
@@ -77,7 +75,7 @@ test("it serves page and trades from an empty directory, stops on SIGTERM with 0
     firstUuids = readTables(simulated).trades.map(({ uuid }) => uuid);
     expect(firstUuids.length).toBeGreaterThan(0);
   }
-  await using again = await startLocal(settings, [binary]);
+  await using again = await startService(binary, settings);
   expect(await again.stop()).toBe(0);
   const secondUuids = new Set(readTables(simulated).trades.map(({ uuid }) => uuid));
   expect(firstUuids.filter((uuid) => !secondUuids.has(uuid))).toEqual([]);
@@ -85,7 +83,7 @@ test("it serves page and trades from an empty directory, stops on SIGTERM with 0
 
 test("a second one on the same data refuses and says which file is in use", async () => {
   using directory = temporaryDirectory();
-  await using _first = await startLocal({ DATA_DIR: directory.path, LOG_LEVEL: "warn" }, [binary]);
+  await using _first = await startService(binary, { DATA_DIR: directory.path, LOG_LEVEL: "warn" });
   const second = runBinary([], directory.path, { DATA_DIR: directory.path, ADMIN_PORT: "0" });
   expect(second.code).toBe(1);
   expect(second.err).toContain("outbox.sqlite is in use by another process");
@@ -93,7 +91,7 @@ test("a second one on the same data refuses and says which file is in use", asyn
 
 test("a port that is taken is told with the setting that chooses another", async () => {
   using directory = temporaryDirectory();
-  await using first = await startLocal({ DATA_DIR: join(directory.path, "a"), LOG_LEVEL: "warn" }, [binary]);
+  await using first = await startService(binary, { DATA_DIR: join(directory.path, "a"), LOG_LEVEL: "warn" });
   const port = new URL(first.url).port;
   const second = runBinary([], directory.path, { DATA_DIR: join(directory.path, "b"), ADMIN_PORT: port });
   expect(second.code).toBe(1);
@@ -113,7 +111,7 @@ test("the .env of the working directory is read, and a bunfig there is not", asy
 
 test("healthcheck asks the running one, and fails where none runs", async () => {
   using directory = temporaryDirectory();
-  await using local = await startLocal({ DATA_DIR: directory.path, LOG_LEVEL: "warn" }, [binary]);
+  await using local = await startService(binary, { DATA_DIR: directory.path, LOG_LEVEL: "warn" });
   const port = new URL(local.url).port;
   await eventually(5_000, "healthy", async () => (await fetch(`${local.url}/health`)).ok);
   expect(runBinary(["healthcheck"], directory.path, { ADMIN_PORT: port }).code).toBe(0);

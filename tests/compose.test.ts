@@ -32,11 +32,11 @@ import {
   variablesOf,
 } from "./compose.ts";
 import { ask, cqlOf, type Target } from "./grafana-plugin.ts";
-import { eventually, within } from "./local-process.ts";
 import { clientOptions, startCassandra } from "./services/cassandra.ts";
 import { startKafka } from "./services/kafka.ts";
 import { freePort, type Server } from "./services/server.ts";
 import { services as engines, uniqueName } from "./services/shared.ts";
+import { eventually, within } from "./support.ts";
 
 /** A second or two, more where many processes share two cores. */
 const LINT_MS_MAX = 60_000;

@@ -5,32 +5,24 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { startSimulator } from "../lib/simulator.ts";
-import { eventually, within } from "./local-process.ts";
+import { aggregateProblems, ofRow, ofTape, plainOf, plainOfRow, tradeProblems } from "./compare.ts";
 import {
+  addressesOf,
   buildBinaries,
-  readCassandra,
+  mustRun,
+  ownNames,
+  receivedAll,
   runVerb,
   type ServiceProcess,
   type Settings,
   startService,
 } from "./processes.ts";
-import { averagesOf, candlesOf, type PlainTrade } from "./reference.ts";
+import type { PlainTrade } from "./reference.ts";
 import { clientOptions } from "./services/cassandra.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
-import {
-  counts,
-  hasTapes,
-  ofRow,
-  ofTape,
-  plainOf,
-  plainOfRow,
-  surplus,
-  tapePath,
-  tapes,
-  tapeTrades,
-  tradesOfFrames,
-} from "./tapes.ts";
+import { eventually, temporaryDirectory, within } from "./support.ts";
+import { readCassandra } from "./tables.ts";
+import { hasTapes, tapePath, tapes, tapeTrades, tradesOfFrames } from "./tapes.ts";
 
 const SERVICES_MS_MAX = 120_000;
 const TAPE_MS_MAX = 60_000;
@@ -53,10 +45,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
     const [kafka, cassandra] = await Promise.all([sharedKafka(), sharedCassandra()]);
     cassandraPort = cassandra.port;
     engines = {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: cassandra.host,
-      CASSANDRA_PORT: String(cassandra.port),
+      ...addressesOf(kafka, cassandra),
       KAFKA_SESSION_TIMEOUT_MS: "6000",
       RETENTION_DAYS,
       LOG_LEVEL: "warn",
@@ -66,17 +55,12 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
   afterAll(() => binaries?.[Symbol.dispose]());
 
   /** Settings of a pipeline of its own: topic, group, keyspace and directory. */
-  function ownNames(directory: string, source: Settings): Settings {
-    const name = uniqueName("market");
-    return {
-      ...engines,
-      ...source,
-      KAFKA_TOPIC_NAME: name,
-      KAFKA_GROUP_ID: name,
-      CASSANDRA_KEYSPACE: name,
-      DATA_DIR: directory,
-    };
-  }
+  const ownPipeline = (directory: string, source: Settings): Settings => ({
+    ...engines,
+    ...source,
+    ...ownNames(),
+    DATA_DIR: directory,
+  });
 
   const tapeSource = (wsUrl: string, symbols: readonly string[]): Settings => ({
     FINNHUB_WS_URL: wsUrl,
@@ -87,20 +71,13 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
   const tablesOf = (settings: Settings) =>
     readCassandra(clientOptions(cassandraPort), settings.CASSANDRA_KEYSPACE!);
 
-  async function admin(args: readonly string[], settings: Settings) {
-    const done = await runVerb(binaries.path("admin"), args, settings);
-    if (done.code !== 0)
-      throw new Error(`admin ${args.join(" ")} ended with ${done.code}\n${done.out}${done.err}`);
-    return done.out;
-  }
+  const admin = (args: readonly string[], settings: Settings) =>
+    mustRun(binaries.path("admin"), args, settings);
 
   const storedBy = (service: ServiceProcess) => service.metric("processor_rows_stored_total");
 
-  async function partitionsOf(service: ServiceProcess): Promise<string[]> {
-    const answer = await fetch(`${service.url}/health`);
-    const { parts } = (await answer.json()) as { parts: { group?: { partitions: string[] } } };
-    return parts.group?.partitions ?? [];
-  }
+  const partitionsOf = async (service: ServiceProcess) =>
+    (await service.health()).parts.group?.partitions ?? [];
 
   /** The range that holds all of the trades, as verify takes it. */
   function rangeOf(trades: readonly PlainTrade[]): string[] {
@@ -122,7 +99,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
           ledger: false,
         });
         const startedAtMs = Date.now();
-        const settings = ownNames(directory.path, tapeSource(simulator.wsUrl, symbols));
+        const settings = ownPipeline(directory.path, tapeSource(simulator.wsUrl, symbols));
         await admin(["init"], settings);
         {
           await using one = await startService(binaries.path("processor"), settings);
@@ -147,15 +124,10 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
 
         const tape = await tapeTrades(name);
         const tables = await tablesOf(settings);
-        const [expected, found] = [counts(tape.map(ofTape)), counts(tables.trades.map(ofRow))];
-        expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-          lost: [],
-          doubled: [],
-        });
+        expect(tradeProblems(tape.map(ofTape), tables.trades.map(ofRow))).toEqual([]);
         expect(tables.trades.length).toBe(tradeCount);
         const plain = tape.map(plainOf);
-        expect(tables.averages).toEqual(averagesOf(plain));
-        expect(tables.candles).toEqual(candlesOf(plain));
+        expect(aggregateProblems(tables, plain)).toEqual([]);
         expect(await admin(["verify", ...rangeOf(plain)], settings)).toContain(": 0 differences");
 
         // A group that never committed reads from the beginning.
@@ -195,7 +167,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
         pace: () => (isPlaying ? 1 : 1e-6),
         ledger: 1_000_000,
       });
-      const settings = ownNames(directory.path, tapeSource(simulator.wsUrl, MANY_SYMBOLS));
+      const settings = ownPipeline(directory.path, tapeSource(simulator.wsUrl, MANY_SYMBOLS));
       await admin(["init"], settings);
       const start = () => startService(binaries.path("processor"), settings);
       await using victim = await start();
@@ -222,15 +194,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
         async () => (await partitionsOf(sleeper)).length > 0 && (await partitionsOf(heir)).length < 9,
       );
       isPlaying = false;
-      // A burst that was due is still sent: quiet is when many looks in a row see nothing new.
-      let sentCount = -1;
-      let quietLooks = 0;
-      await eventually(TAPE_MS_MAX, "everything sent and received", async () => {
-        const { tradesSent } = simulator.ledger.counts();
-        quietLooks = tradesSent === sentCount ? quietLooks + 1 : 0;
-        sentCount = tradesSent;
-        return quietLooks > 50 && (await producer.metric("feed_trades_received_total")) >= sentCount;
-      });
+      const sentCount = await receivedAll(TAPE_MS_MAX, simulator, producer);
       expect(await producer.stop()).toBe(0);
       await eventually(
         TAPE_MS_MAX,
@@ -240,16 +204,11 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
       expect(await Promise.all([sleeper, heir].map((service) => service.stop()))).toEqual([0, 0]);
 
       const sent = simulator.ledger.entries().filter((entry) => entry.sent);
-      const expected = counts(tradesOfFrames(sent.map(({ text }) => text)).map(ofTape));
+      const expected = tradesOfFrames(sent.map(({ text }) => text)).map(ofTape);
       const tables = await tablesOf(settings);
-      const found = counts(tables.trades.map(ofRow));
-      expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-        lost: [],
-        doubled: [],
-      });
+      expect(tradeProblems(expected, tables.trades.map(ofRow))).toEqual([]);
       const plain = tables.trades.map(plainOfRow);
-      expect(tables.averages).toEqual(averagesOf(plain));
-      expect(tables.candles).toEqual(candlesOf(plain));
+      expect(aggregateProblems(tables, plain)).toEqual([]);
       expect(await admin(["verify", ...rangeOf(plain)], settings)).toContain(": 0 differences");
     },
     5 * TAPE_MS_MAX,
@@ -259,18 +218,14 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
     "a second producer on the same topic is refused, and told which one holds it",
     async () => {
       using directory = temporaryDirectory();
-      const settings = ownNames(directory.path, {
+      const settings = ownPipeline(directory.path, {
         FINNHUB_WS_URL: "ws://127.0.0.1:1",
         FINNHUB_API_TOKEN: "tape-token",
       });
       await admin(["init"], settings);
       await using first = await startService(binaries.path("producer"), settings);
-      await eventually(TAPE_MS_MAX, "the first holds the topic", async () => {
-        const health = (await (await fetch(`${first.url}/health`)).json()) as {
-          parts: Record<string, unknown>;
-        };
-        return health.parts.feed !== undefined;
-      });
+      const holdsTopic = async (service: ServiceProcess) => (await service.health()).parts.feed !== undefined;
+      await eventually(TAPE_MS_MAX, "the first holds the topic", () => holdsTopic(first));
       const other = { ...settings, DATA_DIR: join(directory.path, "other"), PRODUCER_PORT: "0" };
       const second = await runVerb(binaries.path("producer"), [], other);
       expect(second.code).toBe(1);
@@ -278,12 +233,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
       // After a stop the topic is free at once.
       expect(await first.stop()).toBe(0);
       await using heir = await startService(binaries.path("producer"), other);
-      await eventually(5_000, "the other holds the topic", async () => {
-        const health = (await (await fetch(`${heir.url}/health`)).json()) as {
-          parts: Record<string, unknown>;
-        };
-        return health.parts.feed !== undefined;
-      });
+      await eventually(5_000, "the other holds the topic", () => holdsTopic(heir));
     },
     2 * TAPE_MS_MAX,
   );

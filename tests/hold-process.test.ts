@@ -8,11 +8,10 @@ import { decodeEvent, decodeMessage } from "../lib/codec.ts";
 import { tailKafka } from "../lib/kafka-tail.ts";
 import { topicNames } from "../lib/kafka-topics.ts";
 import { silentReport } from "../lib/report.ts";
-import { eventually, within } from "./local-process.ts";
 import { buildBinaries, type ServiceProcess, type Settings, startService } from "./processes.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
+import { eventually, temporaryDirectory, within } from "./support.ts";
 import { createTopics, kafkaParts } from "./support-kafka.ts";
 
 const START_MS_MAX = 120_000;

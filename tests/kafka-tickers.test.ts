@@ -13,7 +13,7 @@ import { openTopics, topicNames } from "../lib/kafka-topics.ts";
 import { type Report, silentReport } from "../lib/report.ts";
 import type { WantedBy, WantedSet } from "../lib/wanted.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
-import { NOON_MS } from "./support.ts";
+import { eventually, NOON_MS } from "./support.ts";
 import { memoryOf } from "./virtual-topic.ts";
 
 const START_MS_MAX = 120_000;
@@ -68,14 +68,6 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     by,
   });
 
-  async function eventually(what: string, limitMs: number, holds: () => boolean): Promise<void> {
-    const endMs = performance.now() + limitMs;
-    while (!holds()) {
-      if (performance.now() > endMs) throw new Error(`not within ${limitMs} ms: ${what}`);
-      await Bun.sleep(5);
-    }
-  }
-
   const symbolsOf = (wanted: WantedSet) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
   test(
@@ -90,11 +82,11 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       });
       await admin.wanted.put(record("NEW", true, NOON_MS + 1));
       expect(symbolsOf(admin.wanted)).toEqual(["NEW"]);
-      await eventually("the change", EFFECT_MS_MAX, () => symbolsOf(producer.wanted).length === 1);
+      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.wanted).length === 1);
       await admin.wanted.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
       await admin.wanted.put(record("OLD", true, NOON_MS - 1));
       await admin.wanted.put(record("NEW", false, NOON_MS + 2));
-      await eventually("the removal", EFFECT_MS_MAX, () => producer.wanted.list().at(-1)?.wanted === false);
+      await eventually(EFFECT_MS_MAX, "the removal", () => producer.wanted.list().at(-1)?.wanted === false);
       const expected = [
         record("OLD", true, NOON_MS - 1),
         record("IC MARKETS:1", true, NOON_MS, "setting"),
@@ -155,7 +147,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
           timestamp,
         }));
         await writer.send({ topic: name, messages });
-        await eventually("the old ones", EFFECT_MS_MAX, () => symbolsOf(process.wanted).length === 40);
+        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.wanted).length === 40);
         await operator.deleteTopics({ topics: [name] });
         await make();
         const endMs = performance.now() + TEST_MS_MAX / 2;

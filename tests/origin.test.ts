@@ -8,15 +8,15 @@ import { type Admin, CompressionCodecs, CompressionTypes, Kafka, Partitioners } 
 import { parseTape } from "../lib/simulator/tape.ts";
 import { startSimulator } from "../lib/simulator.ts";
 import schemaJson from "../schemas/trades.avsc" with { type: "json" };
-import { eventually, within } from "./local-process.ts";
-import { buildBinaries, readCassandra, runVerb, type Settings, startService } from "./processes.ts";
-import { averagesOf, candlesOf } from "./reference.ts";
+import { aggregateProblems, ofRow, ofTape, plainOfRow, tradeProblems } from "./compare.ts";
+import { addressesOf, buildBinaries, mustRun, ownNames, type Settings, startService } from "./processes.ts";
 import { decodeAvro, encodeAvro } from "./services/avro.ts";
 import { clientOptions as cassandraOptions } from "./services/cassandra.ts";
 import { clientOptions as kafkaOptions } from "./services/kafka.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
-import { seeded, temporaryDirectory } from "./support.ts";
-import { counts, ofRow, ofTape, plainOfRow, surplus, type TapeTrade } from "./tapes.ts";
+import { eventually, seeded, temporaryDirectory, within } from "./support.ts";
+import { readCassandra } from "./tables.ts";
+import type { TapeTrade } from "./tapes.ts";
 
 const SERVICES_MS_MAX = 180_000;
 const WAIT_MS_MAX = 60_000;
@@ -94,10 +94,7 @@ describe.skipIf(!services.available)("beside the origin", () => {
     client = new Kafka({ ...kafkaOptions(kafka.port), retry: { retries: 5 }, requestTimeout: 30_000 });
     cassandraPort = cassandra.port;
     engines = {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: cassandra.host,
-      CASSANDRA_PORT: String(cassandra.port),
+      ...addressesOf(kafka, cassandra),
       KAFKA_SESSION_TIMEOUT_MS: "6000",
       FINNHUB_API_TOKEN: "feed-token",
       FINNHUB_VALIDATE_TICKERS: "0",
@@ -108,17 +105,12 @@ describe.skipIf(!services.available)("beside the origin", () => {
 
   /** Settings of a pipeline of its own; topic, group and keyspace have one name. */
   function ownPipeline(directory: string): { name: string; settings: Settings } {
-    const name = uniqueName("market");
-    const names = { KAFKA_TOPIC_NAME: name, KAFKA_GROUP_ID: name, CASSANDRA_KEYSPACE: name };
-    return { name, settings: { ...engines, ...names, DATA_DIR: directory } };
+    const names = ownNames();
+    return { name: names.KAFKA_TOPIC_NAME, settings: { ...engines, ...names, DATA_DIR: directory } };
   }
 
-  async function admin(args: readonly string[], settings: Settings): Promise<string> {
-    const done = await runVerb(binaries.path("admin"), args, settings);
-    if (done.code !== 0)
-      throw new Error(`admin ${args.join(" ")} ended with ${done.code}\n${done.out}${done.err}`);
-    return done.out;
-  }
+  const admin = (args: readonly string[], settings: Settings) =>
+    mustRun(binaries.path("admin"), args, settings);
 
   test(
     "what our producer writes is read with the origin's schema by Avro's library for Java, trade for trade",
@@ -156,14 +148,8 @@ describe.skipIf(!services.available)("beside the origin", () => {
       const values = records.map(({ value }) => value);
       const asOrigin = await decodeAvro(ORIGIN, values);
       const messages = asOrigin.map(({ datum }) => datum as AvroMessage);
-      const [expected, found] = [
-        counts(trades.map(ofTape)),
-        counts(messages.flatMap(({ data }) => data.map(ofAvro)).map(ofTape)),
-      ];
-      expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-        lost: [],
-        doubled: [],
-      });
+      const found = messages.flatMap(({ data }) => data.map(ofAvro));
+      expect(tradeProblems(trades.map(ofTape), found.map(ofTape))).toEqual([]);
       expect(new Set(messages.map(({ type }) => type))).toEqual(new Set(["trade"]));
       // What the origin's schema does not know stands behind what it knows.
       for (const { bytesLeft } of asOrigin) expect(bytesLeft).toBeGreaterThan(0);
@@ -295,17 +281,8 @@ describe.skipIf(!services.available)("beside the origin", () => {
       }
       const [once, twice] = replayed;
       expect(twice).toEqual(once!);
-      const [expected, found] = [
-        counts([...brought, ...after].map(ofTape)),
-        counts(twice!.trades.map(ofRow)),
-      ];
-      expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-        lost: [],
-        doubled: [],
-      });
-      const plain = twice!.trades.map(plainOfRow);
-      expect(twice!.averages).toEqual(averagesOf(plain));
-      expect(twice!.candles).toEqual(candlesOf(plain));
+      expect(tradeProblems([...brought, ...after].map(ofTape), twice!.trades.map(ofRow))).toEqual([]);
+      expect(aggregateProblems(twice!, twice!.trades.map(plainOfRow))).toEqual([]);
       // Nothing was put aside a second time, and each is received when the topic received it.
       expect((await recordsOf(`${topic}.dead`)).length).toBe(letterCount);
       const timestamps = new Set(records.map(({ timestampMs }) => timestampMs));

@@ -7,22 +7,24 @@ import { join } from "node:path";
 import avro from "avsc";
 import { type Consumer, Kafka } from "kafkajs";
 import { type Simulator, startSimulator } from "../lib/simulator.ts";
-import { eventually } from "./local-process.ts";
+import { aggregateProblems, ofRow, ofTape, plainOfRow, tradeProblems } from "./compare.ts";
 import {
+  addressesOf,
   buildBinaries,
-  readCassandra,
-  runVerb,
+  mustRun,
+  ownNames,
+  receivedAll,
   type ServiceProcess,
   type Settings,
   startService,
 } from "./processes.ts";
-import { averagesOf, candlesOf } from "./reference.ts";
 import { clientOptions as nodeOptions, startCassandra } from "./services/cassandra.ts";
 import { clientOptions as brokerOptions, startKafka } from "./services/kafka.ts";
 import type { Server } from "./services/server.ts";
 import { services, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
-import { counts, ofRow, ofTape, plainOfRow, surplus, tradesOfFrames } from "./tapes.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
+import { readCassandra } from "./tables.ts";
+import { tradesOfFrames } from "./tapes.ts";
 
 const START_MS_MAX = 180_000;
 const STEP_MS_MAX = 120_000;
@@ -49,15 +51,9 @@ describe.skipIf(!services.available)("outages", () => {
   }, START_MS_MAX);
 
   async function setUp(directory: string, wsUrl: string): Promise<Settings> {
-    const name = uniqueName("market");
     const settings = {
-      KAFKA_SERVER: kafka.host,
-      KAFKA_PORT: String(kafka.port),
-      CASSANDRA_HOST: node.host,
-      CASSANDRA_PORT: String(node.port),
-      KAFKA_TOPIC_NAME: name,
-      KAFKA_GROUP_ID: name,
-      CASSANDRA_KEYSPACE: name,
+      ...addressesOf(kafka, node),
+      ...ownNames(),
       // What a plain kafkajs can read.
       KAFKA_COMPRESSION: "gzip",
       KAFKA_SESSION_TIMEOUT_MS: "6000",
@@ -68,8 +64,7 @@ describe.skipIf(!services.available)("outages", () => {
       LOG_LEVEL: "warn",
       DATA_DIR: directory,
     };
-    const made = await runVerb(binaries.path("admin"), ["init"], settings);
-    if (made.code !== 0) throw new Error(`admin init ended with ${made.code}\n${made.out}${made.err}`);
+    await mustRun(binaries.path("admin"), ["init"], settings);
     return settings;
   }
 
@@ -77,16 +72,10 @@ describe.skipIf(!services.available)("outages", () => {
   async function expectAllStored(simulator: Simulator, settings: Settings): Promise<void> {
     const sent = simulator.ledger.entries().filter((entry) => entry.sent);
     expect(simulator.ledger.forgotten()).toBe(0);
-    const expected = counts(tradesOfFrames(sent.map(({ text }) => text)).map(ofTape));
+    const expected = tradesOfFrames(sent.map(({ text }) => text)).map(ofTape);
     const tables = await readCassandra(nodeOptions(node.port), settings.CASSANDRA_KEYSPACE!);
-    const found = counts(tables.trades.map(ofRow));
-    expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-      lost: [],
-      doubled: [],
-    });
-    const plain = tables.trades.map(plainOfRow);
-    expect(tables.averages).toEqual(averagesOf(plain));
-    expect(tables.candles).toEqual(candlesOf(plain));
+    expect(tradeProblems(expected, tables.trades.map(ofRow))).toEqual([]);
+    expect(aggregateProblems(tables, tables.trades.map(plainOfRow))).toEqual([]);
   }
 
   test(
@@ -104,25 +93,25 @@ describe.skipIf(!services.available)("outages", () => {
       {
         await using producer = await startService(binaries.path("producer"), settings);
         await eventually(STEP_MS_MAX, "trades are stored", async () => (await stored(processor)) > 2_000);
-        expect((await healthOf(producer)).code).toBe(200);
+        expect((await producer.health()).code).toBe(200);
 
         // It hangs: nothing is refused, and nothing is answered.
         await kafka.kill("SIGSTOP");
         await eventually(STEP_MS_MAX, "/health tells of the broker", async () => {
-          const { code, reason } = await healthOf(producer);
+          const { code, reason } = await producer.health();
           return code === 503 && /kafka: records wait, and nothing was acknowledged for \d+ s/.test(reason!);
         });
         const depth = await outboxOf(producer);
         // 20 s of 1,000 trades a second; one message may hold several.
         expect(depth).toBeGreaterThan(3_000);
-        expect((await healthOf(producer)).parts.outbox!.recordCount).toBeGreaterThanOrEqual(depth);
+        expect((await producer.health()).parts.outbox!.recordCount).toBeGreaterThanOrEqual(depth);
         await eventually(STEP_MS_MAX, "it goes on receiving", async () => (await outboxOf(producer)) > depth);
         await kafka.kill("SIGCONT");
         await drained(producer, "after the broker hung");
         await eventually(
           STEP_MS_MAX,
           "/health is well again",
-          async () => (await healthOf(producer)).code === 200,
+          async () => (await producer.health()).code === 200,
         );
 
         // It is gone, and then the producer is killed too.
@@ -134,7 +123,7 @@ describe.skipIf(!services.available)("outages", () => {
           async () => (await outboxOf(producer)) > from + 3_000,
         );
         halt(simulator);
-        await receivedAll(simulator, producer, receivedBefore);
+        await receivedAll(STEP_MS_MAX, simulator, producer, receivedBefore);
         receivedBefore = simulator.ledger.counts().tradesSent;
         expect(await rssOf(producer)).toBeLessThan(RSS_BYTES_MAX);
         const left = await outboxOf(producer);
@@ -149,7 +138,7 @@ describe.skipIf(!services.available)("outages", () => {
         // It held the feed, so it need not wait for the broker to receive.
         await eventually(STEP_MS_MAX, "it receives more", async () => (await outboxOf(heir)) > left + 1_000);
         await eventually(STEP_MS_MAX, "its /health tells why", async () =>
-          /nothing was acknowledged for \d+ s \(.*ECONNREFUSED/.test((await healthOf(heir)).reason ?? ""),
+          /nothing was acknowledged for \d+ s \(.*ECONNREFUSED/.test((await heir.health()).reason ?? ""),
         );
         await kafka.start();
         await drained(heir, "after the broker was killed");
@@ -159,7 +148,7 @@ describe.skipIf(!services.available)("outages", () => {
           async () => (await heir.metric("feed_trades_received_total")) > 2_000,
         );
         halt(simulator);
-        await receivedAll(simulator, heir, receivedBefore);
+        await receivedAll(STEP_MS_MAX, simulator, heir, receivedBefore);
         await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(heir)) === 0);
         expect(await heir.stop()).toBe(0);
       }
@@ -193,20 +182,20 @@ describe.skipIf(!services.available)("outages", () => {
       await eventually(STEP_MS_MAX, "trades are stored", async () => (await stored(processor)) > 2_000);
       await node.kill("SIGSTOP");
       await eventually(STEP_MS_MAX, "/health names Cassandra", async () => {
-        const { code, reason } = await healthOf(processor);
+        const { code, reason } = await processor.health();
         return code === 503 && reason!.includes("Cassandra");
       });
-      expect((await healthOf(producer)).code).toBe(200);
+      expect((await producer.health()).code).toBe(200);
       await node.kill("SIGCONT");
       await eventually(
         STEP_MS_MAX,
         "/health is well again",
-        async () => (await healthOf(processor)).code === 200,
+        async () => (await processor.health()).code === 200,
       );
       console.log(`processor after the node hung: ${mb(await rssOf(processor))}`);
       expect(await rssOf(processor)).toBeLessThan(RSS_BYTES_MAX);
       halt(simulator);
-      await receivedAll(simulator, producer, 0);
+      await receivedAll(STEP_MS_MAX, simulator, producer);
       const { tradesSent } = simulator.ledger.counts();
       await eventually(
         STEP_MS_MAX,
@@ -239,7 +228,7 @@ describe.skipIf(!services.available)("outages", () => {
         await kafka.kill("SIGSTOP");
         await eventually(STEP_MS_MAX, "the outbox grows", async () => (await outboxOf(producer)) > 1_000);
         halt(simulator);
-        await receivedAll(simulator, producer, 0);
+        await receivedAll(STEP_MS_MAX, simulator, producer);
         const fromMs = performance.now();
         expect(await producer.stop()).toBe(0);
         console.log(`producer ended ${Math.round(performance.now() - fromMs)} ms after SIGTERM`);
@@ -270,7 +259,7 @@ describe.skipIf(!services.available)("outages", () => {
         async () => (await producer.metric("feed_trades_received_total")) > 1_000,
       );
       halt(simulator);
-      await receivedAll(simulator, producer, tradesSent);
+      await receivedAll(STEP_MS_MAX, simulator, producer, tradesSent);
       await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(producer)) === 0);
       const all = simulator.ledger.counts().tradesSent;
       await eventually(
@@ -288,22 +277,11 @@ describe.skipIf(!services.available)("outages", () => {
     (await readCassandra(nodeOptions(node.port), settings.CASSANDRA_KEYSPACE!)).trades.length;
 });
 
-type Health = {
-  code: number;
-  reason: string | null;
-  parts: Record<string, { ok: boolean; recordCount?: number; rowsInFlight?: number } | undefined>;
-};
-
-async function healthOf(service: ServiceProcess): Promise<Health> {
-  const answer = await fetch(`${service.url}/health`);
-  return { ...((await answer.json()) as Omit<Health, "code">), code: answer.status };
-}
-
 const stored = (service: ServiceProcess) => service.metric("processor_rows_stored_total");
 const outboxOf = (service: ServiceProcess) => service.metric("log_messages");
 const rssOf = (service: ServiceProcess) => service.metric("process_resident_memory_bytes");
 const rowsInFlight = async (service: ServiceProcess) =>
-  (await healthOf(service)).parts.processor?.rowsInFlight ?? 0;
+  (await service.health()).parts.processor?.rowsInFlight ?? 0;
 const mb = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
 
 /** Waits for the backlog's end, and prints how fast that was beside what came in meanwhile. */
@@ -329,19 +307,6 @@ function halt({ faults }: Simulator): void {
 
 function goOn({ faults }: Simulator): void {
   for (const symbol of SYMBOLS) faults.halt(symbol, 0);
-}
-
-/** A burst that was due is still sent: quiet is when many looks in a row see nothing new. */
-async function receivedAll(simulator: Simulator, producer: ServiceProcess, before: number): Promise<void> {
-  let sentCount = -1;
-  let quietLooks = 0;
-  await eventually(STEP_MS_MAX, "everything sent and received", async () => {
-    const { tradesSent } = simulator.ledger.counts();
-    quietLooks = tradesSent === sentCount ? quietLooks + 1 : 0;
-    sentCount = tradesSent;
-    const received = before + (await producer.metric("feed_trades_received_total"));
-    return quietLooks > 50 && received >= sentCount;
-  });
 }
 
 type Message = { session: string; sequence: number };

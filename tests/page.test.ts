@@ -15,9 +15,10 @@ import { openSqliteStore } from "../lib/store-sqlite.ts";
 import { dayOf } from "../lib/trade.ts";
 import { createWeb } from "../lib/web.ts";
 import { serveWeb } from "../lib/web-serve.ts";
-import { eventually, readTables, startLocal } from "./local-process.ts";
-import { temporaryDirectory } from "./support.ts";
+import { LOCAL, startService } from "./processes.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
 import { CHROMIUM, FIFTY_TICKERS, launchChromium, type MainThread, traceMainThread } from "./support-page.ts";
+import { readTables } from "./tables.ts";
 
 const isThere = existsSync(CHROMIUM) || process.env.CI === "true";
 if (!isThere)
@@ -100,7 +101,7 @@ browserTest(
     let shown: { page: Page; faults: string[] };
     let metrics: string;
     {
-      await using local = await startLocal(settings(directory.path));
+      await using local = await startService(LOCAL, settings(directory.path));
       port = new URL(local.url).port;
       shown = closing.use(await openPage(local.url));
       const { page } = shown;
@@ -180,7 +181,7 @@ browserTest(
     expect(p50.value).toBeLessThanOrEqual(p99.value!);
     expect(p50.value).toBeLessThanOrEqual(slowest!);
 
-    await using again = await startLocal({ ...settings(directory.path), ADMIN_PORT: port });
+    await using again = await startService(LOCAL, { ...settings(directory.path), ADMIN_PORT: port });
     expect(new URL(again.url).port).toBe(port);
     await until(page, "document.querySelector('#badge').textContent === 'simulated'");
     await priceMoves(page, BTC);
@@ -198,7 +199,7 @@ browserTest(
   "the keyboard chooses symbols and intervals, filters, and shows its keys; a click chooses too",
   async () => {
     using directory = temporaryDirectory();
-    await using local = await startLocal(settings(directory.path));
+    await using local = await startService(LOCAL, settings(directory.path));
     await using opened = await openPage(`${local.url}/#AAPL`);
     const { page, faults } = opened;
     await until(page, "document.querySelector('#chosen-symbol').textContent === 'AAPL'");
@@ -243,7 +244,7 @@ browserTest(
   "on a phone nothing has to be pushed sideways; light, dark, and a choice that stays",
   async () => {
     using directory = temporaryDirectory();
-    await using local = await startLocal(settings(directory.path));
+    await using local = await startService(LOCAL, settings(directory.path));
     for (const width of [320, 360, 390, 480, 768, 1_280]) {
       await using opened = await openPage(local.url, { viewport: { width, height: 800 } });
       await priceMoves(opened.page, BTC);
@@ -329,7 +330,7 @@ browserTest(
   "with 50 symbols at 5,000 trades/s no task holds the page up for over 50 ms, its loading included",
   async () => {
     using directory = temporaryDirectory();
-    await using local = await startLocal({
+    await using local = await startService(LOCAL, {
       ...settings(directory.path),
       FINNHUB_STOCKS_TICKERS: JSON.stringify(FIFTY_TICKERS),
       SIMULATOR_SPEED: "60",

@@ -1,23 +1,34 @@
-// The compiled binaries as processes, as a user starts them, and what they left in Cassandra.
+// The binaries, compiled or from their sources, as a user starts them: services to their address, verbs to their end.
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import cassandra from "cassandra-driver";
-import { type StoredTrade, within } from "./local-process.ts";
-import type { PlainAverage, PlainCandle } from "./reference.ts";
+import { basename, join } from "node:path";
+import type { Simulator } from "../lib/simulator.ts";
+import type { Address } from "./services/server.ts";
+import { uniqueName } from "./services/shared.ts";
+import { eventually, within } from "./support.ts";
 
+const ROOT = join(import.meta.dir, "..");
 const START_MS_MAX = 30_000;
 const BUILD_MS_MAX = 60_000;
 const VERB_MS_MAX = 60_000;
+const QUIET_LOOKS = 50;
 
 export type Settings = Readonly<Record<string, string>>;
+/** A binary's path, or a program with its first arguments. */
+export type Command = string | readonly string[];
 
-/** All binaries in a directory of their own, with nothing of the checkout beside them. */
-export function buildBinaries(): Disposable & { readonly directory: string; path(name: string): string } {
+/** `local` from its sources. */
+export const LOCAL: Command = [process.execPath, join(ROOT, "local.ts")];
+
+/** Binaries in a directory of their own, with nothing of the checkout beside them; without names all there are. */
+export function buildBinaries(
+  ...names: readonly string[]
+): Disposable & { readonly directory: string; path(name: string): string } {
   const directory = mkdtempSync(join(tmpdir(), "dist-"));
-  const script = join(import.meta.dir, "../scripts/build.ts");
-  const build = Bun.spawnSync([process.execPath, script, "--outdir", directory], { timeout: BUILD_MS_MAX });
+  const entrypoints = names.map((name) => join(ROOT, `${name}.ts`));
+  const command = [process.execPath, join(ROOT, "scripts/build.ts"), ...entrypoints, "--outdir", directory];
+  const build = Bun.spawnSync(command, { timeout: BUILD_MS_MAX });
   if (!build.success) throw new Error(`no binaries: ${build.stderr}${build.stdout}`);
   return {
     directory,
@@ -26,6 +37,34 @@ export function buildBinaries(): Disposable & { readonly directory: string; path
   };
 }
 
+/** Where a broker and a node are, as the binaries are told. */
+export const addressesOf = (kafka: Address, cassandra: Address): Settings => ({
+  KAFKA_SERVER: kafka.host,
+  KAFKA_PORT: String(kafka.port),
+  CASSANDRA_HOST: cassandra.host,
+  CASSANDRA_PORT: String(cassandra.port),
+});
+
+/** A topic, a group and a keyspace that nobody else has, all of one name. */
+export function ownNames(name = uniqueName("market")) {
+  return { KAFKA_TOPIC_NAME: name, KAFKA_GROUP_ID: name, CASSANDRA_KEYSPACE: name };
+}
+
+/** What /health answers, as far as the tests look at it. */
+export type Health = Readonly<{
+  code: number;
+  status: string;
+  reason: string | null;
+  parts: Readonly<Record<string, HealthPart | undefined>>;
+}>;
+
+type HealthPart = Readonly<{
+  ok: boolean;
+  recordCount?: number;
+  rowsInFlight?: number;
+  partitions?: readonly string[];
+}>;
+
 export type ServiceProcess = AsyncDisposable & {
   /** Where it answers, without a slash at the end. */
   readonly url: string;
@@ -33,31 +72,25 @@ export type ServiceProcess = AsyncDisposable & {
   readonly stderr: () => string;
   readonly exited: Promise<number>;
   signal(signal: NodeJS.Signals): void;
-  /** -9. Resolves when the process is gone. */
+  /** -9: nothing is finished. Resolves when the process is gone. */
   kill(): Promise<void>;
-  /** SIGTERM; the exit code. */
+  /** SIGTERM: everything in flight is finished. The exit code. */
   stop(): Promise<number>;
+  health(): Promise<Health>;
   /** One sample of /metrics, or the sum over its labels; 0 where there is none. */
   metric(name: string): Promise<number>;
 };
 
-/** Starts a binary on any free port; resolves when it has said where it answers. */
-export async function startService(binary: string, settings: Settings): Promise<ServiceProcess> {
-  const cwd = settings.DATA_DIR ?? tmpdir();
-  mkdirSync(cwd, { recursive: true });
+/** On any free port, with these settings and nothing else of ours; resolves when it has said where it answers. */
+export async function startService(command: Command, settings: Settings): Promise<ServiceProcess> {
   const ports = { ADMIN_PORT: "0", PRODUCER_PORT: "0", PROCESSOR_PORT: "0" };
-  const child = Bun.spawn([binary], {
-    cwd,
-    env: { HOME: cwd, ...ports, ...settings },
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  const { name, child } = spawn(command, [], { ...ports, ...settings });
   let stderr = "";
   void (async () => {
     const decoder = new TextDecoder();
     for await (const chunk of child.stderr) stderr += decoder.decode(chunk, { stream: true });
   })();
-  const url = await within(START_MS_MAX, `the address of ${binary}`, () => address(child.stdout)).catch(
+  const url = await within(START_MS_MAX, `the address of ${name}`, () => address(child.stdout)).catch(
     (error: unknown) => {
       child.kill("SIGKILL");
       throw new Error(`${String(error)}\n${stderr}`);
@@ -76,7 +109,11 @@ export async function startService(binary: string, settings: Settings): Promise<
     kill,
     async stop() {
       child.kill("SIGTERM");
-      return within(START_MS_MAX, `the end of ${binary} after SIGTERM`, () => child.exited);
+      return within(START_MS_MAX, `the end of ${name} after SIGTERM`, () => child.exited);
+    },
+    async health() {
+      const answer = await fetch(`${url}/health`);
+      return { ...((await answer.json()) as Omit<Health, "code">), code: answer.status };
     },
     async metric(name) {
       const text = await (await fetch(`${url}/metrics`)).text();
@@ -92,69 +129,73 @@ async function address(stdout: ReadableStream<Uint8Array>): Promise<string> {
   const decoder = new TextDecoder();
   for await (const chunk of stdout) {
     text += decoder.decode(chunk, { stream: true });
-    const found = /^(?:page|health): (http:\/\/[^/\s]+)/m.exec(text);
+    const found = /^(?:page|health): (http:\/\/[^/\s]+)\//m.exec(text);
     if (found) return found[1]!;
   }
   throw new Error(`the process ended without its address: ${text}`);
 }
 
-/** A verb of a binary, to its end. */
-export async function runVerb(binary: string, args: readonly string[], settings: Settings) {
-  const cwd = settings.DATA_DIR ?? tmpdir();
-  mkdirSync(cwd, { recursive: true });
-  const child = Bun.spawn([binary, ...args], {
-    cwd,
-    env: { HOME: cwd, ...settings },
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: VERB_MS_MAX,
+/**
+ * Resolves with how many trades the simulator sent, when it sends no more and the producer, which began after
+ * `sentBefore` of them, has received the rest. A burst that was due is still sent: quiet is when many looks in a row
+ * see nothing new.
+ */
+export async function receivedAll(
+  limitMs: number,
+  { ledger }: Simulator,
+  producer: ServiceProcess,
+  sentBefore = 0,
+): Promise<number> {
+  let sentCount = -1;
+  let quietLooks = 0;
+  await eventually(limitMs, "everything sent and received", async () => {
+    const { tradesSent } = ledger.counts();
+    quietLooks = tradesSent === sentCount ? quietLooks + 1 : 0;
+    sentCount = tradesSent;
+    const received = sentBefore + (await producer.metric("feed_trades_received_total"));
+    return quietLooks > QUIET_LOOKS && received >= sentCount;
   });
+  return sentCount;
+}
+
+/** A verb of a binary, to its end. */
+export async function runVerb(command: Command, args: readonly string[], settings: Settings) {
+  const { child } = spawn(command, args, settings, VERB_MS_MAX);
   const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { out, err, code };
 }
 
-export type CassandraTables = { trades: StoredTrade[]; averages: PlainAverage[]; candles: PlainCandle[] };
-
-/** All that the tables of a keyspace hold, read by a plain client, in the order of readTables. */
-export async function readCassandra(
-  options: cassandra.ClientOptions,
-  keyspace: string,
-): Promise<CassandraTables> {
-  const client = new cassandra.Client({ ...options, keyspace });
-  const all = async <Row>(table: string): Promise<Row[]> => {
-    const rows: Row[] = [];
-    const result = await client.execute(`SELECT * FROM ${table}`, [], { prepare: true, fetchSize: 5_000 });
-    for await (const row of result) rows.push(plainRow({ ...row }) as Row);
-    return rows;
-  };
-  try {
-    const trades = await all<StoredTrade>("trades");
-    const averages = await all<PlainAverage>("running_averages_15_sec");
-    const candles = await all<PlainCandle>("candles_1_min");
-    return {
-      trades: trades.sort(
-        (a, b) => order(a.symbol, b.symbol) || a.trade_timestamp - b.trade_timestamp || order(a.uuid, b.uuid),
-      ),
-      averages: averages.sort((a, b) => order(a.symbol, b.symbol) || a.window_end - b.window_end),
-      candles: candles.sort((a, b) => order(a.symbol, b.symbol) || a.window_start - b.window_start),
-    };
-  } finally {
-    await client.shutdown();
-  }
+/** A verb that has to end well: what it printed. Fails with all that it said. */
+export async function mustRun(
+  command: Command,
+  args: readonly string[],
+  settings: Settings,
+): Promise<string> {
+  const { out, err, code } = await runVerb(command, args, settings);
+  if (code !== 0) throw new Error(`${nameOf(command)} ${args.join(" ")} ended with ${code}\n${out}${err}`);
+  return out;
 }
 
-function order(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0;
+/** In its data's directory, which is made where it is not there. */
+function spawn(command: Command, args: readonly string[], settings: Settings, timeout?: number) {
+  const cwd = settings.DATA_DIR ?? tmpdir();
+  mkdirSync(cwd, { recursive: true });
+  // Bun keeps what it has made of sources at home: a binary has no use for one.
+  const home = typeof command === "string" ? cwd : (process.env.HOME ?? cwd);
+  const child = Bun.spawn([...wordsOf(command), ...args], {
+    cwd,
+    env: { HOME: home, ...settings },
+    stdout: "pipe",
+    stderr: "pipe",
+    ...(timeout === undefined ? {} : { timeout }),
+  });
+  return { name: nameOf(command), child };
 }
 
-/** The driver's own types as what the columns mean: times in ms, uuid and date as text. */
-function plainRow(row: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(row).map(([name, value]) => {
-      if (value instanceof Date) return [name, value.getTime()];
-      if (value instanceof cassandra.types.Uuid || value instanceof cassandra.types.LocalDate)
-        return [name, value.toString()];
-      return [name, value];
-    }),
-  );
+function wordsOf(command: Command): readonly string[] {
+  return typeof command === "string" ? [command] : command;
+}
+
+function nameOf(command: Command): string {
+  return basename(wordsOf(command).at(-1)!);
 }

@@ -24,9 +24,9 @@ import {
   WHOLE_MESSAGE,
 } from "../lib/trade.ts";
 import schemaJson from "../schemas/trades.avsc" with { type: "json" };
-import { eventually, readTables } from "./local-process.ts";
 import { averagesOf, candlesOf } from "./reference.ts";
-import { NOON_MS, temporaryDirectory, trade } from "./support.ts";
+import { eventually, NOON_MS, temporaryDirectory, trade } from "./support.ts";
+import { readTables } from "./tables.ts";
 
 const SESSION = "0badcafe";
 const RECEIVED_MS = NOON_MS + 90;

@@ -9,23 +9,24 @@ import { join } from "node:path";
 import cassandra from "cassandra-driver";
 import { parseTape } from "../lib/simulator/tape.ts";
 import { startSimulator } from "../lib/simulator.ts";
-import { eventually, within } from "./local-process.ts";
+import { aggregateProblems, ofRow, ofTape, plainOf, tradeProblems } from "./compare.ts";
 import {
+  addressesOf,
   buildBinaries,
-  readCassandra,
+  mustRun,
+  ownNames,
   runVerb,
-  type ServiceProcess,
   type Settings,
   startService,
 } from "./processes.ts";
-import { averagesOf, candlesOf } from "./reference.ts";
 import { type CassandraOptions, clientOptions, startCassandra } from "./services/cassandra.ts";
 import { type Certificates, createCertificates } from "./services/certificates.ts";
 import { startKafka } from "./services/kafka.ts";
 import type { Server } from "./services/server.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
-import { seeded, temporaryDirectory } from "./support.ts";
-import { counts, ofRow, ofTape, plainOf, surplus, type TapeTrade } from "./tapes.ts";
+import { eventually, seeded, temporaryDirectory, within } from "./support.ts";
+import { readCassandra } from "./tables.ts";
+import type { TapeTrade } from "./tapes.ts";
 
 const SERVICES_MS_MAX = 180_000;
 const STREAM_MS_MAX = 60_000;
@@ -73,15 +74,12 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
     ]);
     await createCassandraUser();
     right = {
-      KAFKA_SERVER: broker.host,
-      KAFKA_PORT: String(broker.port),
+      ...addressesOf(broker, node),
       KAFKA_SSL: "1",
       KAFKA_SSL_CA: certificates.caFile,
       KAFKA_SASL_MECHANISM: "scram-sha-512",
       KAFKA_SASL_USERNAME: KAFKA_USER,
       KAFKA_SASL_PASSWORD: KAFKA_PASSWORD,
-      CASSANDRA_HOST: node.host,
-      CASSANDRA_PORT: String(node.port),
       CASSANDRA_SSL: "1",
       CASSANDRA_SSL_CA: certificates.caFile,
       CASSANDRA_USERNAME: CASSANDRA_USER,
@@ -93,9 +91,8 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
       // Every line that could hold a secret.
       LOG_LEVEL: "debug",
     };
-    made = namesOf(uniqueName("made"));
-    const init = await runVerb(binaries.path("admin"), ["init"], { ...right, ...made });
-    if (init.code !== 0) throw new Error(`admin init ended with ${init.code}\n${init.out}${init.err}`);
+    made = ownNames(uniqueName("made"));
+    await mustRun(binaries.path("admin"), ["init"], { ...right, ...made });
   }, SERVICES_MS_MAX);
   afterAll(async () => {
     await Promise.all([broker, node].map((server) => server?.[Symbol.asyncDispose]()));
@@ -114,10 +111,6 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
     } finally {
       await client.shutdown();
     }
-  }
-
-  function namesOf(name: string): Settings {
-    return { KAFKA_TOPIC_NAME: name, KAFKA_GROUP_ID: name, CASSANDRA_KEYSPACE: name };
   }
 
   /** The same settings, this secret from a file instead. */
@@ -152,7 +145,7 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
         const name = uniqueName("market");
         const given = {
           ...right,
-          ...namesOf(name),
+          ...ownNames(name),
           KAFKA_SASL_MECHANISM: mechanism,
           FINNHUB_WS_URL: simulator.wsUrl,
           FINNHUB_STOCKS_TICKERS: JSON.stringify([...tape.symbols]),
@@ -188,10 +181,10 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
             async () => (await processor.metric("processor_rows_stored_total")) >= trades.length,
           );
           await eventually(STREAM_MS_MAX, "admin finds everything well", async () => {
-            const { status, parts } = await healthOf(admin);
+            const { status, parts } = await admin.health();
             return status === "ok" && Object.keys(parts).includes("processor");
           });
-          const { parts } = await healthOf(admin);
+          const { parts } = await admin.health();
           for (const name of ["producer", "processor", "kafka", "cassandra", "live"])
             expect([name, parts[name]?.ok]).toEqual([name, true]);
           for (const service of [producer, processor, admin]) {
@@ -202,13 +195,8 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
         for (const secret of SECRETS) expect(said).not.toContain(secret);
 
         const tables = await readCassandra(clientOptions(node.port, nodeOptions), name);
-        const [expected, found] = [counts(trades.map(ofTape)), counts(tables.trades.map(ofRow))];
-        expect({ lost: surplus(expected, found), doubled: surplus(found, expected) }).toEqual({
-          lost: [],
-          doubled: [],
-        });
-        expect(tables.averages).toEqual(averagesOf(trades.map(plainOf)));
-        expect(tables.candles).toEqual(candlesOf(trades.map(plainOf)));
+        expect(tradeProblems(trades.map(ofTape), tables.trades.map(ofRow))).toEqual([]);
+        expect(aggregateProblems(tables, trades.map(plainOf))).toEqual([]);
       },
       3 * STREAM_MS_MAX,
     );
@@ -340,11 +328,6 @@ function streamOf(tradeCount: number) {
     lines.push(JSON.stringify({ at: firstAtMs + from * 60, frame }));
   }
   return { trades, tape: parseTape(lines.join("\n"), "stream") };
-}
-
-async function healthOf(service: ServiceProcess) {
-  const answer = await fetch(`${service.url}/health`);
-  return (await answer.json()) as { status: string; parts: Record<string, { ok: boolean }> };
 }
 
 /** Lines for a person: all that is no record of the log. */

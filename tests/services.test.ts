@@ -6,14 +6,13 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import cassandra from "cassandra-driver";
 import { type Admin, Kafka, type KafkaConfig } from "kafkajs";
-import { eventually } from "./local-process.ts";
 import * as node from "./services/cassandra.ts";
 import { createCertificates } from "./services/certificates.ts";
 import { isRunning, startGuard } from "./services/guard.ts";
 import * as broker from "./services/kafka.ts";
 import { freePort } from "./services/server.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
-import { temporaryDirectory } from "./support.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
 
 /** Two starts and a clean end take 10 to 15 s on two cores of our own. */
 const SERVERS_MS_MAX = 180_000;

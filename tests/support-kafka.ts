@@ -11,6 +11,7 @@ import { silentReport } from "../lib/report.ts";
 import type { OpenLog } from "./contract/log.ts";
 import type { Address } from "./services/server.ts";
 import { uniqueName } from "./services/shared.ts";
+import { eventually } from "./support.ts";
 
 export type KafkaSettings = Config["kafka"];
 
@@ -79,16 +80,8 @@ export async function openKafkaLog(parts: KafkaParts, partitions: number): Promi
 }
 
 /** Polls until it holds. Fails with what it waited for. */
-export async function until(
-  what: string,
-  holds: () => boolean | Promise<boolean>,
-  msMax = 60_000,
-): Promise<void> {
-  const untilMs = performance.now() + msMax;
-  while (!(await holds())) {
-    if (performance.now() > untilMs) throw new Error(`${what} within ${msMax} ms`);
-    await Bun.sleep(20);
-  }
+export function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
+  return eventually(msMax, what, holds);
 }
 
 /** As retention does it: everything below the offset is gone. */

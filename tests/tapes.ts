@@ -1,10 +1,8 @@
-// The recorded tapes, as lists of trades and as multisets: what went in, to be compared with what the tables hold.
+// The recorded tapes, as lists of trades and as tapes to play: what goes in.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseTape, type Tape } from "../lib/simulator/tape.ts";
-import type { StoredTrade } from "./local-process.ts";
-import type { PlainTrade } from "./reference.ts";
 
 const TAPES = join(import.meta.dir, "../../shared/data");
 export const tapes = [
@@ -31,64 +29,23 @@ export function tradesOfFrames(frames: readonly string[]): TapeTrade[] {
 }
 
 export async function tapeTrades(name: string): Promise<TapeTrade[]> {
+  return tradesOfFrames((await linesOf(name)).map(({ frame }) => frame));
+}
+
+async function linesOf(name: string): Promise<{ at: number; frame: string }[]> {
   const text = new TextDecoder().decode(Bun.gunzipSync(await Bun.file(tapePath(name)).bytes()));
-  return tradesOfFrames(
-    text
-      .trimEnd()
-      .split("\n")
-      .map((line) => (JSON.parse(line) as { frame: string }).frame),
-  );
+  return text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { at: number; frame: string });
 }
-
-const fingerprint = (
-  symbol: string,
-  price: number,
-  volume: number,
-  atMs: number,
-  conditions: string | null,
-) => JSON.stringify([symbol, price, volume, atMs, conditions]);
-export const ofTape = ({ s, p, v, t, c }: TapeTrade) => fingerprint(s, p, v, t, c ? JSON.stringify(c) : null);
-export const ofRow = (row: StoredTrade) =>
-  fingerprint(row.symbol, row.price, row.volume, row.trade_timestamp, row.trade_conditions);
-
-export function counts(fingerprints: readonly string[]): Map<string, number> {
-  const result = new Map<string, number>();
-  for (const one of fingerprints) result.set(one, (result.get(one) ?? 0) + 1);
-  return result;
-}
-
-/** What `from` holds more often than `other`, each as often as it is more. */
-export function surplus(from: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): string[] {
-  return [...from].flatMap(([one, count]) =>
-    Array<string>(Math.max(0, count - (other.get(one) ?? 0))).fill(one),
-  );
-}
-
-export const plainOf = ({ s: symbol, p: price, v: volume, t: atMs }: TapeTrade): PlainTrade => ({
-  symbol,
-  price,
-  volume,
-  atMs,
-});
-
-export const plainOfRow = (row: StoredTrade): PlainTrade => ({
-  symbol: row.symbol,
-  price: row.price,
-  volume: row.volume,
-  atMs: row.trade_timestamp,
-  uuid: row.uuid,
-});
 
 /**
  * The tape's frames, byte for byte, at an even pace: squeezed as they came, an opening would be hundreds of thousands
  * of trades a second, and what the socket then holds at a kill is more than what was sent in its last moments.
  */
 export async function evenly(name: string, durationMs: number): Promise<Tape> {
-  const text = new TextDecoder().decode(Bun.gunzipSync(await Bun.file(tapePath(name)).bytes()));
-  const frames = text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as { at: number; frame: string });
+  const frames = await linesOf(name);
   const startMs = frames[0]!.at;
   const paced = frames.map(({ frame }, index) =>
     JSON.stringify({ at: startMs + Math.floor((index * durationMs) / frames.length), frame }),

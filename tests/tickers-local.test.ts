@@ -1,8 +1,8 @@
 // Tickers while the whole thing runs: `local` as a child process on the built-in simulator, changed over HTTP.
 
 import { expect, test } from "bun:test";
-import { type LocalProcess, startLocal } from "./local-process.ts";
-import { temporaryDirectory } from "./support.ts";
+import { LOCAL, type ServiceProcess, startService } from "./processes.ts";
+import { eventually, temporaryDirectory } from "./support.ts";
 
 const TEST_MS_MAX = 60_000;
 const TOKEN = "a-token-of-a-test";
@@ -12,7 +12,7 @@ const ADDED = "BINANCE:BTCUSDT";
 
 type Item = Readonly<{ symbol: string; state: string; validation?: Readonly<{ outcome: string }> }>;
 
-function talkTo({ url }: LocalProcess) {
+function talkTo({ url, metric }: ServiceProcess) {
   const get = async (path: string) => (await (await fetch(url + path)).json()) as { items: Item[] };
   const send = async (method: string, path: string, body?: object) => {
     const headers = { authorization: `Bearer ${TOKEN}` };
@@ -32,19 +32,8 @@ function talkTo({ url }: LocalProcess) {
       ((await get("/feed-events")).items as unknown as { type: string; detail: string }[])
         .filter((one) => one.type === type)
         .map(({ detail }) => JSON.parse(detail) as Record<string, unknown>),
-    async connects() {
-      const text = await (await fetch(`${url}/metrics`)).text();
-      return Number(/^pipeline_feed_connects_total (\d+)$/m.exec(text)?.[1]);
-    },
+    connects: () => metric("feed_connects_total"),
   };
-}
-
-async function eventually(limitMs: number, what: string, holds: () => Promise<boolean>): Promise<void> {
-  const endMs = performance.now() + limitMs;
-  while (!(await holds())) {
-    if (performance.now() > endMs) throw new Error(`not within ${limitMs} ms: ${what}`);
-    await Bun.sleep(20);
-  }
 }
 
 test(
@@ -58,7 +47,7 @@ test(
       DATA_DIR: directory.path,
     };
     {
-      await using local = await startLocal(settings);
+      await using local = await startService(LOCAL, settings);
       const web = talkTo(local);
       await eventually(10_000, "trades of the setting's ticker", async () => (await web.trades("AAPL")) > 0);
       expect(await web.add("BTCUSDT")).toMatchObject({ status: 422, body: { suggestions: [ADDED] } });
@@ -74,7 +63,7 @@ test(
       await local.kill();
     }
     {
-      await using local = await startLocal(settings);
+      await using local = await startService(LOCAL, settings);
       const web = talkTo(local);
       expect(Object.keys(await web.tickers())).toEqual(["AAPL", ADDED]);
       const before = await web.trades(ADDED);
@@ -100,7 +89,7 @@ test(
     }
     {
       // The operator's word stands above the setting's.
-      await using local = await startLocal(settings);
+      await using local = await startService(LOCAL, settings);
       expect(Object.keys(await talkTo(local).tickers())).toEqual(["MSFT"]);
     }
   },
@@ -111,7 +100,7 @@ test(
   "of the setting's tickers only what is proven missing is dropped, and that stands in the events",
   async () => {
     using directory = temporaryDirectory();
-    await using local = await startLocal({
+    await using local = await startService(LOCAL, {
       FINNHUB_SIMULATE: "1",
       FINNHUB_STOCKS_TICKERS: '["AAPL", "appl", "OANDA:EUR_USD"]',
       DATA_DIR: directory.path,
@@ -135,7 +124,7 @@ test(
   "without validation nothing is asked and nothing is dropped",
   async () => {
     using directory = temporaryDirectory();
-    await using local = await startLocal({
+    await using local = await startService(LOCAL, {
       FINNHUB_SIMULATE: "1",
       FINNHUB_VALIDATE_TICKERS: "0",
       FINNHUB_STOCKS_TICKERS: '["AAPL"]',

@@ -11,28 +11,18 @@ import { openSqliteLog } from "../lib/log-sqlite.ts";
 import { createMetrics } from "../lib/metrics.ts";
 import { startSimulator } from "../lib/simulator.ts";
 import { openSqliteStore } from "../lib/store-sqlite.ts";
-import { eventually, readTables, startLocal, within } from "./local-process.ts";
-import { temporaryDirectory, trade } from "./support.ts";
+import { LOCAL, runVerb, type Settings, startService } from "./processes.ts";
+import { eventually, temporaryDirectory, trade, within } from "./support.ts";
+import { readTables } from "./tables.ts";
 
-const ROOT = join(import.meta.dir, "..");
-const VERB_MS_MAX = 60_000;
 const TAPE_MS_MAX = 60_000;
 /** Real data in a directory of its own: nothing is simulated by default. */
 const SOURCE = { FINNHUB_API_TOKEN: "tape-token", LOG_LEVEL: "warn" };
 
-type Ended = { code: number; out: string; err: string };
+type Ended = Awaited<ReturnType<typeof runVerb>>;
 
-async function verb(directory: string, args: readonly string[], settings: object = SOURCE): Promise<Ended> {
-  const child = Bun.spawn([process.execPath, join(ROOT, "local.ts"), ...args], {
-    cwd: directory,
-    env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "", DATA_DIR: directory, ...settings },
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: VERB_MS_MAX,
-  });
-  const [code, out, err] = await Promise.all([child.exited, child.stdout.text(), child.stderr.text()]);
-  return { code, out, err };
-}
+const verb = (directory: string, args: readonly string[], settings: Settings = SOURCE): Promise<Ended> =>
+  runVerb(LOCAL, args, { DATA_DIR: directory, ...settings });
 
 const jsonOf = ({ out }: Ended) => JSON.parse(out.trimEnd().split("\n").at(-1)!) as Record<string, unknown>;
 
@@ -67,7 +57,7 @@ test.skipIf(!hasTape)(
       RETENTION_DAYS: "3650",
     };
     {
-      await using local = await startLocal({ ...settings, DATA_DIR: directory.path });
+      await using local = await startService(LOCAL, { ...settings, DATA_DIR: directory.path });
       await within(TAPE_MS_MAX, "the tape's end", () => simulator.tapeEnded);
       const areStored = async () => readTables(directory.path).trades.length >= TAPE_TRADES;
       await eventually(TAPE_MS_MAX, "every trade stored", areStored);

@@ -13,8 +13,7 @@ import { DAY_MS, type TradeRow, tradeRow } from "../lib/trade.ts";
 import { createWeb, type WebParts } from "../lib/web.ts";
 import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../lib/web-live.ts";
 import { serveWeb } from "../lib/web-serve.ts";
-import { eventually } from "./local-process.ts";
-import { NOON_MS, temporaryDirectory, trade } from "./support.ts";
+import { eventually, NOON_MS, temporaryDirectory, trade } from "./support.ts";
 
 type Event = Readonly<{ name: string; id: string; data: Snapshot & Delta }>;
 

@@ -15,7 +15,7 @@ import type {
   Position,
   RecordKind,
 } from "../../lib/log.ts";
-import { seeded } from "../support.ts";
+import { seeded, within } from "../support.ts";
 
 /** One fresh log, as the suite drives it. */
 export interface OpenLog extends AsyncDisposable {
@@ -105,7 +105,7 @@ class Follower {
   async next(): Promise<Delivery | null> {
     this.ask();
     const asked = this.#asked!;
-    const { done, value } = await within(this.#stepMsMax, "a delivery", asked);
+    const { done, value } = await within(this.#stepMsMax, "a delivery", () => asked);
     this.#asked = null;
     if (done === true) return null;
     if (value.type === "assigned") {
@@ -187,17 +187,7 @@ class Follower {
 
   async commit(partition: PartitionId, position: Position): Promise<void> {
     const committing = this.reader.commit(this.epoch, partition, position);
-    await within(this.#stepMsMax, "a commit", committing);
-  }
-}
-
-async function within<T>(durationMs: number, what: string, promise: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`${what} within ${durationMs} ms`)), durationMs);
-  try {
-    return await Promise.race([promise, late.promise]);
-  } finally {
-    clearTimeout(timer);
+    await within(this.#stepMsMax, "a commit", () => committing);
   }
 }
 
@@ -228,7 +218,7 @@ export function logContract(name: string, harness: LogHarness): void {
 
   /** A reader of the log that has met its first epoch. */
   async function follow(log: OpenLog, start?: Start): Promise<Follower> {
-    const follower = new Follower(await within(stepMsMax, "a reader", log.openReader()), stepMsMax);
+    const follower = new Follower(await within(stepMsMax, "a reader", () => log.openReader()), stepMsMax);
     await follower.assigned();
     if (start !== undefined) await follower.start(start);
     return follower;
@@ -236,7 +226,7 @@ export function logContract(name: string, harness: LogHarness): void {
 
   /** The follower of the next epoch: the same one where its iteration goes on. */
   async function reassigned(log: OpenLog, older: Follower): Promise<Follower> {
-    const reader = await within(stepMsMax, "a reassignment", log.reassign());
+    const reader = await within(stepMsMax, "a reassignment", () => log.reassign());
     const follower = reader === older.reader ? older : new Follower(reader, stepMsMax);
     const epochBefore = older.epoch;
     await follower.assigned();
@@ -245,7 +235,7 @@ export function logContract(name: string, harness: LogHarness): void {
   }
 
   const append = (log: OpenLog, entries: readonly LogEntry[]) =>
-    within(stepMsMax, "an append", log.writer.append(entries));
+    within(stepMsMax, "an append", () => log.writer.append(entries));
 
   /** `count` of each key, alternating, in appends of different sizes. */
   async function fill(log: OpenLog, keys: readonly string[], count: number, first = 1): Promise<void> {
@@ -607,7 +597,7 @@ export function logContract(name: string, harness: LogHarness): void {
     for (const [id, records] of got) {
       const tooLate = { offset: records.at(-1)!.offset + 1, metadata: "too late" };
       const committing = older.reader.commit(olderEpoch, id, tooLate);
-      await expect(within(stepMsMax, "a refusal", committing)).rejects.toBeInstanceOf(StaleEpochError);
+      await expect(within(stepMsMax, "a refusal", () => committing)).rejects.toBeInstanceOf(StaleEpochError);
     }
     await newer.start("commit");
     const rest = byPartition(await newer.readAll());
