@@ -123,11 +123,18 @@ async function openStore(
 ): Promise<CassandraStore> {
   const { keyspace } = namesOf(config, config.source);
   const { retentionDays } = config;
-  const cassandra = await connectCassandra({ settings: config.cassandra, clock, report, signal });
-  try {
-    return await openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead });
-  } catch (error) {
-    await cassandra[Symbol.asyncDispose]();
-    throw error;
-  }
+  await using opened = new AsyncDisposableStack();
+  const cassandra = opened.use(await connectCassandra({ settings: config.cassandra, clock, report, signal }));
+  const store = await openCassandraStore({
+    cassandra,
+    keyspace,
+    retentionDays,
+    clock,
+    report,
+    metrics,
+    putDead,
+  });
+  // It closes the connection at its own end.
+  opened.move();
+  return store;
 }
