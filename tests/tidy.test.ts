@@ -44,6 +44,7 @@ const ROWS: readonly { row: string; files: readonly string[]; shared: readonly s
     shared: [
       "sqlite",
       "store-sqlite-*",
+      "feed-finnhub-link",
       "log-salvage",
       "log-wal",
       "log-faults",
