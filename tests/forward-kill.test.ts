@@ -10,6 +10,7 @@ import { openSqliteLog } from "../lib/log-sqlite.ts";
 import { createMetrics } from "../lib/metrics.ts";
 import { silentReport } from "../lib/report.ts";
 import { fileSender, keyOf, PARTITIONS, partitionOf, sinkPath } from "./fixtures/forward-child.ts";
+import { runAndKill } from "./kill.ts";
 import { seeded, temporaryDirectory } from "./support.ts";
 
 const KILLS = Math.max(Number(process.env.FORWARD_KILLS ?? 24), 24);
@@ -28,7 +29,7 @@ test(
     const said: number[][] = [];
     for (let round = 0; round < KILLS; round++) {
       // Now and then it dies before it has said anything.
-      said.push(await runAndKill(directory.path, round, round % 8 === 7 ? 0 : 1 + random(LINES_MAX)));
+      said.push(await countsUntilKilled(directory.path, round, round % 8 === 7 ? 0 : 1 + random(LINES_MAX)));
     }
     await forwardTheRest(directory.path);
 
@@ -80,36 +81,15 @@ function compare(one: readonly number[], other: readonly number[]): number {
   return 0;
 }
 
-/** Runs a child until it has said so many lines, and kills it. The counts of its appends, in order. */
-async function runAndKill(directory: string, round: number, lineCount: number): Promise<number[]> {
-  const child = Bun.spawn([process.execPath, CHILD, directory, String(SEED), String(round)], {
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: 20_000,
-  });
+/** The counts of the child's appends, in order. */
+async function countsUntilKilled(directory: string, round: number, lineCount: number): Promise<number[]> {
   const counts: number[] = [];
-  let isKilled = false;
-  const kill = () => {
-    isKilled = true;
-    process.kill(child.pid, "SIGKILL");
-  };
-  if (lineCount === 0) systemClock.after(20 + round, kill);
-  let rest = "";
-  const decoder = new TextDecoder();
-  for await (const chunk of child.stdout) {
-    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-    rest = lines.pop() ?? "";
-    for (const line of lines) {
-      const [word, append, count] = line.split(" ");
-      expect(word).toBe("a");
-      counts.push(Number(count));
-      expect(Number(append)).toBe(counts.length);
-      if (counts.length === lineCount && !isKilled) kill();
-    }
-  }
-  await child.exited;
-  expect(await child.stderr.text()).toBe("");
-  expect(child.signalCode).toBe("SIGKILL");
+  await runAndKill([CHILD, directory, String(SEED), String(round)], lineCount, 20 + round, (line) => {
+    const [word, append, count] = line.split(" ");
+    expect(word).toBe("a");
+    counts.push(Number(count));
+    expect(Number(append)).toBe(counts.length);
+  });
   return counts;
 }
 

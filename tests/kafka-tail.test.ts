@@ -3,13 +3,31 @@
 import { describe, expect, test } from "bun:test";
 import { SetupError } from "../lib/errors.ts";
 import { createKafka } from "../lib/kafka.ts";
-import { openKeyedTopic, type TailRecord, tailKafka } from "../lib/kafka-tail.ts";
+import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../lib/kafka-tail.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
 import { createTopics, kafkaParts, until } from "./support-kafka.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const textOf = ({ value }: TailRecord) => new TextDecoder().decode(value ?? undefined);
+
+/** A tail whose records are kept as texts. It fails at its end when the tail did. */
+function textsOf(options: Omit<TailOptions, "signal" | "onRecords">) {
+  const seen: string[] = [];
+  const abort = new AbortController();
+  const ended = tailKafka({
+    ...options,
+    signal: abort.signal,
+    onRecords: (records) => {
+      seen.push(...records.map(textOf));
+    },
+  });
+  const end = async () => {
+    abort.abort();
+    await ended;
+  };
+  return { seen, end, [Symbol.asyncDispose]: end };
+}
 
 describe.skipIf(!services.available)("on a real broker", () => {
   test("from the beginning everything comes in order, and it is said when that is all there was", async () => {
@@ -66,17 +84,8 @@ describe.skipIf(!services.available)("on a real broker", () => {
     const topic = await createTopics(parts, 1);
     await using writer = openKeyedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("before"));
-    const seen: string[] = [];
-    const abort = new AbortController();
-    const tail = tailKafka({
-      ...parts,
-      topic,
-      from: "now",
-      signal: abort.signal,
-      onRecords: (records) => {
-        seen.push(...records.map(textOf));
-      },
-    });
+    await using tail = textsOf({ ...parts, topic, from: "now" });
+    const { seen } = tail;
     // It is not said when a tail has begun; whatever is written from then on comes, in order.
     let written = 0;
     await until("something", async () => {
@@ -87,8 +96,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     expect(seen[0]).toStartWith("after ");
     await until("the last", () => seen.includes(`after ${written}`));
     expect(seen).toEqual(Array.from({ length: written - first + 1 }, (_, index) => `after ${first + index}`));
-    abort.abort();
-    await tail;
+    await tail.end();
     const admin = createKafka(parts, "once").admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
@@ -105,18 +113,9 @@ describe.skipIf(!services.available)("on a real broker", () => {
     const parts = kafkaParts(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using writer = openKeyedTopic({ ...parts, topic });
-    const abort = new AbortController();
-    const seen: string[] = [];
     await writer.put("AAPL", bytes("one"));
-    const tail = tailKafka({
-      ...parts,
-      topic,
-      from: "begin",
-      signal: abort.signal,
-      onRecords: (records) => {
-        seen.push(...records.map(textOf));
-      },
-    });
+    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    const { seen } = tail;
     await until("the first", () => seen.length === 1);
     const kafka = createKafka(parts, "insisting");
     const admin = kafka.admin();
@@ -140,8 +139,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await writer.put("AAPL", bytes("two"));
     await until("the second", () => seen.includes("two"));
     expect(seen).toEqual(["one", "two"]);
-    abort.abort();
-    await tail;
+    await tail.end();
   }, 60_000);
 
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
@@ -168,21 +166,12 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await using kafka = await startKafka();
     const parts = kafkaParts(kafka);
     const topic = await createTopics(parts, 1);
-    const abort = new AbortController();
-    const seen: string[] = [];
     {
       await using writer = openKeyedTopic({ ...parts, topic });
       for (const text of ["one", "two"]) await writer.put("AAPL", bytes(text));
     }
-    const tail = tailKafka({
-      ...parts,
-      topic,
-      from: "begin",
-      signal: abort.signal,
-      onRecords: (records) => {
-        seen.push(...records.map(textOf));
-      },
-    });
+    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    const { seen } = tail;
     await until("both", () => seen.length === 2);
     await kafka.restart();
     {
@@ -191,7 +180,6 @@ describe.skipIf(!services.available)("on a real broker", () => {
     }
     await until("the third", () => seen.length > 2, 60_000);
     expect(seen).toEqual(["one", "two", "three"]);
-    abort.abort();
-    await tail;
+    await tail.end();
   }, 120_000);
 });

@@ -9,6 +9,7 @@ import type { LogRecord, Position } from "../lib/log.ts";
 import { type CommitStore, openSqliteLog } from "../lib/log-sqlite.ts";
 import { createMetrics } from "../lib/metrics.ts";
 import { openSqliteStore } from "../lib/store-sqlite.ts";
+import { runAndKill } from "./kill.ts";
 import { seeded, temporaryDirectory } from "./support.ts";
 
 const KILLS = Math.max(Number(process.env.OUTBOX_KILLS ?? 32), 30);
@@ -46,7 +47,9 @@ for (const mode of ["write", "write-and-read"] as const) {
         for (let round = first; round <= last; round++) {
           // Now and then it dies before it has said anything, in the opening of the file.
           const lineCount = round % 8 === 0 ? 0 : 1 + random(LINES_MAX);
-          await runAndKill(directory.path, mode, round, lineCount, said);
+          // The moment of that differs from round to round by itself.
+          const command = [CHILD, directory.path, mode, String(SEED), String(round)];
+          await runAndKill(command, lineCount, 20 + round, (line) => note(line, round, said));
           await lookAfterKill(directory.path, mode, said, held);
         }
         // A few rounds at the end of a longer run may have been too short for either.
@@ -57,43 +60,6 @@ for (const mode of ["write", "write-and-read"] as const) {
       { timeout: (last - first + 1) * KILL_MS_MAX },
     );
   }
-}
-
-/** Runs a child until it has said so many lines, kills it, and notes what it has said, to the last whole line. */
-async function runAndKill(
-  directory: string,
-  mode: Mode,
-  round: number,
-  lineCount: number,
-  said: Said,
-): Promise<void> {
-  const child = Bun.spawn([process.execPath, CHILD, directory, mode, String(SEED), String(round)], {
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: 20_000,
-  });
-  let isKilled = false;
-  const kill = () => {
-    isKilled = true;
-    process.kill(child.pid, "SIGKILL");
-  };
-  // Started, and perhaps not yet ready: the moment differs from round to round by itself.
-  if (lineCount === 0) systemClock.after(20 + round, kill);
-  let lines = 0;
-  let rest = "";
-  const decoder = new TextDecoder();
-  for await (const chunk of child.stdout) {
-    const parts = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-    rest = parts.pop() ?? "";
-    for (const line of parts) {
-      note(line, round, said);
-      lines += 1;
-      if (lines === lineCount && !isKilled) kill();
-    }
-  }
-  await child.exited;
-  expect(await child.stderr.text()).toBe("");
-  expect(child.signalCode).toBe("SIGKILL");
 }
 
 function note(line: string, round: number, said: Said): void {

@@ -14,6 +14,7 @@ import { openSqliteStore } from "../lib/store-sqlite.ts";
 import { LOCAL, runVerb, type Settings, startService } from "./processes.ts";
 import { eventually, temporaryDirectory, trade, within } from "./support.ts";
 import { readTables } from "./tables.ts";
+import { hasTapes, tapePath, tapes } from "./tapes.ts";
 
 const TAPE_MS_MAX = 60_000;
 /** Real data in a directory of its own: nothing is simulated by default. */
@@ -33,17 +34,14 @@ function tamper(directory: string, sql: string): void {
   db.close();
 }
 
-const TAPE = join(import.meta.dir, "../../shared/data/crypto.ndjson.gz");
-const TAPE_TRADES = 15_863;
-const hasTape = existsSync(TAPE);
-if (!hasTape) console.error(`SKIPPED: the recorded tape is not at ${TAPE}, so no verification of real input`);
+const [{ name: TAPE, tradeCount: TAPE_TRADES, symbols: TAPE_SYMBOLS }] = tapes;
 
-test.skipIf(!hasTape)(
+test.skipIf(!hasTapes)(
   "`verify` finds nothing after a tape of real trades, also beside the running local, and finds and mends what is planted",
   async () => {
     using directory = temporaryDirectory();
     await using simulator = await startSimulator({
-      tape: TAPE,
+      tape: tapePath(TAPE),
       speed: "max",
       times: "recorded",
       ledger: false,
@@ -52,7 +50,7 @@ test.skipIf(!hasTape)(
     const settings = {
       ...SOURCE,
       FINNHUB_WS_URL: simulator.wsUrl,
-      FINNHUB_STOCKS_TICKERS: JSON.stringify(["BINANCE:BTCUSDT", "BINANCE:ETHUSDT"]),
+      FINNHUB_STOCKS_TICKERS: JSON.stringify(TAPE_SYMBOLS),
       FINNHUB_VALIDATE_TICKERS: "0",
       RETENTION_DAYS: "3650",
     };
