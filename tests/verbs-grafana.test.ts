@@ -6,76 +6,18 @@ import { join } from "node:path";
 import market from "../grafana/dashboards/market.json" with { type: "json" };
 import { systemClock } from "../lib/clock.ts";
 import { checkGrafana, type Point } from "../lib/web-grafana.ts";
+import { type Asked, frame, type Replies, right, SOURCE, startGrafana } from "./grafana-server.ts";
 
 const ADMIN = join(import.meta.dir, "../admin.ts");
 const PASSWORD = "s3cret-of-grafana";
 const TIMEOUT_MS = 60_000;
 const SYMBOL = "BINANCE:BTCUSDT";
-const SOURCE = "hadesarchitect-cassandra-datasource";
-
-type Reply = { status?: number; body: unknown; delayMs?: number };
-type Replies = Record<string, Reply>;
-type Asked = { path: string; body: string }[];
-
-const frame = {
-  schema: { name: "X", fields: [] },
-  data: {
-    values: [
-      ["X", "X"],
-      [1, 2],
-      [3, 4],
-    ],
-  },
-};
-
-/** What a Grafana answers that shows our dashboard. */
-function right(): Replies {
-  return {
-    "/api/health": { body: { database: "ok", version: "12.4.10", commit: "0" } },
-    "/api/user": { body: { id: 1, login: "admin" } },
-    "/api/frontend/settings": { body: { minRefreshInterval: "500ms", buildInfo: {} } },
-    [`/api/plugins/${SOURCE}/settings`]: { body: { id: SOURCE, info: { version: "3.3.0" } } },
-    "/api/datasources/uid/cassandra": { body: { uid: "cassandra", type: SOURCE, name: "Cassandra" } },
-    "/api/datasources/uid/cassandra/health": { body: { status: "OK", message: "Database connected" } },
-    "/api/dashboards/uid/oaK8xaOVz": { body: { dashboard: market, meta: { provisioned: true } } },
-    "/api/ds/query": { body: { results: { A: { status: 200, frames: [frame] } } } },
-  };
-}
-
-function serve(replies: Replies, asked: Asked) {
-  const expected = `Basic ${Buffer.from(`admin:${PASSWORD}`).toString("base64")}`;
-  return Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    async fetch(request) {
-      const path = new URL(request.url).pathname.replace(/^\/grafana/, "");
-      const body = await request.text();
-      asked.push({ path, body });
-      if (path !== "/api/health" && request.headers.get("authorization") !== expected)
-        return Response.json({ message: "Invalid username or password" }, { status: 401 });
-      const reply = replies[path];
-      if (reply === undefined) return Response.json({ message: "Not found" }, { status: 404 });
-      if (reply.delayMs) await Bun.sleep(reply.delayMs);
-      if (path !== "/api/ds/query" || reply.status)
-        return Response.json(reply.body, { status: reply.status ?? 200 });
-      // As Grafana does, the result stands under the question's own letter.
-      const [query] = (JSON.parse(body) as { queries: { refId: string }[] }).queries;
-      const [result] = Object.values((reply.body as { results: Record<string, unknown> }).results);
-      return Response.json({ results: { [query!.refId]: result } });
-    },
-  });
-}
-
-function serveOf(replies: Replies, asked: Asked) {
-  const server = serve(replies, asked);
-  return { url: `${server.url.href}grafana`, [Symbol.asyncDispose]: () => server.stop(true) };
-}
 
 /** The points, in this process; a machine that stands still for a while makes no answer late. */
 async function check(replies: Replies, asked: Asked = [], symbol = SYMBOL, panels = market.panels) {
   const isLate = Object.values(replies).some(({ delayMs }) => delayMs !== undefined);
   const clock = isLate ? systemClock : { ...systemClock, monotonic: () => 0 };
-  await using server = serveOf(replies, asked);
+  await using server = startGrafana({ replies, password: PASSWORD, asked });
   const points: Point[] = [];
   for await (const point of checkGrafana({
     url: server.url,
@@ -237,7 +179,7 @@ test.each<[string, Replies, RegExp]>([
 test(
   "the verb prints every point, and its exit code says whether all are well",
   async () => {
-    await using server = serveOf(right(), []);
+    await using server = startGrafana({ password: PASSWORD });
     const { code, out, failed } = await runVerb(`${server.url}/`, PASSWORD);
     // On a machine that stands still for half a second an answer is late, and said to be.
     expect(failed.filter((line) => !line.includes("it would never be drawn"))).toEqual([]);
@@ -251,7 +193,7 @@ test(
   "a wrong password is said, and not shown; nothing more is asked",
   async () => {
     const asked: Asked = [];
-    await using server = serveOf(right(), asked);
+    await using server = startGrafana({ password: PASSWORD, asked });
     const { code, failed, out } = await runVerb(server.url, "another-password");
     expect(out).toContain("1 of 2 points failed");
     expect(code).toBe(1);
