@@ -90,6 +90,7 @@ test("what stands in the shapes that documents have is read as a reader reads it
   const text = [
     "```sh\ncurl 'x' \\\n     -H 'y'   # why\nnpm run one    # also: npm run two, npm run three\n```",
     "```ini\n# `openssl rand 1` makes one.\nA=1\n```",
+    "```\nnpm run zero\nno command\n```",
     "Say `npm run\nfour`, `./admin verify --x`, `A=1 npx five` or `admin init`; not `npm`, `./data` or `local`.",
   ].join("\n");
   expect(commandsOf("x.md", text).map(({ text, line }) => `${line} ${text}`)).toEqual([
@@ -98,10 +99,11 @@ test("what stands in the shapes that documents have is read as a reader reads it
     "4 npm run two",
     "4 npm run three",
     "7 openssl rand 1",
-    "10 npm run four",
-    "11 ./admin verify --x",
-    "11 A=1 npx five",
-    "11 admin init",
+    "11 npm run zero",
+    "14 npm run four",
+    "15 ./admin verify --x",
+    "15 A=1 npx five",
+    "15 admin init",
   ]);
   const comments =
     "# The stack:\n#\n#   cp a b      then more\n#   docker compose up\nkey: 1 # by `admin init`\n  # `npm x`\n";

@@ -128,6 +128,8 @@ export function quickStart({ clone, checkout }: Reader): void {
     const rates: Record<string, number> = {};
     for (const recipe of ["calm", "bell", "bad-day"])
       step(newWalk(), `FINNHUB_SIMULATE=1 SIMULATOR_RECIPE=${recipe} npm start`, async (text) => {
+        // Where a step before failed, it runs still.
+        await local?.interrupt();
         const job = await checkout().start(text, /^page: http/m);
         const looks: { atMs: number; received: number }[] = [];
         await eventually(SEEN_MS_MAX, "trades over two seconds", async () => {

@@ -42,7 +42,9 @@ export function commandsOf(file: string, whole: string): Command[] {
     prose = prose.replace(block, (lines) => lines.replace(/[^\n]/g, " "));
     const line = lineOf(text, at) + 1;
     if (language === "sh") found.push(...commandsOfShell(file, body, line));
-    if (language === "ini") found.push(...commandsOfComments(file, body, line - 1));
+    else if (language === "ini") found.push(...commandsOfComments(file, body, line - 1));
+    // Whatever it is called: a line that is a command will be typed.
+    else found.push(...commandsOfShell(file, body, line).filter((one) => COMMAND.test(one.text)));
   }
   return [...found, ...spansOf(prose, file)].sort((one, other) => one.line - other.line);
 }
@@ -98,7 +100,7 @@ function columnsOf(statement: string): string[] {
 }
 
 function fencesOf(text: string) {
-  return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map((match) => ({
+  return [...text.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map((match) => ({
     block: match[0],
     language: match[1]!,
     body: match[2]!,
