@@ -11,7 +11,9 @@ export type Query = Readonly<{ title: string; text: string; columns: readonly st
 /** The section of README.md that says what is not run; what stands in its table is named there, not told to be typed. */
 const TABLE_SECTION = "## What no test runs";
 
-const PROGRAMS = "npm|npx|bun|node|docker|curl|sudo|systemctl|journalctl|openssl|cp|export";
+const PROGRAMS =
+  "npm|npx|bun|node|docker|curl|sudo|systemctl|journalctl|openssl|cp|export|" +
+  "git|kill|sh|bash|pip|python3?|java|mvn|apt-get|wget|sqlite3|cqlsh|kubectl";
 const BINARIES = "admin|local|producer|processor";
 /** Whole code spans that are commands: a program, a file that is run with arguments, or a binary with a verb. */
 const COMMAND = new RegExp(
