@@ -41,8 +41,10 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
 
   const topics = opened.use(openTopics(kafka));
   const tickers = opened.use(openKafkaTickers(kafka));
-  const cassandra = await start.waitFor("Cassandra", (onFault) =>
-    connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+  const cassandra = opened.use(
+    await start.waitFor("Cassandra", (onFault) =>
+      connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+    ),
   );
   const putDead = async () => {
     throw new Error("admin puts nothing aside");
