@@ -4,7 +4,7 @@
 // stands in the table of README.md's section "What no test runs", and nothing else is missing.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageFile from "../package.json" with { type: "json" };
@@ -23,6 +23,7 @@ import {
 import { ports, STEP_MS_MAX, steps } from "./documents/steps.ts";
 import { copyTree, openTerminal, type Terminal } from "./documents/terminal.ts";
 import { freePort } from "./services/server.ts";
+import { uniqueName } from "./services/shared.ts";
 
 const README = documentText("README.md");
 
@@ -145,7 +146,7 @@ test("every npm command of the documents, typed first in a fresh clone, installs
 
 // --- The walks -------------------------------------------------------------------------------------------------
 
-const home = mkdtempSync(join(tmpdir(), "reader-"));
+const home = join(tmpdir(), uniqueName("reader"));
 const clone = join(home, "clone");
 let checkout: Terminal;
 
