@@ -15,6 +15,7 @@ import { clientOptions as cassandraOptions } from "./services/cassandra.ts";
 import { clientOptions as kafkaOptions } from "./services/kafka.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
 import { eventually, seeded, temporaryDirectory, within } from "./support.ts";
+import { allCommitted } from "./support-kafka.ts";
 import { readCassandra } from "./tables.ts";
 import type { TapeTrade } from "./tapes.ts";
 
@@ -232,7 +233,7 @@ describe.skipIf(!services.available)("beside the origin", () => {
         "our own message stored",
         async () => (await processor.metric("processor_rows_stored_total")) >= after.length,
       );
-      await allCommitted(topic, topic);
+      await allCommitted(client, topic, topic, WAIT_MS_MAX);
       const letterCount = theirs.length + hopeless.length;
       expect(await processor.metric("processor_dead_letters_total")).toBe(letterCount);
       const tables = () => readCassandra(cassandraOptions(cassandraPort), topic);
@@ -274,7 +275,7 @@ describe.skipIf(!services.available)("beside the origin", () => {
       const replayed: Awaited<ReturnType<typeof tables>>[] = [];
       for (const round of [1, 2]) {
         expect(await admin(["replay", "--dead"], settings)).toContain(said);
-        await allCommitted(topic, topic);
+        await allCommitted(client, topic, topic, WAIT_MS_MAX);
         const rowCount = after.length + round * brought.length;
         expect(await processor.metric("processor_rows_stored_total")).toBe(rowCount);
         replayed.push(await tables());
@@ -365,22 +366,6 @@ async function recordsOf(topic: string): Promise<RawRecord[]> {
     await consumer.disconnect();
   }
   return records.sort((one, other) => one.partition - other.partition || one.offset - other.offset);
-}
-
-/** Resolves when the group has committed all that the topic holds. */
-async function allCommitted(topic: string, groupId: string): Promise<void> {
-  await withAdmin((admin) =>
-    eventually(WAIT_MS_MAX, `everything of ${topic} committed`, async () => {
-      const ends = await admin.fetchTopicOffsets(topic);
-      const [group] = await admin.fetchOffsets({ groupId, topics: [topic] });
-      const committed = new Map(
-        group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]),
-      );
-      return ends.every(
-        ({ partition, high }) => Number(high) === 0 || (committed.get(partition) ?? -1) >= Number(high),
-      );
-    }),
-  );
 }
 
 /** An hour ago, so that every window is closed. */

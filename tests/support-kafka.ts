@@ -1,6 +1,7 @@
 // Builders for the tests that need a real Kafka: settings of a client, topics of one test, a log as the contract
 // suite drives it. Names are unique, so tests share one broker.
 
+import type { Kafka } from "kafkajs";
 import { systemClock } from "../lib/clock.ts";
 import type { Config } from "../lib/config.ts";
 import { createKafka, type KafkaParts } from "../lib/kafka.ts";
@@ -96,4 +97,32 @@ export async function deleteRecords(parts: KafkaParts, id: PartitionId, belowOff
     partitions: [{ partition: Number(partition), offset: String(belowOffset) }],
   });
   await admin.disconnect();
+}
+
+/**
+ * Resolves when the group has committed all that the topic holds: then its rows are stored, repeats or not. What a
+ * processor counts would not tell, since it counts repeats too.
+ */
+export async function allCommitted(
+  client: Kafka,
+  topic: string,
+  groupId: string,
+  limitMs: number,
+): Promise<void> {
+  const admin = client.admin();
+  await admin.connect();
+  try {
+    await eventually(limitMs, `everything of ${topic} committed`, async () => {
+      const ends = await admin.fetchTopicOffsets(topic);
+      const [group] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      const committed = new Map(
+        group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]),
+      );
+      return ends.every(
+        ({ partition, high }) => Number(high) === 0 || (committed.get(partition) ?? -1) >= Number(high),
+      );
+    });
+  } finally {
+    await admin.disconnect();
+  }
 }
