@@ -457,13 +457,57 @@ test("an append before the first reader, where a power cut took the end, is an e
   const log = openLog(directory.path);
   await log.append(entries(10));
   copyLog(directory.path, cut);
-  await log.append(entries(90));
+  // More than are taken ahead.
+  for (let append = 0; append < 20; append++) await log.append(entries(1_000, 1));
   await commitAll(log, commits);
   log[Symbol.dispose]();
-  // It would get offset 11, and the commit says that all below 101 is stored.
+  // It would get an offset below 20,011, and the commit says that all there is stored.
   using after = openLog(cut);
   await after.append(entries(1));
   expect(() => after.openReader(commits)).toThrow("the first reader is opened before the first append");
+});
+
+test("after a kill the reader's offsets go on without a gap, whatever was taken ahead", async () => {
+  using directory = temporaryDirectory();
+  const [full, empty] = [join(directory.path, "full"), join(directory.path, "empty")];
+  const commits = memoryCommits();
+  using log = openLog(directory.path);
+  await log.append(entries(3));
+  copyLog(directory.path, full);
+  await commitAll(log, commits);
+  await turns(3);
+  copyLog(directory.path, empty);
+
+  using unread = openLog(full);
+  const { range, offsets } = await readFromCommit(unread, memoryCommits());
+  expect([range.beginOffset, range.endOffset]).toEqual([1, 4]);
+  expect(offsets).toEqual([1, 2, 3]);
+  expect(unread.health().unreadCount).toBe(0);
+
+  using drained = openLog(empty);
+  const before = await readFromCommit(drained, commits);
+  expect([before.range.beginOffset, before.range.endOffset]).toEqual([4, 4]);
+  expect(drained.health()).toMatchObject({ recordCount: 0, unreadCount: 0 });
+  await drained.append(entries(2));
+  expect((await readFromCommit(drained, commits)).offsets).toEqual([4, 5]);
+});
+
+test("after a kill a forwarder's file gives no offset twice, whatever was deleted from its end", async () => {
+  using directory = temporaryDirectory();
+  const copy = join(directory.path, "copy");
+  using log = openLog(directory.path);
+  const outbox = log.openForwarder();
+  await log.append(entries(3));
+  outbox.remove(new Float64Array([2, 3]));
+  outbox.flush();
+  copyLog(directory.path, copy);
+
+  using after = openLog(copy);
+  const left = after.openForwarder();
+  await after.append(entries(1));
+  const [first, second] = left.read(0, 10).map(({ offset }) => offset);
+  expect(first).toBe(1);
+  expect(second).toBeGreaterThan(3);
 });
 
 test("a commit that the log still reaches raises nothing", async () => {
