@@ -182,7 +182,7 @@ export function createPartitionChoice(): (key: string, partitionCount: number) =
 }
 
 function messagesOf(batches: readonly SendBatch[]) {
-  const byTopic = new Map<string, { key: string; value: Buffer; partition: number }[]>();
+  const byTopic = new Map<string, { key: string; value: Uint8Array; partition: number }[]>();
   for (const { partition: id, entries } of batches) {
     const { topic, partition } = placeOf(id);
     let messages = byTopic.get(topic);
@@ -190,9 +190,7 @@ function messagesOf(batches: readonly SendBatch[]) {
       messages = [];
       byTopic.set(topic, messages);
     }
-    for (const { key, value } of entries) {
-      messages.push({ key, value: Buffer.from(value.buffer, value.byteOffset, value.length), partition });
-    }
+    for (const { key, value } of entries) messages.push({ key, value, partition });
   }
   return [...byTopic].map(([topic, messages]) => ({ topic, messages }));
 }

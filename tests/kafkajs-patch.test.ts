@@ -261,3 +261,37 @@ test("brokers that all fail are an error", async () => {
   const fails = () => Promise.reject(new Error("away"));
   await expect(sendTo([fails, fails])).rejects.toThrow("away");
 });
+
+test("the records of a batch in one buffer are the bytes that each alone would be", () => {
+  const Encoder = require("kafkajs/src/protocol/encoder");
+  const encodeOne = require("kafkajs/src/protocol/recordBatch/record/v0");
+  const encodeRecords = require("kafkajs/src/protocol/recordBatch/record/v0/encodeRecords");
+  type Sent = { key: string | null; value: Uint8Array | null; timestamp?: string; headers?: object };
+  const times = { dateNow: 1_000, firstTimestamp: 1_000 };
+  const expectSame = (messages: readonly Sent[]) => {
+    const alone = messages.map((message, offsetDelta) =>
+      encodeOne({
+        ...message,
+        value: message.value === null ? null : Buffer.from(message.value),
+        offsetDelta,
+        timestampDelta: Number(message.timestamp ?? times.dateNow) - times.firstTimestamp,
+      }),
+    );
+    const bytes: Buffer = encodeRecords(messages, times).buffer;
+    expect(bytes.equals(new Encoder().writeEncoderArray(alone).buffer)).toBe(true);
+  };
+  // Lengths and deltas on both sides of where they take a byte more: 63, 8,191 and 1,048,575.
+  const sizes = [0, 1, 50, 57, 62, 63, 64, 65, 8_100, 8_191, 8_192, 1_048_575, 1_048_576];
+  expectSame(sizes.map((size) => ({ key: "AAPL", value: Buffer.alloc(size, 7) })));
+  expectSame(sizes.map((size) => ({ key: "K".repeat(size), value: Buffer.from("v") })));
+  expectSame(["", "BINANCE:BTCUSDT", "é", "株", "\ud800"].map((key) => ({ key, value: Buffer.alloc(9) })));
+  expectSame(Array.from({ length: 10_000 }, () => ({ key: "k", value: Buffer.from("v") })));
+  const plain = { key: "k", value: new Uint8Array([1, 2, 3]) };
+  const others = [
+    { ...plain, key: null },
+    { ...plain, value: null },
+    { ...plain, headers: { name: "value" } },
+    { ...plain, timestamp: "1007" },
+  ];
+  for (const other of others) expectSame([plain, other, plain]);
+});
