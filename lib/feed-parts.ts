@@ -32,6 +32,8 @@ export async function openUpstream(
     instruments: finnhub.tickers.flatMap((symbol) => instrumentOf(symbol) ?? []),
     ledger: false,
   });
+  const { seed, recipe, speed } = source;
+  report.info("a simulator plays the market", { seed, recipe: recipe ?? "ordinary", speed });
   return {
     url: simulator.wsUrl,
     apiUrl: simulator.apiUrl,

@@ -36,7 +36,7 @@ const EXIT_SETUP = 1;
 const EXIT_FAULT = 70;
 const EXIT_UNFINISHED = 75;
 
-/** Supervisors kill after 90 s (systemd) or are told to wait 40 s (compose.yaml): before that we say why. */
+/** Supervisors are told to wait 40 s (compose.yaml, deploy/systemd): before that we say why. */
 const STOP_MS_MAX = 30_000;
 const HEALTHCHECK_MS_MAX = 3_000;
 const GAUGES_EVERY_MS = 1_000;

@@ -147,6 +147,8 @@ function sayVerified(
   const { compared, differences, missing, extra, repaired, open } = verified;
   const kinds =
     differences === 0 ? "" : ` (${missing} missing, ${extra} extra, ${differences - missing - extra} other)`;
+  if (compared + open + skipped.length === 0)
+    print("nothing was traded in that time, or nothing is kept of it");
   print(
     `verified ${compared} windows from ${isoOf(range.fromMs)} to ${isoOf(range.toMs)}: ${differences} differences${kinds}` +
       `${repair === "nothing" || differences === 0 ? "" : `, ${repaired} repaired`}` +

@@ -96,6 +96,15 @@ test.skipIf(!hasTapes)(
     expect(forced.code).toBe(1);
     expect(jsonOf(forced)).toMatchObject({ differences: wrong, missing: 0, repaired: wrong });
     expect(await verb(directory.path, ["verify"], settings)).toMatchObject({ code: 0, err: "" });
+    const empty = await verb(
+      directory.path,
+      ["verify", "--from", "2001-01-01", "--to", "2001-01-02"],
+      settings,
+    );
+    expect(empty).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^nothing was traded in that time.*\nverified 0 /),
+    });
     expect(readTables(directory.path)).toMatchObject({ averages, candles });
   },
   4 * TAPE_MS_MAX,
