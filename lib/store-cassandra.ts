@@ -37,8 +37,11 @@ export interface CassandraStore extends StoreWriter, StoreReader, StoreMender, A
 const ROWS_PER_PUT_MAX = 50;
 /** More in flight bought only latency. */
 const PUTS_IN_FLIGHT_MAX = 16;
-/** Of one putWindows or putEvents: so that many wait in the gate's line at most, behind which trades wait too. */
-const BATCHES_AT_ONCE_MAX = 8;
+/**
+ * Of all putWindows and putEvents together: a trade's row waits behind so many of them at most. A trigger writes some
+ * hundred small batches at once; eight a partition doubled for a tenth of a second what a row took to its table.
+ */
+const WINDOW_BATCHES_AT_ONCE_MAX = 2;
 const PROBE_TIMEOUT_MS = 3_000;
 /** A row this fresh is written with the table's own TTL, and lives up to this much longer; aggregates a day. */
 const FRESH_MS = HOUR_MS;
@@ -64,14 +67,20 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   });
   const statements = statementsFor(keyspace);
   const write = (batch: readonly Statement[]) => gate.run(() => send(cassandra, batch));
+  /** What is in no hurry. It never narrows by itself: what it lets through has the other gate before it. */
+  const unhurried = createAdaptiveGate({
+    limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
+    verdictOf: () => null,
+    onLimit() {},
+  });
 
   /** Statements by partition, batch after batch, some at once. After a failure no further one is begun. */
   async function writeAll(items: readonly (readonly [partition: string, Statement])[]): Promise<void> {
     const batches = batchesOf(items);
-    const lanes = Array.from({ length: Math.min(BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
+    const lanes = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
       for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
         try {
-          await write(batch);
+          await unhurried.run(() => write(batch));
         } catch (error) {
           batches.length = 0;
           throw error;
