@@ -47,6 +47,8 @@ export interface Assignment {
   begin(control: FetchControl, assigned: Readonly<Record<string, readonly number[]>>): void;
   /** Throws StaleEpochError when it is not of the current epoch. */
   place(epoch: number, id: PartitionId): Place;
+  /** Whether `place` would find it. */
+  holds(epoch: number, id: PartitionId): boolean;
   seek(epoch: number, id: PartitionId, offset: number): void;
   /** Takes a batch, or sends the client back. Waits, with heartbeats, while enough is held. */
   take(fetched: FetchedBatch): Promise<void>;
@@ -137,6 +139,8 @@ export function createAssignment(
     return found;
   }
 
+  const holds = (given: number, id: PartitionId) => given === epoch && places.has(id);
+
   function sendTo({ topic, partition }: Place, offset: number): void {
     assert(control !== null, "a place has a client");
     control.seek({ topic, partition, offset: String(offset) });
@@ -213,6 +217,7 @@ export function createAssignment(
     end,
     begin,
     place,
+    holds,
     seek,
     take,
     next,

@@ -1,8 +1,8 @@
 // The reader of the log on Kafka: a member of a consumer group, mapped onto the contract of log.ts. kafkajs moves
 // the bytes and keeps the membership; what it would do beyond that it is kept from: it commits nothing by itself,
-// and where reading stands it is told, never asked. (What a member holds is kafka-assignment.ts, the writing half
-// kafka-sender.ts; in patches/ is mended what cannot be kept out from here: a commit tried again under a later
-// generation, a commit over the group's own when an offset is out of range.)
+// and where reading stands it is told, never asked. (What a member holds is kafka-assignment.ts, how its commits go
+// together kafka-commits.ts, the writing half kafka-sender.ts; in patches/ is mended what cannot be kept out from
+// here: a commit tried again under a later generation, a commit over the group's own when an offset is out of range.)
 
 import assert from "node:assert/strict";
 import { type Admin, type Consumer, type PartitionAssigner, PartitionAssigners } from "kafkajs";
@@ -10,8 +10,9 @@ import { backoffMs } from "./clock.ts";
 import { LogUnavailableError, PipelineError, SetupError, StaleEpochError } from "./errors.ts";
 import { checkKafka, createKafka, isKafkaError, type KafkaParts, kafkaError } from "./kafka.ts";
 import { createAssignment } from "./kafka-assignment.ts";
-import { committedOffsets, missingTopic, topicNames } from "./kafka-topics.ts";
-import type { Delivery, LogReader, PartitionId, PartitionRange, Position, RecordKind } from "./log.ts";
+import { createCommits } from "./kafka-commits.ts";
+import { committedOffsets, missingTopic, partitionId, topicNames } from "./kafka-topics.ts";
+import type { Delivery, LogReader, PartitionId, PartitionRange, RecordKind } from "./log.ts";
 
 export { createDeadWriter, createKafkaWriter, openKafkaSender } from "./kafka-sender.ts";
 
@@ -32,6 +33,8 @@ export type KafkaReaderHealth = Readonly<{
   /** Fetched and not yet asked for. */
   heldBytes: number;
 }>;
+
+type Positions = ReadonlyMap<PartitionId, PartitionRange>;
 
 /** Leaves the group when disposed, not when the iteration ends: until then the last commits are taken. */
 export interface KafkaReader extends LogReader, AsyncDisposable {
@@ -72,6 +75,7 @@ export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
   let lastHeartbeatAtMs: number | null = null;
   let openedConsumer: Consumer | null = null;
   let openedAdmin: Admin | null = null;
+  let positionsAsked: Readonly<{ epoch: number; answer: Promise<Positions> }> | null = null;
 
   const touch = () => {
     quietMs = 0;
@@ -209,45 +213,77 @@ export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
   // ---- What the reader is asked ---------------------------------------------------------------------------------
 
   async function position(epoch: number, id: PartitionId): Promise<PartitionRange> {
-    const { topic: name, partition } = assignment.place(epoch, id);
+    assignment.place(epoch, id);
     try {
-      openedAdmin ??= createKafka(options, "once").admin();
-      await openedAdmin.connect();
-      const offsets = await openedAdmin.fetchTopicOffsets(name);
-      const committed = await committedOffsets(openedAdmin, groupId, [name]);
+      const range = (await positionsOf(epoch)).get(id);
       assignment.place(epoch, id);
-      const range = offsets.find((one) => one.partition === partition);
       if (range === undefined) throw new LogUnavailableError(`${id} is not known to Kafka just now`);
-      return {
-        committed: committed.get(id) ?? null,
-        beginOffset: Number(range.low),
-        endOffset: Number(range.high),
-      };
+      return range;
     } catch (error) {
       assignment.place(epoch, id);
       throw kafkaError(error, `the position of ${id} cannot be read`);
     }
   }
 
-  async function commit(epoch: number, id: PartitionId, { offset, metadata }: Position): Promise<void> {
-    const { topic: name, partition } = assignment.place(epoch, id);
-    assert(openedConsumer !== null);
-    try {
-      await openedConsumer.commitOffsets([{ topic: name, partition, offset: String(offset), metadata }]);
-    } catch (error) {
-      assignment.place(epoch, id);
-      if (isKafkaError(error, ...NO_MEMBER)) {
-        throw new StaleEpochError(`Kafka deals ${id} out anew`, undefined, error);
-      }
-      throw kafkaError(error, `${id} cannot be committed`);
+  /** A new assignment asks for all its partitions at once, and whoever asks while the brokers are asked is answered too. */
+  function positionsOf(epoch: number): Promise<Positions> {
+    if (positionsAsked?.epoch !== epoch) {
+      const answer = readPositions(epoch).finally(() => {
+        if (positionsAsked?.answer === answer) positionsAsked = null;
+      });
+      positionsAsked = { epoch, answer };
     }
+    return positionsAsked.answer;
   }
+
+  async function readPositions(epoch: number): Promise<Positions> {
+    openedAdmin ??= createKafka(options, "once").admin();
+    const admin = openedAdmin;
+    await admin.connect();
+    const positions = new Map<PartitionId, PartitionRange>();
+    const names = [...new Set(assignment.partitions.map((id) => assignment.place(epoch, id).topic))];
+    const ranges = await Promise.all(
+      names.map(async (name) => ({ name, offsets: await admin.fetchTopicOffsets(name) })),
+    );
+    // After the ends, which may only grow: a commit beyond them would count for none.
+    const committed = await committedOffsets(admin, groupId, names);
+    for (const { name, offsets } of ranges) {
+      for (const { partition, low, high } of offsets) {
+        const id = partitionId(name, partition);
+        positions.set(id, {
+          committed: committed.get(id) ?? null,
+          beginOffset: Number(low),
+          endOffset: Number(high),
+        });
+      }
+    }
+    return positions;
+  }
+
+  const commit = createCommits({
+    check: ({ epoch, id }) => assignment.place(epoch, id),
+    async send(commits) {
+      assert(openedConsumer !== null);
+      await openedConsumer.commitOffsets(
+        commits.map(({ epoch, id, position: { offset, metadata } }) => {
+          const { topic: name, partition } = assignment.place(epoch, id);
+          return { topic: name, partition, offset: String(offset), metadata };
+        }),
+      );
+    },
+    errorOf({ epoch, id }, error) {
+      if (!assignment.holds(epoch, id) || isKafkaError(error, ...NO_MEMBER)) {
+        return new StaleEpochError(`Kafka deals ${id} out anew`, undefined, error);
+      }
+      return kafkaError(error, `${id} cannot be committed`);
+    },
+  });
 
   return {
     deliveries,
     position,
     seek: assignment.seek,
-    commit,
+    commit: async (epoch, id, position) => commit({ epoch, id, position }),
     health: () => ({
       epoch: assignment.epoch,
       partitions: assignment.partitions,

@@ -89,21 +89,26 @@ export function createProcessor(parts: ProcessParts): Processor {
   /** A new epoch: everything remembered is dropped, and reading starts where the log says it was committed. */
   async function assign(delivery: Delivery & { type: "assigned" }, signal: AbortSignal): Promise<void> {
     epoch = delivery.epoch;
-    partitions = new Map();
+    const own = new Map<PartitionId, Partition>();
+    partitions = own;
     metrics.epochsTotal.inc();
     const isWanted = () => epoch === delivery.epoch && !signal.aborted;
     const atMs = clock.now();
     try {
-      for (const id of delivery.partitions) {
-        const range = await insist("position", isWanted, () => log.position(delivery.epoch, id));
-        if (range === undefined) return;
-        const partition = await insist("start", isWanted, () =>
-          startPartition(delivery.epoch, id, range, atMs),
-        );
-        if (partition === undefined) return;
-        partitions.set(id, partition);
-        log.seek(delivery.epoch, id, partition.expectedOffset);
-      }
+      // All at once: one after the other they took a third of a start.
+      await Promise.all(
+        delivery.partitions.map(async (id) => {
+          const range = await insist("position", isWanted, () => log.position(delivery.epoch, id));
+          if (range === undefined) return;
+          const partition = await insist("start", isWanted, () =>
+            startPartition(delivery.epoch, id, range, atMs),
+          );
+          if (partition === undefined) return;
+          // Not into those of a later epoch, which may have begun while this one waited.
+          own.set(id, partition);
+          log.seek(delivery.epoch, id, partition.expectedOffset);
+        }),
+      );
     } catch (error) {
       // Dealt out anew meanwhile: the next delivery says how.
       if (!(error instanceof StaleEpochError)) throw error;

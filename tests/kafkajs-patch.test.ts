@@ -142,6 +142,40 @@ test("an offset out of range makes the member join anew and commits nothing", as
   expect(calls).toEqual(["join"]);
 });
 
+test("a fetch that has nothing to ask for ends with a resume, after all that is resumed in that step", async () => {
+  const ConsumerGroup = require("kafkajs/src/consumer/consumerGroup");
+  const resumed: string[] = [];
+  const openGroup = (maxWaitTime: number) => ({
+    maxWaitTime,
+    onResume: new Set(),
+    logger: silent,
+    cluster: { refreshMetadataIfNecessary: async () => {} },
+    subscriptionState: { assigned: () => [], resume: (name: string) => resumed.push(name) },
+    checkForStaleAssignment() {},
+    filterPartitionsByNode: () => [],
+    seekOffsets: async () => {},
+    offsetManager: { committedOffsets: () => ({}) },
+    getActiveTopicPartitions: () => ({}),
+  });
+  const { fetch, resume } = ConsumerGroup.prototype;
+  // Longer than a test may take.
+  const group = openGroup(600_000);
+  let resumedThen: string[] = [];
+  const fetched = fetch.call(group, 0).then(() => {
+    resumedThen = [...resumed];
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  resume.call(group, "one");
+  await Promise.resolve();
+  resume.call(group, "two");
+  await fetched;
+  expect(resumedThen).toEqual(["one", "two"]);
+  // Without one it waits its time, and leaves nothing behind.
+  const other = openGroup(1);
+  expect(await fetch.call(other, 0)).toEqual([]);
+  expect(other.onResume.size + group.onResume.size).toBe(0);
+});
+
 test("a partition without a leader does not hide where the others are; any other error of one is told", async () => {
   const { parse } = require("kafkajs/src/protocol/requests/metadata/v0/response");
   const metadata = (partitionErrorCode: number) => ({
