@@ -1,6 +1,7 @@
-// What a row becomes before it is sent: the UUID is read by us and not by the driver.
+// What a row becomes before it is sent: its bytes are made by us and not by the driver, and are the same.
 
 import { expect, test } from "bun:test";
+import cassandra from "cassandra-driver";
 import fc from "fast-check";
 import { statementsFor } from "../lib/cassandra-rows.ts";
 import { RowRefusedError } from "../lib/errors.ts";
@@ -11,8 +12,46 @@ const statements = statementsFor("market");
 function boundUuid(uuid: string): string {
   const trade = { symbol: "AAPL", price: 1, volume: 1, tradedAtMs: 1_700_000_000_000, conditions: null };
   const { params } = statements.trade(tradeRow(trade, uuid, 1_700_000_000_000), undefined);
-  return String(params[3]);
+  return String(new cassandra.types.Uuid(params[3] as Buffer));
 }
+
+test("times, symbols and conditions are bound as Cassandra's protocol has them, one row after the other", () => {
+  const time = fc.integer({ min: -8_640_000_000_000_000, max: 8_640_000_000_000_000 });
+  const text = fc.string({ unit: "grapheme", maxLength: 8 });
+  const some = fc.tuple(text, time, time, time, fc.option(text));
+  fc.assert(
+    fc.property(fc.array(some, { minLength: 1 }), (rows) => {
+      for (const [symbol, hour, tradedAtMs, receivedAtMs, conditions] of [...rows, ...rows]) {
+        const uuid = "018f3c5e-9a00-7001-8004-0401deadbeef";
+        const row = { symbol, hour, trade_timestamp: tradedAtMs, uuid, price: 1.5, volume: 0 };
+        const { params } = statements.trade(
+          { ...row, trade_conditions: conditions, ingest_timestamp: receivedAtMs },
+          60,
+        );
+        const bytesOf = (timeMs: number) => {
+          const bytes = Buffer.alloc(8);
+          bytes.writeBigInt64BE(BigInt(timeMs));
+          return bytes;
+        };
+        const due = [
+          Buffer.from(symbol),
+          bytesOf(hour),
+          bytesOf(tradedAtMs),
+          Buffer.from(uuid.replaceAll("-", ""), "hex"),
+        ];
+        expect(params).toEqual([
+          ...due,
+          1.5,
+          0,
+          conditions === null ? undefined : Buffer.from(conditions),
+          bytesOf(receivedAtMs),
+          60,
+        ]);
+      }
+    }),
+    { seed: 1 },
+  );
+});
 
 test("every UUID is bound as it is written, in either case of its letters", () => {
   fc.assert(
