@@ -245,11 +245,11 @@ export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
     await admin.connect();
     const positions = new Map<PartitionId, PartitionRange>();
     const names = [...new Set(assignment.partitions.map((id) => assignment.place(epoch, id).topic))];
+    // Before the ends, which may only grow: a commit beyond them would count for none.
+    const committed = await committedOffsets(admin, groupId, names);
     const ranges = await Promise.all(
       names.map(async (name) => ({ name, offsets: await admin.fetchTopicOffsets(name) })),
     );
-    // After the ends, which may only grow: a commit beyond them would count for none.
-    const committed = await committedOffsets(admin, groupId, names);
     for (const { name, offsets } of ranges) {
       for (const { partition, low, high } of offsets) {
         const id = partitionId(name, partition);
