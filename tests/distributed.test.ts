@@ -4,6 +4,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { Kafka } from "kafkajs";
 import { startSimulator } from "../lib/simulator.ts";
 import { aggregateProblems, ofRow, ofTape, plainOf, plainOfRow, tradeProblems } from "./compare.ts";
 import {
@@ -19,8 +20,10 @@ import {
 } from "./processes.ts";
 import type { PlainTrade } from "./reference.ts";
 import { clientOptions } from "./services/cassandra.ts";
+import { clientOptions as brokerOptions } from "./services/kafka.ts";
 import { services, sharedCassandra, sharedKafka, uniqueName } from "./services/shared.ts";
 import { eventually, temporaryDirectory, within } from "./support.ts";
+import { allCommitted } from "./support-kafka.ts";
 import { readCassandra } from "./tables.ts";
 import { hasTapes, tapePath, tapes, tapeTrades, tradesOfFrames } from "./tapes.ts";
 
@@ -38,12 +41,14 @@ type Binaries = ReturnType<typeof buildBinaries>;
 let binaries: Binaries;
 let engines: Settings;
 let cassandraPort: number;
+let kafkaPort: number;
 
 describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra", () => {
   beforeAll(async () => {
     binaries = buildBinaries();
     const [kafka, cassandra] = await Promise.all([sharedKafka(), sharedCassandra()]);
     cassandraPort = cassandra.port;
+    kafkaPort = kafka.port;
     engines = {
       ...addressesOf(kafka, cassandra),
       KAFKA_SESSION_TIMEOUT_MS: "6000",
@@ -73,6 +78,9 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
 
   const admin = (args: readonly string[], settings: Settings) =>
     mustRun(binaries.path("admin"), args, settings);
+
+  const everythingCommitted = ({ KAFKA_TOPIC_NAME: topic, KAFKA_GROUP_ID: group }: Settings) =>
+    allCommitted(new Kafka(brokerOptions(kafkaPort)), topic!, group!, TAPE_MS_MAX);
 
   const storedBy = (service: ServiceProcess) => service.metric("processor_rows_stored_total");
 
@@ -116,7 +124,8 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
             "every trade in the table",
             async () => (await tablesOf(settings)).trades.length >= tradeCount,
           );
-          // Stopping writes what is due and commits it.
+          // A stop in the middle of reading again would leave windows to the next start.
+          await everythingCommitted(settings);
           expect(await Promise.all([producer, one, other].map((service) => service.stop()))).toEqual([
             0, 0, 0,
           ]);
@@ -201,6 +210,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
         "every trade in the table",
         async () => (await tablesOf(settings)).trades.length >= sentCount,
       );
+      await everythingCommitted(settings);
       expect(await Promise.all([sleeper, heir].map((service) => service.stop()))).toEqual([0, 0]);
 
       const sent = simulator.ledger.entries().filter((entry) => entry.sent);
