@@ -213,8 +213,15 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       }
       const below = Math.min(deleteBelow, deletedBelow + DELETE_RECORDS_MAX);
       const { count, size } = measure.get(below)!;
+      // In an empty file nothing else says how far it was: behind a commit that went back (a restored store) is a gap.
+      // What a forwarder put aside has offsets too, and must not lie above the last one.
+      const isEmptied = count === held.recordCount && held.deadCount === 0 && takenTo >= end;
       try {
-        remove.run(below);
+        inTransaction(db, () => {
+          remove.run(below);
+          if (isEmptied) take.run(end - 1);
+        });
+        if (isEmptied) takenTo = end - 1;
         deletedBelow = below;
         held.recordCount -= count;
         held.valueBytes -= size;
@@ -240,18 +247,19 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   }
 
   /**
-   * A reader deletes from the front, below a commit: so what is neither below the commit nor below the newest record
-   * was taken and never given. A power cut may take the unsynced end of this file but not the commit that speaks
-   * of it: offsets up to there are used up.
+   * A reader deletes from the front, and gives back what was taken when nothing is left: so what lies above the newest
+   * record was never given. A power cut may take the unsynced end of this file but not the commit that speaks of it:
+   * offsets up to there are used up.
    */
   function resolveEnd(committedOffset: number): void {
-    const known = Math.max((newest.get()?.offset ?? 0) + 1, committedOffset);
     if (endAtOpen < committedOffset) {
       assert.equal(end, endAtOpen, "the first reader is opened before the first append");
       raiseOffsets(db, committedOffset);
       takenTo = committedOffset - 1;
     }
-    if (end === endAtOpen && known > 1) end = known;
+    if (end !== endAtOpen) return;
+    const newestOffset = newest.get()?.offset;
+    end = Math.max(newestOffset === undefined ? endAtOpen : newestOffset + 1, committedOffset);
   }
 
   function openReader(commits: CommitStore): LogReader {

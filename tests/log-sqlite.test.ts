@@ -492,6 +492,72 @@ test("after a kill the reader's offsets go on without a gap, whatever was taken 
   expect((await readFromCommit(drained, commits)).offsets).toEqual([4, 5]);
 });
 
+test("a store that is older than what was deleted from an empty file reads behind a gap", async () => {
+  using directory = temporaryDirectory();
+  const copy = join(directory.path, "copy");
+  const commits = memoryCommits();
+  using log = openLog(directory.path);
+  await log.append(entries(10));
+  await commitAll(log, commits);
+  const [[id, older]] = [...commits.kept] as [[string, Position]];
+  await log.append(entries(5));
+  await commitAll(log, commits);
+  await turns(3);
+  copyLog(directory.path, copy);
+
+  using after = openLog(copy);
+  commits.kept.set(id, older);
+  const { range } = await readFromCommit(after, commits);
+  expect([range.committed?.offset, range.beginOffset, range.endOffset]).toEqual([11, 16, 16]);
+});
+
+test("a power cut far behind the commit, and a kill while that is tidied up, leave no gap", async () => {
+  using directory = temporaryDirectory();
+  const [cut, killed] = [join(directory.path, "cut"), join(directory.path, "killed")];
+  const commits = memoryCommits();
+  using log = openLog(directory.path);
+  await log.append(entries(10));
+  copyLog(directory.path, cut);
+  await log.append(entries(5_000));
+  await commitAll(log, commits);
+
+  // The first slice deletes all ten, and the end of the deletion does not come.
+  using short = openLog(cut, { clock: manualClock() });
+  const before = await readFromCommit(short, commits);
+  expect([before.range.beginOffset, before.range.endOffset]).toEqual([5_011, 5_011]);
+  copyLog(cut, killed);
+  using after = openLog(killed);
+  const { range } = await readFromCommit(after, commits);
+  expect([range.beginOffset, range.endOffset]).toEqual([5_011, 5_011]);
+});
+
+test("a reader may empty a forwarder's file, and what was put aside from its end makes no damage of it", async () => {
+  using directory = temporaryDirectory();
+  {
+    using log = openLog(directory.path);
+    const outbox = log.openForwarder();
+    await log.append(entries(3));
+    outbox.bury(outbox.read(3, 1)[0]!, "refused");
+    outbox.remove(new Float64Array([2]));
+    outbox.flush();
+  }
+  {
+    // Of before a file had a role, or salvaged without it.
+    using file = new Database(join(directory.path, "outbox.sqlite"));
+    file.run("DELETE FROM keeper");
+  }
+  const commits = memoryCommits();
+  const ids: string[] = [];
+  for (let start = 0; start < 2; start++) {
+    using log = openLog(directory.path);
+    ids.push(log.id);
+    await commitAll(log, commits);
+    await turns(3);
+    expect(log.health().recordCount).toBe(0);
+  }
+  expect(ids[1]).toBe(ids[0]!);
+});
+
 test("after a kill a forwarder's file gives no offset twice, whatever was deleted from its end", async () => {
   using directory = temporaryDirectory();
   const copy = join(directory.path, "copy");
