@@ -452,7 +452,7 @@ function readOut(aside: string, state: SalvageState): boolean {
       state.failedReads = 0;
       inTransaction(state.db, () => readRanges(both, table, state));
     }
-    if (hasTable(source, "keeper")) keepKeeper(source, state.db);
+    if (hasTable(source, "keeper")) keepKeeper(source, state);
     return true;
   } catch (error) {
     // Of the reads of records none comes here: they meet damage where they are made.
@@ -464,13 +464,19 @@ function readOut(aside: string, state: SalvageState): boolean {
   }
 }
 
-/** Where it cannot be read this outbox is a stranger to its own hold: it waits, and what was in doubt is no more. */
-function keepKeeper(source: Database, db: Database): void {
+/**
+ * Where it cannot be read this outbox is a stranger to its own hold: it waits, and what was in doubt is no more. Where
+ * it can, nothing new may get an offset below the first in doubt: that would be sent.
+ */
+function keepKeeper(source: Database, state: SalvageState): void {
   try {
     const keeper = readKeeper(source);
     if (keeper === null) return;
+    state.lastOffset = Math.max(state.lastOffset, keeper.doubtFrom ?? 0);
     const words = JSON.stringify(keeper);
-    db.query("INSERT OR REPLACE INTO keeper (id, words, crc) VALUES (1, ?, ?)").run(words, keeperCrc(words));
+    state.db
+      .query("INSERT OR REPLACE INTO keeper (id, words, crc) VALUES (1, ?, ?)")
+      .run(words, keeperCrc(words));
   } catch (error) {
     if (!(error instanceof Damage || isUnreadable(error))) throw error;
   }

@@ -2,6 +2,7 @@
 // too, start, sleep, die and stop while the topic is slow and away. No trade may reach the log under two identities,
 // and none is lost that only this producer can have received. Then what is set aside, moment by moment.
 
+import { Database } from "bun:sqlite";
 import { afterAll, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,6 +13,7 @@ import { giveWay } from "../lib/hold-parts.ts";
 import { HeldElsewhereError, HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
 import type { LogSender, SendOutcome } from "../lib/log.ts";
 import { openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
+import { PAGE_BYTES } from "../lib/log-wal.ts";
 import { createMetrics } from "../lib/metrics.ts";
 import { silentReport } from "../lib/report.ts";
 import { NOON_MS } from "./support.ts";
@@ -507,6 +509,44 @@ test("holder, holds and doubt outlive a damaged file", () => {
   expect(second.hold).toMatchObject({ holder, isHeld: true, doubtFrom: 2, symbols: ["AAPL"] });
   expect(outbox.read(0, 9).map(({ value }) => Buffer.from(value).toString())).toEqual(["clean"]);
   second[Symbol.dispose]();
+});
+
+test("what is received after a salvage that found no offset stays in doubt with what was before it", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const path = join(directory, "outbox.sqlite");
+  const entry = { kind: "trades", key: "S", value: Buffer.from("x") } as const;
+  {
+    using sent = openLog(directory, machine);
+    const outbox = sent.openForwarder();
+    void sent.append([entry]);
+    outbox.remove(new Float64Array([1]));
+    outbox.flush();
+  }
+  let doubtFrom: number | null;
+  {
+    using doubted = openLog(directory, machine);
+    doubted.openForwarder();
+    doubted.hold.guard(() => false);
+    void doubted.append([entry]);
+    ({ doubtFrom } = doubted.hold);
+  }
+  const bytes = readFileSync(path);
+  {
+    using file = new Database(path);
+    const roots = "SELECT rootpage FROM sqlite_schema WHERE name IN ('records', 'sqlite_sequence')";
+    for (const [page] of file.query(roots).values() as [number][]) {
+      bytes.fill(0xff, (page - 1) * PAGE_BYTES, page * PAGE_BYTES);
+    }
+  }
+  writeFileSync(path, bytes);
+  using after = openLog(directory, machine);
+  const outbox = after.openForwarder();
+  after.hold.guard(() => false);
+  void after.append([entry]);
+  expect(after.hold.doubtFrom).toBe(doubtFrom);
+  expect(after.health().recordCount).toBe(2);
+  expect(outbox.read(0, 9)).toEqual([]);
 });
 
 test("where the row of the hold is damaged the records are kept, and the outbox is a stranger to its own hold", () => {
