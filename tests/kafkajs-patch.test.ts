@@ -329,3 +329,16 @@ test("the records of a batch in one buffer are the bytes that each alone would b
   ];
   for (const other of others) expectSame([plain, other, plain]);
 });
+
+test("bytes need not be a Buffer's, whichever version of a request writes them", async () => {
+  const bytes = new Uint8Array([9, 1, 2, 3, 9]).subarray(1, 4);
+  for (const version of [0, 1, 2, 7]) {
+    const request = require(`kafkajs/src/protocol/requests/produce/v${version}/request`);
+    const encode = async (value: Uint8Array): Promise<Buffer> => {
+      const messages = [{ key: "k", value, timestamp: "5", headers: { name: value } }];
+      const topicData = [{ topic: "t", partitions: [{ partition: 0, messages }] }];
+      return (await request({ acks: -1, timeout: 1, topicData }).encode()).buffer;
+    };
+    expect((await encode(bytes)).equals(await encode(Buffer.from(bytes)))).toBe(true);
+  }
+});
