@@ -138,9 +138,12 @@ export function storing<T>(work: () => T): T {
   }
 }
 
-/** What is in the file is not what was written to it. */
+/**
+ * What is in the file is not what was written to it. The last one: a value goes on in a page that is not there, which
+ * SQLite reads past its own checks.
+ */
 export function isDamage(error: unknown): boolean {
-  return /^SQLITE_(NOTADB|CORRUPT)/.test(codeOf(error) ?? "");
+  return /^SQLITE_(NOTADB|CORRUPT|IOERR_SHORT_READ)/.test(codeOf(error) ?? "");
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -284,6 +284,18 @@ test("a flaw in the -wal file hides nothing of what was committed after it", asy
   expect(numbers).toEqual(numbers.toSorted((one, other) => one - other));
 });
 
+test("a value that goes on in a page that is gone costs that one record, and no start", async () => {
+  using directory = temporaryDirectory();
+  using log = openLog(directory.path);
+  await appendNumbered(log, 10);
+  await log.append([{ kind: "trades", key: "AAPL", value: Buffer.alloc(3 * PAGE_BYTES, "<10>") }]);
+  const copy = killed(directory.path);
+  // A commit's frames are in the order of their pages: the last one is the end of the value.
+  change(`${mainOf(copy)}-wal`, (bytes) => bytes.writeUInt32BE(0xffff_ff00, bytes.length - FRAME_BYTES));
+  using after = openLog(copy);
+  expect(numbersIn(await readAll(after))).toEqual(upTo(10));
+});
+
 test("a -wal file without its header is read all the same", async () => {
   using directory = temporaryDirectory();
   using log = openLog(directory.path);
