@@ -9,7 +9,14 @@ function openBroker() {
   const requests: string[][] = [];
   const answers: PromiseWithResolvers<void>[] = [];
   let epoch = 1;
+  let timeOut = () => {};
   const commit = createCommits({
+    clock: {
+      after(_, then) {
+        timeOut = then;
+        return () => {};
+      },
+    },
     check(asked) {
       if (asked.epoch !== epoch) throw new StaleEpochError("over");
     },
@@ -25,6 +32,12 @@ function openBroker() {
     requests,
     commit: (id: string, offset: number) => commit({ epoch, id, position: { offset, metadata: "" } }),
     nextEpoch: () => epoch++,
+    /** The oldest request gets no answer any more. */
+    drop: () => void answers.shift(),
+    async timeOut() {
+      timeOut();
+      await new Promise((resolve) => setImmediate(resolve));
+    },
     async answer(error?: Error) {
       const answer = answers.shift()!;
       if (error === undefined) answer.resolve();
@@ -89,6 +102,30 @@ test("a request that fails is asked again one by one, and each is told its own o
   // And the line goes on.
   const next = broker.commit("t/0", 4);
   expect(broker.requests.at(-1)).toEqual(["t/0@4"]);
+  await broker.answer();
+  await next;
+});
+
+test("an epoch does not wait for an answer that an older one never gets", async () => {
+  const broker = openBroker();
+  broker.commit("t/0", 5).catch(() => {});
+  broker.nextEpoch();
+  const fresh = broker.commit("t/0", 3);
+  expect(broker.requests).toEqual([["t/0@5"], ["t/0@3"]]);
+  broker.drop();
+  await broker.answer();
+  await fresh;
+});
+
+test("a request without an answer ends by our clock, and the line goes on", async () => {
+  const broker = openBroker();
+  const lost = broker.commit("t/0", 5);
+  const next = broker.commit("t/1", 6);
+  lost.catch(() => {});
+  await broker.timeOut();
+  await expect(lost).rejects.toThrow("t/0: Kafka did not answer a commit in 20000 ms");
+  expect(broker.requests).toEqual([["t/0@5"], ["t/1@6"]]);
+  broker.drop();
   await broker.answer();
   await next;
 });

@@ -112,15 +112,19 @@ export async function allCommitted(
   const admin = client.admin();
   await admin.connect();
   try {
+    let left: string[] = [];
     await eventually(limitMs, `everything of ${topic} committed`, async () => {
       const ends = await admin.fetchTopicOffsets(topic);
       const [group] = await admin.fetchOffsets({ groupId, topics: [topic] });
       const committed = new Map(
         group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]),
       );
-      return ends.every(
-        ({ partition, high }) => Number(high) === 0 || (committed.get(partition) ?? -1) >= Number(high),
-      );
+      left = ends
+        .filter(({ partition, high }) => Number(high) > 0 && (committed.get(partition) ?? -1) < Number(high))
+        .map(({ partition, high }) => `partition ${partition}: ${committed.get(partition)} of ${high}`);
+      return left.length === 0;
+    }).catch((error: unknown) => {
+      throw new Error(`${error}: ${left.join(", ")}`);
     });
   } finally {
     await admin.disconnect();
