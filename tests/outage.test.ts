@@ -152,7 +152,7 @@ describe.skipIf(!services.available)("outages", () => {
         await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(heir)) === 0);
         expect(await heir.stop()).toBe(0);
       }
-      await allStored(settings);
+      await allStored(settings, processor);
       expect(await rssOf(processor)).toBeLessThan(RSS_BYTES_MAX);
       expect(await processor.stop()).toBe(0);
 
@@ -191,7 +191,7 @@ describe.skipIf(!services.available)("outages", () => {
       expect(await rssOf(processor)).toBeLessThan(RSS_BYTES_MAX);
       halt(simulator);
       await receivedAll(STEP_MS_MAX, simulator, producer);
-      await allStored(settings);
+      await allStored(settings, processor);
       expect(await Promise.all([producer, processor].map((service) => service.stop()))).toEqual([0, 0]);
       await expectAllStored(simulator, settings);
     },
@@ -251,15 +251,28 @@ describe.skipIf(!services.available)("outages", () => {
       halt(simulator);
       await receivedAll(STEP_MS_MAX, simulator, producer, tradesSent);
       await eventually(STEP_MS_MAX, "everything is sent", async () => (await outboxOf(producer)) === 0);
-      await allStored(settings);
+      await allStored(settings, heir);
       expect(await Promise.all([producer, heir].map((service) => service.stop()))).toEqual([0, 0]);
       await expectAllStored(simulator, settings);
     },
     TEST_MS_MAX,
   );
 
-  const allStored = ({ KAFKA_TOPIC_NAME: topic, KAFKA_GROUP_ID: group }: Settings) =>
-    allCommitted(new Kafka(brokerOptions(kafka.port)), topic!, group!, STEP_MS_MAX);
+  /** A processor that ended would be waited for in vain: what it said is the failure then. */
+  const allStored = async (
+    { KAFKA_TOPIC_NAME: topic, KAFKA_GROUP_ID: group }: Settings,
+    processor: ServiceProcess,
+  ) => {
+    const ended = processor.exited.then((code) => {
+      throw new Error(`the processor ended with ${code}\n${processor.stderr()}`);
+    });
+    const client = new Kafka(brokerOptions(kafka.port));
+    const committed = allCommitted(client, topic!, group!, STEP_MS_MAX).catch(async (error: unknown) => {
+      throw new Error(`${error}\n${JSON.stringify(await processor.health())}\n${processor.stderr()}`);
+    });
+    await Promise.race([committed, ended]);
+    ended.catch(() => {}); // It is stopped next.
+  };
 });
 
 const stored = (service: ServiceProcess) => service.metric("processor_rows_stored_total");
