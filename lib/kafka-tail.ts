@@ -200,14 +200,13 @@ export function openKeyedTopic(parts: KafkaParts & Readonly<{ topic: string }>):
   return {
     async put(key, value) {
       try {
-        const message = { key, value: Buffer.from(value.buffer, value.byteOffset, value.length) };
         const [answer] = await opened.run(async (producer) => {
           await producer.connect();
           return producer.send({
             topic,
             acks: -1,
             compression: compressionOf(parts.settings),
-            messages: [message],
+            messages: [{ key, value }],
           });
         });
         if (answer?.errorCode !== 0) {
