@@ -2,6 +2,7 @@
 // every process, and who may change the tickers. It moves no trade and commits nothing.
 
 import { connectCassandra } from "./cassandra.ts";
+import type { Context } from "./command.ts";
 import { namesOf } from "./config.ts";
 import { type HealthDocument, healthDocument } from "./health.ts";
 import { brokerPart, remotePart, storePart, tailPart } from "./health-pipeline.ts";
@@ -12,7 +13,6 @@ import { tailKafka } from "./kafka-tail.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
 import { openTopics, placeOf, topicNames } from "./kafka-topics.ts";
 import { watchLag } from "./kafka-watch.ts";
-import type { Context } from "./lifecycle.ts";
 import { createLive } from "./live.ts";
 import type { Start } from "./probe-parts.ts";
 import { openCassandraStore } from "./store-cassandra.ts";

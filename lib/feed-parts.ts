@@ -1,8 +1,8 @@
 // Where the trades of this process come from: Finnhub, or the built-in simulator that plays it. local and producer
 // open it alike; nothing here looks at a trade.
 
+import type { Context } from "./command.ts";
 import type { Config, Source } from "./config.ts";
-import type { Context } from "./lifecycle.ts";
 import { instrumentOf } from "./simulator/listings.ts";
 import { startSimulator } from "./simulator.ts";
 

@@ -37,6 +37,16 @@ export type HoldState = HoldWords &
     offset: number;
   }>;
 
+/** The topic of the hold, as whoever takes it needs it. */
+export interface HoldTopic {
+  put(record: Uint8Array): Promise<void>;
+  /** Resolves when everything that was written before the call has been read. Rejects with LogUnavailableError. */
+  look(): Promise<void>;
+  state(): HoldState | null;
+  /** Hears of each record after it was folded. */
+  onRecord(listener: (record: HoldRecord, state: HoldState | null) => void): () => void;
+}
+
 /** What an outbox remembers of its own holds. True after any crash, when a call returned. */
 export interface HoldMemory {
   /** The same over restarts; a copied directory has it too. */

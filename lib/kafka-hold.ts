@@ -7,8 +7,8 @@ import { LogUnavailableError, SetupError } from "./errors.ts";
 import {
   encodeHold,
   type HoldMemory,
-  type HoldRecord,
   type HoldState,
+  type HoldTopic,
   type HoldWords,
   isFree,
 } from "./hold.ts";
@@ -31,16 +31,6 @@ const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 3_000;
 /** Signs of life on their way to being read back. */
 const ON_THEIR_WAY_MAX = 16;
-
-/** The topic as this needs it. */
-export interface HoldTopic {
-  put(record: Uint8Array): Promise<void>;
-  /** Resolves when everything that was written before the call has been read. Rejects with LogUnavailableError. */
-  look(): Promise<void>;
-  state(): HoldState | null;
-  /** Hears of each record after it was folded. */
-  onRecord(listener: (record: HoldRecord, state: HoldState | null) => void): () => void;
-}
 
 export type HoldParts = Readonly<{
   topic: HoldTopic;

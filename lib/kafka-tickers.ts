@@ -4,9 +4,9 @@
 
 import { backoffMs, type Clock } from "./clock.ts";
 import { LogUnavailableError } from "./errors.ts";
+import type { HoldTopic } from "./hold.ts";
 import { foldHold, HOLD_KEY, type HoldState, parseHold } from "./hold.ts";
 import type { KafkaParts } from "./kafka.ts";
-import type { HoldTopic } from "./kafka-hold.ts";
 import { openKeyedTopic, type TailRecord, tailKafka } from "./kafka-tail.ts";
 import { partitionId, topicNames } from "./kafka-topics.ts";
 import { RESERVED_SIGN, symbolFault, type WantedRecord, type WantedSet } from "./wanted.ts";

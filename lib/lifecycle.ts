@@ -12,6 +12,7 @@
 import { Command, CommanderError } from "commander";
 import packageFile from "../package.json" with { type: "json" };
 import { type Clock, systemClock } from "./clock.ts";
+import type { Context, Verb, VerbOptions } from "./command.ts";
 import {
   type Config,
   ConfigError,
@@ -41,28 +42,7 @@ const STOP_MS_MAX = 30_000;
 const HEALTHCHECK_MS_MAX = 3_000;
 const GAUGES_EVERY_MS = 1_000;
 
-export type Context = Readonly<{
-  config: Config;
-  clock: Clock;
-  report: Report;
-  metrics: Metrics;
-  /** Aborts when the process shall stop: finish what is in flight, release, return. */
-  signal: AbortSignal;
-}>;
-
 export type Service = Readonly<{ name: ServiceName; usage: string }>;
-
-/** What a binary does beside being a service: one word on its command line. */
-export type Verb = Readonly<{
-  name: string;
-  usage: string;
-  /** As commander writes them, `--from <time>`, with a description. */
-  options: readonly (readonly [flags: string, description: string])[];
-  /** `options`: texts by name, true of a flag; what was not given is not there. Answers with the exit code. */
-  main(context: Context, options: VerbOptions): Promise<number>;
-}>;
-
-export type VerbOptions = Readonly<Record<string, string | true | undefined>>;
 
 /** Never returns: the process ends here. */
 export async function run(

@@ -13,10 +13,7 @@ import {
   SPARK_BUCKET_MS,
   SPARK_BUCKETS,
 } from "./live-wire.ts";
-import { type CandleRow, DAY_MS, TRADE_AHEAD_MS, type TradeRow } from "./trade.ts";
-
-/** A trade whose date is over TRADE_AHEAD_MS ahead of its receipt. */
-export type AheadTrade = Readonly<{ symbol: string; aheadMs: number; receivedAtMs: number }>;
+import { type AheadTrade, type CandleRow, DAY_MS, TRADE_AHEAD_MS, type TradeRow } from "./trade.ts";
 
 export type Latency = Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }>;
 

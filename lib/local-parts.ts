@@ -2,13 +2,13 @@
 // process. It decides nothing about a trade.
 
 import type { Clock } from "./clock.ts";
+import type { Context } from "./command.ts";
 import { chooseSource, namesOf } from "./config.ts";
 import type { Feed } from "./feed.ts";
 import { openFinnhubFeed } from "./feed-finnhub.ts";
 import { openUpstream } from "./feed-parts.ts";
 import { type HealthDocument, localHealth } from "./health.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
-import type { Context } from "./lifecycle.ts";
 import { createLive } from "./live.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";

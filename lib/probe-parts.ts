@@ -2,11 +2,11 @@
 // what the process waits for, and engines that are still starting are waited for, however long it takes.
 
 import { backoffMs } from "./clock.ts";
+import type { Context } from "./command.ts";
 import { portOf, type ServiceName } from "./config.ts";
 import { isTransient } from "./errors.ts";
 import type { HealthDocument } from "./health.ts";
 import { startingHealth } from "./health-pipeline.ts";
-import type { Context } from "./lifecycle.ts";
 import { createProbe } from "./web-probe.ts";
 import { serveWeb } from "./web-serve.ts";
 

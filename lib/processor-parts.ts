@@ -2,11 +2,11 @@
 // trade.
 
 import { connectCassandra } from "./cassandra.ts";
+import type { Context } from "./command.ts";
 import { namesOf } from "./config.ts";
 import type { HealthDocument } from "./health.ts";
 import { consumerHealth } from "./health-pipeline.ts";
 import { EVERY_5_SECONDS, type Job } from "./jobs.ts";
-import type { Context } from "./lifecycle.ts";
 import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "./log-kafka.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";
 import type { Start } from "./probe-parts.ts";

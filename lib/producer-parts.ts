@@ -2,6 +2,7 @@
 // keeps a second producer away. It decides nothing about a trade.
 
 import { hostname } from "node:os";
+import type { Context } from "./command.ts";
 import { chooseSource, namesOf } from "./config.ts";
 import { LogUnavailableError } from "./errors.ts";
 import { openFinnhubFeed } from "./feed-finnhub.ts";
@@ -15,7 +16,6 @@ import type { Job } from "./jobs.ts";
 import { HeldElsewhereError, type Hold, takeHold } from "./kafka-hold.ts";
 import { openKafkaTickers } from "./kafka-tickers.ts";
 import { createLastTrades } from "./last-trades.ts";
-import type { Context } from "./lifecycle.ts";
 import { openKafkaSender } from "./log-kafka.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import type { Start } from "./probe-parts.ts";

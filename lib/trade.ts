@@ -147,6 +147,9 @@ export const DAY_MS = 86_400_000;
 /** A trade dated this far ahead of its receipt is stored, counted, and /health speaks of the clock. */
 export const TRADE_AHEAD_MS = 60_000;
 
+/** A trade whose date is over TRADE_AHEAD_MS ahead of its receipt. */
+export type AheadTrade = Readonly<{ symbol: string; aheadMs: number; receivedAtMs: number }>;
+
 /** Whether no clock error explains this time: more than a day ahead of its receipt, or before 2000. */
 export function isImpossibleTime(tradedAtMs: number, receivedAtMs: number): boolean {
   return tradedAtMs > receivedAtMs + DAY_MS || tradedAtMs < YEAR_2000_MS;

@@ -3,11 +3,11 @@
 
 import { connectCassandra } from "./cassandra.ts";
 import { decodeDeadLetter } from "./codec.ts";
+import type { Context, Verb, VerbOptions } from "./command.ts";
 import { namesOf } from "./config.ts";
 import { SetupError } from "./errors.ts";
 import { readKafkaRange } from "./kafka-range.ts";
 import { openTopics, partitionId, topicNames } from "./kafka-topics.ts";
-import type { Context, Verb, VerbOptions } from "./lifecycle.ts";
 import { createDeadWriter, createKafkaWriter, openKafkaSender } from "./log-kafka.ts";
 import { replayDead, replayRows } from "./replay.ts";
 import { print } from "./report.ts";

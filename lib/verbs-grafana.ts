@@ -1,8 +1,8 @@
 // `admin grafana-check`: whether a Grafana shows the market as it should, said point by point. It only asks.
 
 import market from "../grafana/dashboards/market.json" with { type: "json" };
+import type { Verb } from "./command.ts";
 import { SetupError } from "./errors.ts";
-import type { Verb } from "./lifecycle.ts";
 import { print } from "./report.ts";
 import { checkGrafana, type ExpectedDashboard } from "./web-grafana.ts";
 

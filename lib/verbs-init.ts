@@ -4,9 +4,9 @@
 import { connectCassandra } from "./cassandra.ts";
 import { applyReader } from "./cassandra-reader.ts";
 import { applySchema } from "./cassandra-schema.ts";
+import type { Context, Verb } from "./command.ts";
 import { namesOf } from "./config.ts";
 import { openTopics } from "./kafka-topics.ts";
-import type { Context, Verb } from "./lifecycle.ts";
 import { print } from "./report.ts";
 
 export const initVerb: Verb = {

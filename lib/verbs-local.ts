@@ -4,9 +4,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "./clock.ts";
+import type { Context, Verb, VerbOptions } from "./command.ts";
 import { chooseSource, namesOf } from "./config.ts";
 import { LogFullError, SetupError } from "./errors.ts";
-import type { Context, Verb, VerbOptions } from "./lifecycle.ts";
 import type { LogWriter } from "./log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "./log-sqlite.ts";
 import { createProcessor, type Processor } from "./pipeline.ts";

@@ -3,9 +3,9 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { Verb } from "./command.ts";
 import { chooseSource, namesOf } from "./config.ts";
 import { SetupError } from "./errors.ts";
-import type { Verb } from "./lifecycle.ts";
 import { openSqliteLog } from "./log-sqlite.ts";
 import { print } from "./report.ts";
 

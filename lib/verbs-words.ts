@@ -1,8 +1,8 @@
 // What the operator's verbs share: the times on the command line, and what a verification or a replay says at its
 // end. It opens nothing and decides nothing.
 
+import type { VerbOptions } from "./command.ts";
 import { SetupError } from "./errors.ts";
-import type { VerbOptions } from "./lifecycle.ts";
 import type { DeadReplayed, Replayed } from "./replay.ts";
 import { print } from "./report.ts";
 import type { TimeRange } from "./store.ts";

@@ -11,18 +11,12 @@ import {
   type HoldMemory,
   type HoldRecord,
   type HoldState,
+  type HoldTopic,
   type HoldWords,
   isFree,
   parseHold,
 } from "../lib/hold.ts";
-import {
-  ALIVE_EVERY_MS,
-  CONFIRMED_MS_MAX,
-  HOLD_MS_MAX,
-  type Hold,
-  type HoldTopic,
-  takeHold,
-} from "../lib/kafka-hold.ts";
+import { ALIVE_EVERY_MS, CONFIRMED_MS_MAX, HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
 import { silentReport } from "../lib/report.ts";
 import { NOON_MS } from "./support.ts";
 import { type Machine, World } from "./virtual.ts";

@@ -2,8 +2,8 @@
 // reads it through lib's fold; and the memory of an outbox that holds no records.
 
 import { LogUnavailableError } from "../lib/errors.ts";
+import type { HoldTopic } from "../lib/hold.ts";
 import { foldHold, type HoldMemory, type HoldRecord, type HoldState, parseHold } from "../lib/hold.ts";
-import type { HoldTopic } from "../lib/kafka-hold.ts";
 import type { Machine, World } from "./virtual.ts";
 
 type Entry = { offset: number; atMs: number; value: Uint8Array | null };
