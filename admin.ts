@@ -1,14 +1,14 @@
 // admin: the pipeline on a screen, and the operator's verbs. It chooses the parts, answers until it is told to stop,
 // and lets go of everything in reverse order.
 
-import { openAdmin } from "./lib/admin-parts.ts";
-import { startJobs } from "./lib/jobs.ts";
-import { run } from "./lib/lifecycle.ts";
-import { openStart } from "./lib/probe-parts.ts";
-import { print } from "./lib/report.ts";
-import { adminVerbs } from "./lib/verbs-admin.ts";
-import { grafanaVerb } from "./lib/verbs-grafana.ts";
-import { initVerb } from "./lib/verbs-init.ts";
+import { openAdmin } from "./lib/app/admin.ts";
+import { startJobs } from "./lib/app/jobs.ts";
+import { run } from "./lib/app/lifecycle.ts";
+import { openStart } from "./lib/app/startup.ts";
+import { print } from "./lib/base/logger.ts";
+import { adminVerbs } from "./lib/commands/admin.ts";
+import { grafanaVerb } from "./lib/commands/grafana-check.ts";
+import { initVerb } from "./lib/commands/init.ts";
 
 const usage = `Shows the pipeline: its health, its tickers, its prices. Its verbs set it up and check it.`;
 

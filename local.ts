@@ -1,13 +1,13 @@
 // local: the whole pipeline in one process on SQLite, with no server and no token. It chooses the parts, runs
 // both loops until it is told to stop, and lets go of everything in reverse order; no trade is touched here.
 
-import { portOf } from "./lib/config.ts";
-import { startJobs } from "./lib/jobs.ts";
-import { run } from "./lib/lifecycle.ts";
-import { openLocal } from "./lib/local-parts.ts";
-import { print } from "./lib/report.ts";
-import { localVerbs } from "./lib/verbs-local.ts";
-import { serveWeb } from "./lib/web-serve.ts";
+import { startJobs } from "./lib/app/jobs.ts";
+import { run } from "./lib/app/lifecycle.ts";
+import { openLocal } from "./lib/app/local.ts";
+import { portOf } from "./lib/base/config.ts";
+import { print } from "./lib/base/logger.ts";
+import { localVerbs } from "./lib/commands/local.ts";
+import { serveWeb } from "./lib/web/server.ts";
 
 const usage = `Stores every trade of Finnhub's websocket, aggregates it and shows it, in one process on SQLite.
 Without a token it simulates a market.`;

@@ -1,11 +1,11 @@
 // processor: Kafka -> rows and aggregates in Cassandra, at any number of processes in one consumer group. It chooses
 // the parts, runs the loop until it is told to stop, and lets go of everything in reverse order.
 
-import { startJobs } from "./lib/jobs.ts";
-import { run } from "./lib/lifecycle.ts";
-import { openStart } from "./lib/probe-parts.ts";
-import { openProcessor } from "./lib/processor-parts.ts";
-import { print } from "./lib/report.ts";
+import { startJobs } from "./lib/app/jobs.ts";
+import { run } from "./lib/app/lifecycle.ts";
+import { openProcessor } from "./lib/app/processor.ts";
+import { openStart } from "./lib/app/startup.ts";
+import { print } from "./lib/base/logger.ts";
 
 const usage = `Stores every trade of the topic in Cassandra, and its averages and candles. Start as many as you like:
 they share the partitions of the topic.`;

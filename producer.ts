@@ -1,13 +1,13 @@
 // producer: Finnhub's websocket -> outbox on disk -> Kafka. It chooses the parts, runs them until it is told to stop,
 // and lets go of everything in reverse order; no trade is touched here.
 
-import { chooseSource } from "./lib/config.ts";
-import { startJobs } from "./lib/jobs.ts";
-import { run } from "./lib/lifecycle.ts";
-import { openStart } from "./lib/probe-parts.ts";
-import { openProducer } from "./lib/producer-parts.ts";
-import { print } from "./lib/report.ts";
-import { producerVerbs } from "./lib/verbs-producer.ts";
+import { startJobs } from "./lib/app/jobs.ts";
+import { run } from "./lib/app/lifecycle.ts";
+import { openProducer } from "./lib/app/producer.ts";
+import { openStart } from "./lib/app/startup.ts";
+import { chooseSource } from "./lib/base/config.ts";
+import { print } from "./lib/base/logger.ts";
+import { producerVerbs } from "./lib/commands/producer.ts";
 
 const usage = `Receives every trade of Finnhub's websocket, keeps it on disk, and sends it to Kafka. One producer a topic.`;
 

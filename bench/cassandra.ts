@@ -5,9 +5,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import cassandraDriver from "cassandra-driver";
-import { encodeMessage } from "../lib/codec.ts";
-import { createPartitionChoice } from "../lib/kafka-sender.ts";
-import type { Message, TradeRow } from "../lib/trade.ts";
+import { createPartitionChoice } from "../lib/kafka/sender.ts";
+import { encodeMessage } from "../lib/model/codec.ts";
+import type { Message, TradeRow } from "../lib/model/trade.ts";
 import type { Settings } from "../tests/processes.ts";
 import { clientOptions } from "../tests/services/cassandra.ts";
 import { uniqueName } from "../tests/services/shared.ts";

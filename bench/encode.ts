@@ -1,7 +1,7 @@
 // Question: how many trades a second does one core turn into Avro bytes, and back again?
 
 import { Type } from "avsc";
-import { decodeMessage, encodeMessage } from "../lib/codec.ts";
+import { decodeMessage, encodeMessage } from "../lib/model/codec.ts";
 import schema from "../schemas/trades.avsc" with { type: "json" };
 import { decodeFloor, encodeFloor } from "./floors.ts";
 import { marketFrames, messagesOf, tradeCountOf } from "./material.ts";

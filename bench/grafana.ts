@@ -4,8 +4,8 @@
 
 import cassandra from "cassandra-driver";
 import market from "../grafana/dashboards/market.json" with { type: "json" };
-import { applySchema } from "../lib/cassandra-schema.ts";
-import { systemClock } from "../lib/clock.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { applySchema } from "../lib/cassandra/schema.ts";
 import { cassandraFlags, readCompose } from "../tests/compose.ts";
 import { ask, cqlOf, type Target } from "../tests/grafana-plugin.ts";
 import { clientOptions, DATACENTER, startCassandra } from "../tests/services/cassandra.ts";

@@ -4,12 +4,12 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { systemClock } from "../lib/clock.ts";
-import { decodeMessage, encodeMessage } from "../lib/codec.ts";
-import { createPartitionChoice } from "../lib/kafka-sender.ts";
-import { openSqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import type { Message } from "../lib/trade.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import { createPartitionChoice } from "../lib/kafka/sender.ts";
+import { decodeMessage, encodeMessage } from "../lib/model/codec.ts";
+import type { Message } from "../lib/model/trade.ts";
+import { openSqliteLog } from "../lib/outbox/log.ts";
 import { uniqueName } from "../tests/services/shared.ts";
 import { temporaryDirectory } from "../tests/support.ts";
 import { cpuSecondsOf, mib, now, rssOf, startSender } from "./children.ts";

@@ -1,9 +1,9 @@
 // What the questions are asked about: frames of the seeded market, and the messages and rows that come of them.
 // Made before anything is measured. The floors get plain texts and arrays of it.
 
-import { tradeUuids } from "../lib/identity.ts";
+import { tradeUuids } from "../lib/model/identity.ts";
+import { type Message, type Trade, type TradeRow, tradeRow } from "../lib/model/trade.ts";
 import { createMarket, frameText, type WireTrade } from "../lib/simulator/market.ts";
-import { type Message, type Trade, type TradeRow, tradeRow } from "../lib/trade.ts";
 
 export type MarketFrame = Readonly<{ atMs: number; trades: readonly WireTrade[] }>;
 

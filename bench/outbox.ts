@@ -1,11 +1,11 @@
 // Question: how many messages a second go through the outbox: appended durably, read back, deleted?
 
 import { join } from "node:path";
-import { systemClock } from "../lib/clock.ts";
-import { encodeMessage } from "../lib/codec.ts";
-import type { LogEntry, LogReader, Position } from "../lib/log.ts";
-import { openSqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { LogEntry, LogReader, Position } from "../lib/contracts/log.ts";
+import { encodeMessage } from "../lib/model/codec.ts";
+import { openSqliteLog } from "../lib/outbox/log.ts";
 import { temporaryDirectory } from "../tests/support.ts";
 import { OUTBOX_TABLE, openBare, outboxFloor } from "./floors.ts";
 import { marketFrames, messagesOf } from "./material.ts";

@@ -1,6 +1,6 @@
 // Question: how many stored rows a second does one core take into panes, with all that keeps them right?
 
-import { Partition } from "../lib/partition.ts";
+import { Partition } from "../lib/processing/partition-state.ts";
 import { type BareRow, panesFloor } from "./floors.ts";
 import { marketFrames, messagesOf, rowsOf } from "./material.ts";
 import { type Figure, ratesOf } from "./measure.ts";

@@ -1,6 +1,6 @@
 // Question: how many trades a second does one core read out of Finnhub's text frames, each field checked?
 
-import { parseFrame } from "../lib/frame.ts";
+import { parseFrame } from "../lib/finnhub/frame.ts";
 import { parseFloor } from "./floors.ts";
 import { marketFrames, textsOf, tradeCountOf } from "./material.ts";
 import { type Figure, ratesOf } from "./measure.ts";

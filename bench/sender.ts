@@ -4,10 +4,10 @@
 //
 // `bun bench/sender.ts <trades per second of the market> <trades> <speed>`
 
-import { systemClock } from "../lib/clock.ts";
+import { systemClock } from "../lib/base/clock.ts";
 import { frameText } from "../lib/simulator/market.ts";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import type { TapeFrame } from "../lib/simulator/tape.ts";
-import { startSimulator } from "../lib/simulator.ts";
 import { marketFrames, SYMBOLS } from "./material.ts";
 
 export type SentFrame = readonly [firstTradeNumber: number, atMs: number];

@@ -8,7 +8,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { startSimulator } from "../lib/simulator.ts";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import { LOCAL, startService } from "../tests/processes.ts";
 
 const { values } = parseArgs({

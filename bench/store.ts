@@ -1,7 +1,7 @@
 // Question: how many rows a second does the embedded store take, in puts of several sizes?
 
 import { join } from "node:path";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
 import { temporaryDirectory } from "../tests/support.ts";
 import { type BareRow, openBare, storeFloor, TRADES_TABLE } from "./floors.ts";
 import { marketFrames, messagesOf, rowsOf } from "./material.ts";

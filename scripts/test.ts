@@ -34,7 +34,7 @@ await using servers = new AsyncDisposableStack();
 const [services, types, pageTypes, lint] = await Promise.all([
   startServices(),
   check("types", ["node_modules/typescript/bin/tsc", "--noEmit"]),
-  check("page types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "lib/page"]),
+  check("page types", ["node_modules/typescript/bin/tsc", "--noEmit", "-p", "lib/web/page"]),
   check("lint and format", ["node_modules/@biomejs/biome/bin/biome", "check", "."]),
 ]);
 const tests = existsSync(join(root, "tests"))

@@ -1,7 +1,7 @@
 // How many requests may run at once: what cuts it, what raises it again, and that no work is lost on the way.
 
 import { expect, test } from "bun:test";
-import { createAdaptiveGate, type Verdict } from "../lib/adaptive-gate.ts";
+import { createAdaptiveGate, type Verdict } from "../lib/cassandra/concurrency-limiter.ts";
 
 class Failure extends Error {
   readonly verdict: Verdict;

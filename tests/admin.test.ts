@@ -4,7 +4,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Kafka } from "kafkajs";
-import { type Simulator, startSimulator } from "../lib/simulator.ts";
+import { type Simulator, startSimulator } from "../lib/simulator/simulator.ts";
 import {
   addressesOf,
   buildBinaries,

@@ -1,10 +1,10 @@
 // The user that Grafana logs in as, on a node with passwords: what it may, and what it may not.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { applyReader } from "../lib/cassandra-reader.ts";
-import { applySchema } from "../lib/cassandra-schema.ts";
-import { systemClock } from "../lib/clock.ts";
-import { SetupError } from "../lib/errors.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { applyReader } from "../lib/cassandra/grafana-role.ts";
+import { applySchema } from "../lib/cassandra/schema.ts";
 import { DATACENTER, FIRST_USER, startCassandra } from "./services/cassandra.ts";
 import type { Server } from "./services/server.ts";
 import { services, sharedCassandra } from "./services/shared.ts";

@@ -3,9 +3,9 @@
 import { expect, test } from "bun:test";
 import cassandra from "cassandra-driver";
 import fc from "fast-check";
-import { statementsFor } from "../lib/cassandra-rows.ts";
-import { RowRefusedError } from "../lib/errors.ts";
-import { tradeRow } from "../lib/trade.ts";
+import { RowRefusedError } from "../lib/base/errors.ts";
+import { statementsFor } from "../lib/cassandra/rows.ts";
+import { tradeRow } from "../lib/model/trade.ts";
 
 const statements = statementsFor("market");
 

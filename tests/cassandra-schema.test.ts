@@ -4,10 +4,10 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import type { Cassandra, Row } from "../lib/cassandra.ts";
-import { applySchema, checkSchema } from "../lib/cassandra-schema.ts";
-import { systemClock } from "../lib/clock.ts";
-import { SetupError } from "../lib/errors.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import type { Cassandra, Row } from "../lib/cassandra/client.ts";
+import { applySchema, checkSchema } from "../lib/cassandra/schema.ts";
 import { DATACENTER, startCassandra } from "./services/cassandra.ts";
 import type { Address } from "./services/server.ts";
 import { services, sharedCassandra, uniqueName } from "./services/shared.ts";

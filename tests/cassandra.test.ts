@@ -3,16 +3,16 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { errors, types } from "cassandra-driver";
-import { connectCassandra, storeError } from "../lib/cassandra.ts";
-import { systemClock } from "../lib/clock.ts";
+import { systemClock } from "../lib/base/clock.ts";
 import {
   type PipelineError,
   RowRefusedError,
   SetupError,
   StoreOverloadedError,
   StoreUnavailableError,
-} from "../lib/errors.ts";
-import { type Fields, silentReport } from "../lib/report.ts";
+} from "../lib/base/errors.ts";
+import { type Fields, silentReport } from "../lib/base/logger.ts";
+import { connectCassandra, storeError } from "../lib/cassandra/client.ts";
 import { FIRST_USER, startCassandra } from "./services/cassandra.ts";
 import { type Certificates, createCertificates } from "./services/certificates.ts";
 import { freePort, type Server } from "./services/server.ts";

@@ -10,8 +10,8 @@ import {
   encodeDeadLetter,
   encodeEvent,
   encodeMessage,
-} from "../lib/codec.ts";
-import type { DeadLetter, FeedEventRow, Message } from "../lib/trade.ts";
+} from "../lib/model/codec.ts";
+import type { DeadLetter, FeedEventRow, Message } from "../lib/model/trade.ts";
 import schema from "../schemas/trades.avsc" with { type: "json" };
 import { NOON_MS, trade } from "./support.ts";
 

@@ -17,7 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import cassandra from "cassandra-driver";
-import { namesOf, readConfig } from "../lib/config.ts";
+import { namesOf, readConfig } from "../lib/base/config.ts";
 import packageFile from "../package.json" with { type: "json" };
 import {
   type Compose,

@@ -3,7 +3,14 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, chooseSource, describeConfig, namesOf, portOf, readConfig } from "../lib/config.ts";
+import {
+  ConfigError,
+  chooseSource,
+  describeConfig,
+  namesOf,
+  portOf,
+  readConfig,
+} from "../lib/base/config.ts";
 
 type Environment = Record<string, string>;
 

@@ -4,8 +4,8 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { addTrade, newPane, type Pane, paneStart } from "../lib/panes.ts";
-import { panesOfWindow, type Window, windowRow, windowsOfPane } from "../lib/windows.ts";
+import { addTrade, newPane, type Pane, paneStart } from "../lib/model/panes.ts";
+import { panesOfWindow, type Window, windowRow, windowsOfPane } from "../lib/model/windows.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const text = readFileSync(join(ROOT, "docs/DATA.md"), "utf8");

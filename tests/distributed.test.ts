@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Kafka } from "kafkajs";
-import { startSimulator } from "../lib/simulator.ts";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import { aggregateProblems, ofRow, ofTape, plainOf, plainOfRow, tradeProblems } from "./compare.ts";
 import {
   addressesOf,

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import type { Socket } from "node:net";
-import type { Feed } from "../lib/feed.ts";
-import { FINNHUB_LIMITS, type FinnhubOptions, openFinnhubFeed } from "../lib/feed-finnhub.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Feed } from "../lib/contracts/feed.ts";
+import { FINNHUB_LIMITS, type FinnhubOptions, openFinnhubFeed } from "../lib/finnhub/feed.ts";
 import { NOON_MS, seeded } from "./support.ts";
 import {
   acceptance,

@@ -4,14 +4,14 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { CALLS_PER_MINUTE_MAX, CALLS_PER_SECOND_MAX } from "../lib/finnhub-calls.ts";
-import { suggest } from "../lib/finnhub-suggest.ts";
-import { createSymbolCheck } from "../lib/finnhub-symbols.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { type Fields, silentReport } from "../lib/report.ts";
-import type { SimulatorOptions } from "../lib/simulator.ts";
-import type { Verdict } from "../lib/wanted.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { type Fields, silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Verdict } from "../lib/contracts/watchlist.ts";
+import { CALLS_PER_MINUTE_MAX, CALLS_PER_SECOND_MAX } from "../lib/finnhub/rest-client.ts";
+import { suggest } from "../lib/finnhub/suggestions.ts";
+import { createSymbolCheck } from "../lib/finnhub/symbol-lookup.ts";
+import type { SimulatorOptions } from "../lib/simulator/simulator.ts";
 import { NOON_MS, temporaryDirectory } from "./support.ts";
 import { handClock, simulate } from "./support-simulator.ts";
 

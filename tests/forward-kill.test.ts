@@ -4,11 +4,11 @@
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { systemClock } from "../lib/clock.ts";
-import { createForwarder } from "../lib/forward.ts";
-import { openSqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import { createForwarder } from "../lib/ingest/relay.ts";
+import { openSqliteLog } from "../lib/outbox/log.ts";
 import { fileSender, keyOf, PARTITIONS, partitionOf, sinkPath } from "./fixtures/forward-child.ts";
 import { runAndKill } from "./kill.ts";
 import { seeded, temporaryDirectory } from "./support.ts";

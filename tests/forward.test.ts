@@ -6,8 +6,9 @@ import { expect, spyOn, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LogUnavailableError, RestartError, SetupError } from "../lib/errors.ts";
-import { createForwarder, type Forwarder, type ForwardLimits } from "../lib/forward.ts";
+import { LogUnavailableError, RestartError, SetupError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
 import type {
   LogEntry,
   LogSender,
@@ -16,10 +17,9 @@ import type {
   RecordKind,
   SendBatch,
   SendOutcome,
-} from "../lib/log.ts";
-import { openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
+} from "../lib/contracts/log.ts";
+import { createForwarder, type Forwarder, type ForwardLimits } from "../lib/ingest/relay.ts";
+import { openSqliteLog, type SqliteLog } from "../lib/outbox/log.ts";
 import { NOON_MS } from "./support.ts";
 import { FAULT_KINDS, type Machine, World } from "./virtual.ts";
 import { FakeLog } from "./virtual-log.ts";

@@ -1,7 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { createDuplicateHint, DUPLICATE_WITHIN_MS, FRAME_LENGTH_MAX, parseFrame } from "../lib/frame.ts";
-import { DAY_MS } from "../lib/trade.ts";
+import {
+  createDuplicateHint,
+  DUPLICATE_WITHIN_MS,
+  FRAME_LENGTH_MAX,
+  parseFrame,
+} from "../lib/finnhub/frame.ts";
+import { DAY_MS } from "../lib/model/trade.ts";
 import { NOON_MS, trade } from "./support.ts";
 
 const good = { c: ["1", "12"], p: 164.0601, s: "AAPL", t: NOON_MS, v: 5 };

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import cassandra from "cassandra-driver";
-import { createMetrics } from "../lib/metrics.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
 import { QUERIES } from "../scripts/grafana/queries.ts";
 import { dashboards } from "../scripts/grafana.ts";
 import { ask, cqlOf, type Frame, interpolate, rowsOf, type Target } from "./grafana-plugin.ts";

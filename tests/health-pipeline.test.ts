@@ -2,7 +2,7 @@
 // never count as a fault.
 
 import { expect, test } from "bun:test";
-import type { HealthDocument, ProcessorSnapshot } from "../lib/health.ts";
+import type { HealthDocument, ProcessorSnapshot } from "../lib/health/health.ts";
 import {
   brokerPart,
   consumerHealth,
@@ -18,7 +18,7 @@ import {
   UNACKNOWLEDGED_MS_MAX,
   UNCOMMITTED_MS_MAX,
   UNJOINED_MS_MAX,
-} from "../lib/health-pipeline.ts";
+} from "../lib/health/pipeline.ts";
 import { NOON_MS } from "./support.ts";
 
 const STARTED_AT_MS = NOON_MS - 3_600_000;

@@ -19,7 +19,7 @@ import {
   STORE_PROBLEM_MS_MAX,
   TRIGGER_AGE_MS_MAX,
   UNSTORED_AGE_MS_MAX,
-} from "../lib/health.ts";
+} from "../lib/health/health.ts";
 import { NOON_MS } from "./support.ts";
 
 const STARTED_AT_MS = NOON_MS - 3_600_000;

@@ -3,11 +3,11 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { systemClock } from "../lib/clock.ts";
-import { decodeEvent, decodeMessage } from "../lib/codec.ts";
-import { tailKafka } from "../lib/kafka-tail.ts";
-import { topicNames } from "../lib/kafka-topics.ts";
-import { silentReport } from "../lib/report.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { tailKafka } from "../lib/kafka/tail.ts";
+import { topicNames } from "../lib/kafka/topics.ts";
+import { decodeEvent, decodeMessage } from "../lib/model/codec.ts";
 import { buildBinaries, type ServiceProcess, type Settings, startService } from "./processes.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services } from "./services/shared.ts";

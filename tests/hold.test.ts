@@ -3,8 +3,9 @@
 // passed over.
 
 import { expect, test } from "bun:test";
-import type { Clock } from "../lib/clock.ts";
-import { LogUnavailableError, SetupError } from "../lib/errors.ts";
+import type { Clock } from "../lib/base/clock.ts";
+import { LogUnavailableError, SetupError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
 import {
   encodeHold,
   foldHold,
@@ -15,9 +16,8 @@ import {
   type HoldWords,
   isFree,
   parseHold,
-} from "../lib/hold.ts";
-import { ALIVE_EVERY_MS, CONFIRMED_MS_MAX, HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
-import { silentReport } from "../lib/report.ts";
+} from "../lib/contracts/lease.ts";
+import { ALIVE_EVERY_MS, CONFIRMED_MS_MAX, HOLD_MS_MAX, type Hold, takeHold } from "../lib/ingest/lease.ts";
 import { NOON_MS } from "./support.ts";
 import { type Machine, World } from "./virtual.ts";
 import { memoryOf, VirtualTopic } from "./virtual-topic.ts";

@@ -10,7 +10,7 @@ import {
   newSession,
   SEQUENCE_MAX,
   tradeUuids,
-} from "../lib/identity.ts";
+} from "../lib/model/identity.ts";
 import { NOON_MS, seeded } from "./support.ts";
 
 const session = fc.stringMatching(/^[0-9a-f]{8}$/);

@@ -3,10 +3,10 @@
 
 import { expect, test } from "bun:test";
 import type { KafkaMessage } from "kafkajs";
-import { systemClock } from "../lib/clock.ts";
-import { StaleEpochError } from "../lib/errors.ts";
-import { createAssignment, type FetchedBatch } from "../lib/kafka-assignment.ts";
-import type { Delivery } from "../lib/log.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { StaleEpochError } from "../lib/base/errors.ts";
+import type { Delivery } from "../lib/contracts/log.ts";
+import { createAssignment, type FetchedBatch } from "../lib/kafka/assignment.ts";
 
 const ID = "market/0";
 

@@ -1,8 +1,8 @@
 // Commits that go together: one request at a time, none for an epoch that is over, and each told its own outcome.
 
 import { expect, test } from "bun:test";
-import { StaleEpochError } from "../lib/errors.ts";
-import { createCommits } from "../lib/kafka-commits.ts";
+import { StaleEpochError } from "../lib/base/errors.ts";
+import { createCommits } from "../lib/kafka/commits.ts";
 
 /** A broker that answers when it is told to; requests as `partition@offset`. */
 function openBroker() {

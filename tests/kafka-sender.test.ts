@@ -1,12 +1,12 @@
 // The far end of the outbox: what counts as acknowledged, when a leader moves, a broker dies or a batch is refused.
 
 import { describe, expect, test } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { LogUnavailableError, SetupError } from "../lib/errors.ts";
-import { createPartitionChoice, openKafkaSender } from "../lib/kafka-sender.ts";
-import { openKeyedTopic } from "../lib/kafka-tail.ts";
-import { openTopics } from "../lib/kafka-topics.ts";
-import type { LogEntry, PartitionId, SendBatch, SendOutcome } from "../lib/log.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { LogUnavailableError, SetupError } from "../lib/base/errors.ts";
+import type { LogEntry, PartitionId, SendBatch, SendOutcome } from "../lib/contracts/log.ts";
+import { createPartitionChoice, openKafkaSender } from "../lib/kafka/sender.ts";
+import { openKeyedTopic } from "../lib/kafka/tail.ts";
+import { openTopics } from "../lib/kafka/topics.ts";
 import { openStubCluster } from "./kafka-stub.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";

@@ -1,9 +1,9 @@
 // A topic followed for a view: from its end or its beginning, for as long as somebody looks, with no trace left.
 
 import { describe, expect, test } from "bun:test";
-import { SetupError } from "../lib/errors.ts";
-import { createKafka } from "../lib/kafka.ts";
-import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../lib/kafka-tail.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { createKafka } from "../lib/kafka/client.ts";
+import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../lib/kafka/tail.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
 import { createTopics, kafkaParts, until } from "./support-kafka.ts";

@@ -1,17 +1,17 @@
 // The tickers' topic on a real Kafka: the wanted set as two processes see it, and the hold between two producers.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { readConfig } from "../lib/config.ts";
-import { SetupError } from "../lib/errors.ts";
-import { HOLD_KEY, type HoldMemory } from "../lib/hold.ts";
-import { createKafka, type KafkaParts } from "../lib/kafka.ts";
-import { HOLD_MS_MAX, type Hold, takeHold } from "../lib/kafka-hold.ts";
-import { openKeyedTopic } from "../lib/kafka-tail.ts";
-import { openKafkaTickers } from "../lib/kafka-tickers.ts";
-import { openTopics, topicNames } from "../lib/kafka-topics.ts";
-import { type Report, silentReport } from "../lib/report.ts";
-import type { WantedBy, WantedSet } from "../lib/wanted.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { readConfig } from "../lib/base/config.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { type Report, silentReport } from "../lib/base/logger.ts";
+import { HOLD_KEY, type HoldMemory } from "../lib/contracts/lease.ts";
+import type { WantedBy, WantedSet } from "../lib/contracts/watchlist.ts";
+import { HOLD_MS_MAX, type Hold, takeHold } from "../lib/ingest/lease.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka/client.ts";
+import { openKafkaTickers } from "../lib/kafka/control-topic.ts";
+import { openKeyedTopic } from "../lib/kafka/tail.ts";
+import { openTopics, topicNames } from "../lib/kafka/topics.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
 import { eventually, NOON_MS } from "./support.ts";
 import { memoryOf } from "./virtual-topic.ts";

@@ -2,12 +2,12 @@
 // back; and the figures of lag and of times.
 
 import { describe, expect, test } from "bun:test";
-import { LogUnavailableError, SetupError } from "../lib/errors.ts";
-import { createKafka, type KafkaParts } from "../lib/kafka.ts";
-import { openKafkaSender } from "../lib/kafka-sender.ts";
-import { openTopics } from "../lib/kafka-topics.ts";
-import { openKafkaReader } from "../lib/log-kafka.ts";
-import { DAY_MS } from "../lib/trade.ts";
+import { LogUnavailableError, SetupError } from "../lib/base/errors.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka/client.ts";
+import { openKafkaReader } from "../lib/kafka/consumer.ts";
+import { openKafkaSender } from "../lib/kafka/sender.ts";
+import { openTopics } from "../lib/kafka/topics.ts";
+import { DAY_MS } from "../lib/model/trade.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";
 import { createTopics, deleteRecords, kafkaParts, until } from "./support-kafka.ts";

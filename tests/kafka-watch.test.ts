@@ -1,8 +1,8 @@
 // Since when a partition waits: told by commits that move, by nothing else.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { watchLag } from "../lib/kafka-watch.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { watchLag } from "../lib/kafka/lag-monitor.ts";
 import { NOON_MS } from "./support.ts";
 
 test("a commit that moves, or a partition that is empty, has moved now; one that waits keeps its time", async () => {

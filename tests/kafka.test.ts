@@ -3,9 +3,9 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createServer } from "node:net";
-import { LogUnavailableError, SetupError } from "../lib/errors.ts";
-import { checkKafka, createKafka, kafkaError } from "../lib/kafka.ts";
-import type { Fields, Report } from "../lib/report.ts";
+import { LogUnavailableError, SetupError } from "../lib/base/errors.ts";
+import type { Fields, Report } from "../lib/base/logger.ts";
+import { checkKafka, createKafka, kafkaError } from "../lib/kafka/client.ts";
 import { type Certificates, createCertificates } from "./services/certificates.ts";
 import { startKafka } from "./services/kafka.ts";
 import type { Server } from "./services/server.ts";

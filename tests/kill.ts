@@ -1,7 +1,7 @@
 // kill -9 at a moment that a seed has chosen: after so many lines of the child, or while it starts.
 
 import { expect } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
+import { systemClock } from "../lib/base/clock.ts";
 
 const CHILD_MS_MAX = 20_000;
 

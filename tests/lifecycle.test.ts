@@ -2,9 +2,9 @@
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import type { Clock } from "../lib/clock.ts";
-import { createStop } from "../lib/lifecycle.ts";
-import { silentReport } from "../lib/report.ts";
+import { createStop } from "../lib/app/lifecycle.ts";
+import type { Clock } from "../lib/base/clock.ts";
+import { silentReport } from "../lib/base/logger.ts";
 import { temporaryDirectory } from "./support.ts";
 
 const FIXTURE = join(import.meta.dir, "fixtures/service.ts");

@@ -1,9 +1,9 @@
 // The live view against plain counting over the same rows: what it keeps, what it forgets, and what changed since.
 
 import { expect, test } from "bun:test";
-import { createLive } from "../lib/live.ts";
-import { LINE_SECONDS, RATE_SECONDS, SPARK_BUCKET_MS, SPARK_BUCKETS } from "../lib/live-wire.ts";
-import { type CandleRow, DAY_MS, dayOf, type TradeRow, tradeRow } from "../lib/trade.ts";
+import { type CandleRow, DAY_MS, dayOf, type TradeRow, tradeRow } from "../lib/model/trade.ts";
+import { LINE_SECONDS, RATE_SECONDS, SPARK_BUCKET_MS, SPARK_BUCKETS } from "../lib/web/live/protocol.ts";
+import { createLive } from "../lib/web/live/view.ts";
 import { NOON_MS, seeded, trade } from "./support.ts";
 
 const MINUTE_MS = 60_000;

@@ -3,12 +3,17 @@
 import { describe, expect, test } from "bun:test";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
-import type { Clock } from "../lib/clock.ts";
-import { systemClock } from "../lib/clock.ts";
-import { PipelineError, SetupError, StaleEpochError } from "../lib/errors.ts";
-import { createKafka, type KafkaParts } from "../lib/kafka.ts";
-import type { Delivery, LogEntry, PartitionId } from "../lib/log.ts";
-import { createKafkaWriter, type KafkaReader, openKafkaReader, openKafkaSender } from "../lib/log-kafka.ts";
+import type { Clock } from "../lib/base/clock.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { PipelineError, SetupError, StaleEpochError } from "../lib/base/errors.ts";
+import type { Delivery, LogEntry, PartitionId } from "../lib/contracts/log.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka/client.ts";
+import {
+  createKafkaWriter,
+  type KafkaReader,
+  openKafkaReader,
+  openKafkaSender,
+} from "../lib/kafka/consumer.ts";
 import { logContract } from "./contract/log.ts";
 import { startKafka } from "./services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "./services/shared.ts";

@@ -14,11 +14,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { LogFullError, LogUnavailableError, SetupError, StaleEpochError } from "../lib/errors.ts";
-import type { Delivery, LogEntry, LogReader, LogRecord, Position, RecordKind } from "../lib/log.ts";
-import { type CommitStore, openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { LogFullError, LogUnavailableError, SetupError, StaleEpochError } from "../lib/base/errors.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Delivery, LogEntry, LogReader, LogRecord, Position, RecordKind } from "../lib/contracts/log.ts";
+import { type CommitStore, openSqliteLog, type SqliteLog } from "../lib/outbox/log.ts";
 import { logContract } from "./contract/log.ts";
 import { NOON_MS, seeded, temporaryDirectory } from "./support.ts";
 

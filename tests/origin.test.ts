@@ -5,8 +5,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { type Admin, CompressionCodecs, CompressionTypes, Kafka, Partitioners } from "kafkajs";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import { parseTape } from "../lib/simulator/tape.ts";
-import { startSimulator } from "../lib/simulator.ts";
 import schemaJson from "../schemas/trades.avsc" with { type: "json" };
 import { aggregateProblems, ofRow, ofTape, plainOfRow, tradeProblems } from "./compare.ts";
 import { addressesOf, buildBinaries, mustRun, ownNames, type Settings, startService } from "./processes.ts";

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import avro from "avsc";
 import { type Consumer, Kafka } from "kafkajs";
-import { type Simulator, startSimulator } from "../lib/simulator.ts";
+import { type Simulator, startSimulator } from "../lib/simulator/simulator.ts";
 import { aggregateProblems, ofRow, ofTape, plainOfRow, tradeProblems } from "./compare.ts";
 import {
   addressesOf,

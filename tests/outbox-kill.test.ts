@@ -4,11 +4,11 @@
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { systemClock } from "../lib/clock.ts";
-import type { LogRecord, Position } from "../lib/log.ts";
-import { type CommitStore, openSqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { LogRecord, Position } from "../lib/contracts/log.ts";
+import { type CommitStore, openSqliteLog } from "../lib/outbox/log.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
 import { runAndKill } from "./kill.ts";
 import { seeded, temporaryDirectory } from "./support.ts";
 

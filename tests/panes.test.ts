@@ -1,11 +1,11 @@
 // Panes and windows against a computation from scratch: any trades, any order, any split into panes.
 
 import { expect, test } from "bun:test";
-import { tradeUuids } from "../lib/identity.ts";
-import { addTrade, newPane, type Pane, paneStart, rounded } from "../lib/panes.ts";
-import type { TradeRow } from "../lib/trade.ts";
-import { tradeRow } from "../lib/trade.ts";
-import { panesOfWindow, type Window, windowRow, windowsOfPane, windowVersion } from "../lib/windows.ts";
+import { tradeUuids } from "../lib/model/identity.ts";
+import { addTrade, newPane, type Pane, paneStart, rounded } from "../lib/model/panes.ts";
+import type { TradeRow } from "../lib/model/trade.ts";
+import { tradeRow } from "../lib/model/trade.ts";
+import { panesOfWindow, type Window, windowRow, windowsOfPane, windowVersion } from "../lib/model/windows.ts";
 import { averagesOf, candlesOf, type PlainTrade } from "./reference.ts";
 import { NOON_MS, seeded, trade } from "./support.ts";
 

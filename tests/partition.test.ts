@@ -2,9 +2,9 @@
 // never wrong. (What memory may answer for is shown in pipeline.test.ts, through the whole processor.)
 
 import { expect, test } from "bun:test";
-import { newPane, PANE_MS } from "../lib/panes.ts";
-import { Partition, type PendingRow, SESSIONS_MAX } from "../lib/partition.ts";
-import { tradeRow } from "../lib/trade.ts";
+import { newPane, PANE_MS } from "../lib/model/panes.ts";
+import { tradeRow } from "../lib/model/trade.ts";
+import { Partition, type PendingRow, SESSIONS_MAX } from "../lib/processing/partition-state.ts";
 import { NOON_MS, trade } from "./support.ts";
 
 const nothing = { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null };

@@ -4,7 +4,7 @@
 // PIPELINE_SEEDS=5000 runs more, PIPELINE_SEED=17 only that one.
 
 import { expect, test } from "bun:test";
-import type { Message, Trade } from "../lib/trade.ts";
+import type { Message, Trade } from "../lib/model/trade.ts";
 import { NOON_MS, trade } from "./support.ts";
 import { type Process, Stage } from "./virtual-stage.ts";
 

@@ -2,14 +2,14 @@
 // nothing of a later one.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { StaleEpochError } from "../lib/errors.ts";
-import type { Delivery, LogReader, PartitionId, PartitionRange } from "../lib/log.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { createProcessor } from "../lib/pipeline.ts";
-import { silentReport } from "../lib/report.ts";
-import type { StoreWriter } from "../lib/store.ts";
-import type { TradeRow } from "../lib/trade.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { StaleEpochError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Delivery, LogReader, PartitionId, PartitionRange } from "../lib/contracts/log.ts";
+import type { StoreWriter } from "../lib/contracts/store.ts";
+import type { TradeRow } from "../lib/model/trade.ts";
+import { createProcessor } from "../lib/processing/processor.ts";
 
 const COMMITTED = { offset: 0, metadata: JSON.stringify({ maxTradeMs: null, receivedSinceMs: null }) };
 const RANGE: PartitionRange = { committed: COMMITTED, beginOffset: 0, endOffset: 0 };

@@ -3,8 +3,8 @@
 // computation from scratch. Time is virtual, and so is everything that goes wrong.
 
 import { expect, test } from "bun:test";
-import { encodeMessage } from "../lib/codec.ts";
-import type { TradeRow } from "../lib/trade.ts";
+import { encodeMessage } from "../lib/model/codec.ts";
+import type { TradeRow } from "../lib/model/trade.ts";
 import { NOON_MS, trade } from "./support.ts";
 import { Stage } from "./virtual-stage.ts";
 

@@ -3,7 +3,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import type { Simulator } from "../lib/simulator.ts";
+import type { Simulator } from "../lib/simulator/simulator.ts";
 import type { Address } from "./services/server.ts";
 import { uniqueName } from "./services/shared.ts";
 import { eventually, within } from "./support.ts";

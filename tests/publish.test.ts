@@ -2,14 +2,14 @@
 // for byte until the log has them; and what a full log refuses is counted and told.
 
 import { expect, test } from "bun:test";
-import { decodeDeadLetter, decodeEvent, decodeMessage } from "../lib/codec.ts";
-import { LogFullError } from "../lib/errors.ts";
-import type { Feed, FeedItem } from "../lib/feed.ts";
-import type { LogEntry } from "../lib/log.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { createPublisher } from "../lib/publish.ts";
-import { silentReport } from "../lib/report.ts";
-import type { Trade } from "../lib/trade.ts";
+import { LogFullError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Feed, FeedItem } from "../lib/contracts/feed.ts";
+import type { LogEntry } from "../lib/contracts/log.ts";
+import { createPublisher } from "../lib/ingest/ingest.ts";
+import { decodeDeadLetter, decodeEvent, decodeMessage } from "../lib/model/codec.ts";
+import type { Trade } from "../lib/model/trade.ts";
 import { NOON_MS, trade } from "./support.ts";
 import { World } from "./virtual.ts";
 import { FakeLog } from "./virtual-log.ts";

@@ -3,18 +3,15 @@
 
 import { expect, test } from "bun:test";
 import { Type } from "avsc";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { decodeMessage, encodeDeadLetter, encodeMessage } from "../lib/codec.ts";
-import { RowRefusedError } from "../lib/errors.ts";
-import { derivedSession, tradeUuids } from "../lib/identity.ts";
-import { takeLetter } from "../lib/letters.ts";
-import type { LogEntry } from "../lib/log.ts";
-import { openSqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { createProcessor } from "../lib/pipeline.ts";
-import { type ReplayRecord, replayDead, replayRows, replayWindows } from "../lib/replay.ts";
-import { silentReport } from "../lib/report.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { RowRefusedError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import { takeLetter } from "../lib/commands/redrive.ts";
+import { type ReplayRecord, replayDead, replayRows, replayWindows } from "../lib/commands/replay.ts";
+import type { LogEntry } from "../lib/contracts/log.ts";
+import { decodeMessage, encodeDeadLetter, encodeMessage } from "../lib/model/codec.ts";
+import { derivedSession, tradeUuids } from "../lib/model/identity.ts";
 import {
   DAY_MS,
   type DeadLetter,
@@ -22,7 +19,10 @@ import {
   type Trade,
   type TradeRow,
   WHOLE_MESSAGE,
-} from "../lib/trade.ts";
+} from "../lib/model/trade.ts";
+import { openSqliteLog } from "../lib/outbox/log.ts";
+import { createProcessor } from "../lib/processing/processor.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
 import schemaJson from "../schemas/trades.avsc" with { type: "json" };
 import { averagesOf, candlesOf } from "./reference.ts";
 import { eventually, NOON_MS, temporaryDirectory, trade } from "./support.ts";

@@ -1,8 +1,8 @@
 // Log lines: what they look like, and that no secret stands in one, whatever way it came.
 
 import { expect, test } from "bun:test";
-import { SetupError } from "../lib/errors.ts";
-import { openReport, type Report } from "../lib/report.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { openReport, type Report } from "../lib/base/logger.ts";
 
 type Line = { level: string; message: string; logger: string; properties: Record<string, unknown> };
 

@@ -7,8 +7,8 @@ import { writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import cassandra from "cassandra-driver";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import { parseTape } from "../lib/simulator/tape.ts";
-import { startSimulator } from "../lib/simulator.ts";
 import { aggregateProblems, ofRow, ofTape, plainOf, tradeProblems } from "./compare.ts";
 import {
   addressesOf,

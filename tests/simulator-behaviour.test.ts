@@ -2,6 +2,7 @@
 // loopback, with a clock that moves when told to.
 
 import { expect, test } from "bun:test";
+import { DAY_MS } from "../lib/model/trade.ts";
 import { createDelayLine } from "../lib/simulator/delay.ts";
 import { SLOW_HANDSHAKE_MS } from "../lib/simulator/faults.ts";
 import { createMarket } from "../lib/simulator/market.ts";
@@ -11,7 +12,6 @@ import { RECIPE_OPTIONS, withRecipe } from "../lib/simulator/recipes.ts";
 import { sessionAt } from "../lib/simulator/session.ts";
 import { tradesOf } from "../lib/simulator/tape.ts";
 import { createTimers } from "../lib/simulator/timers.ts";
-import { DAY_MS } from "../lib/trade.ts";
 import { NOON_MS } from "./support.ts";
 import {
   Client,

@@ -2,12 +2,12 @@
 
 import { expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
-import { SetupError } from "../lib/errors.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { isImpossibleTime } from "../lib/model/trade.ts";
 import { FaultPlanner } from "../lib/simulator/faults.ts";
 import { LISTINGS, treatmentOf } from "../lib/simulator/listings.ts";
 import { createMarket, frameText, type Market, type WireTrade } from "../lib/simulator/market.ts";
 import { parseTape, readTape, retimed, split } from "../lib/simulator/tape.ts";
-import { isImpossibleTime } from "../lib/trade.ts";
 import { NOON_MS, temporaryDirectory } from "./support.ts";
 
 const MIXED = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD", "NVDA"];

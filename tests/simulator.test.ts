@@ -2,10 +2,10 @@
 // the test's own that moves only when told to.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { SetupError } from "../lib/errors.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { parseSpeed, type Simulator } from "../lib/simulator/simulator.ts";
 import { parseTape, tradesOf } from "../lib/simulator/tape.ts";
-import { parseSpeed, type Simulator } from "../lib/simulator.ts";
 import { NOON_MS } from "./support.ts";
 import {
   Client,

@@ -3,14 +3,19 @@
 // nothing, down to a node that stands still.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { Cassandra, Statement } from "../lib/cassandra.ts";
-import { backoffMs, type Clock, systemClock } from "../lib/clock.ts";
-import { RowRefusedError, SetupError, StoreOverloadedError, StoreUnavailableError } from "../lib/errors.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
-import { type CassandraStore, openCassandraStore } from "../lib/store-cassandra.ts";
-import { DAY_MS, HOUR_MS, type TradeRow } from "../lib/trade.ts";
-import { windowVersion } from "../lib/windows.ts";
+import { backoffMs, type Clock, systemClock } from "../lib/base/clock.ts";
+import {
+  RowRefusedError,
+  SetupError,
+  StoreOverloadedError,
+  StoreUnavailableError,
+} from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Cassandra, Statement } from "../lib/cassandra/client.ts";
+import { type CassandraStore, openCassandraStore } from "../lib/cassandra/store.ts";
+import { DAY_MS, HOUR_MS, type TradeRow } from "../lib/model/trade.ts";
+import { windowVersion } from "../lib/model/windows.ts";
 import {
   average,
   candle,

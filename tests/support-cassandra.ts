@@ -1,12 +1,12 @@
 // A keyspace of a test's own on the shared node, with our tables, and a store on it. Dropped at the end of the scope.
 
-import { type Cassandra, type CassandraSettings, connectCassandra } from "../lib/cassandra.ts";
-import { applySchema } from "../lib/cassandra-schema.ts";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { createMetrics, type Metrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
-import { type CassandraStore, openCassandraStore } from "../lib/store-cassandra.ts";
-import type { DeadLetter } from "../lib/trade.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics, type Metrics } from "../lib/base/metrics.ts";
+import { type Cassandra, type CassandraSettings, connectCassandra } from "../lib/cassandra/client.ts";
+import { applySchema } from "../lib/cassandra/schema.ts";
+import { type CassandraStore, openCassandraStore } from "../lib/cassandra/store.ts";
+import type { DeadLetter } from "../lib/model/trade.ts";
 import { DATACENTER } from "./services/cassandra.ts";
 import type { Address } from "./services/server.ts";
 import { uniqueName } from "./services/shared.ts";

@@ -3,9 +3,9 @@
 
 import { createHash } from "node:crypto";
 import { type AddressInfo, createServer, type Socket } from "node:net";
-import type { Clock } from "../lib/clock.ts";
-import type { Feed, FeedEventType, FeedItem } from "../lib/feed.ts";
-import type { Report } from "../lib/report.ts";
+import type { Clock } from "../lib/base/clock.ts";
+import type { Report } from "../lib/base/logger.ts";
+import type { Feed, FeedEventType, FeedItem } from "../lib/contracts/feed.ts";
 
 /** A list that grows, and promises for what it will hold. */
 export function watched<Value>() {

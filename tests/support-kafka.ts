@@ -2,13 +2,18 @@
 // suite drives it. Names are unique, so tests share one broker.
 
 import type { Kafka } from "kafkajs";
-import { systemClock } from "../lib/clock.ts";
-import type { Config } from "../lib/config.ts";
-import { createKafka, type KafkaParts } from "../lib/kafka.ts";
-import { openTopics } from "../lib/kafka-topics.ts";
-import type { PartitionId, RecordKind } from "../lib/log.ts";
-import { createKafkaWriter, type KafkaReader, openKafkaReader, openKafkaSender } from "../lib/log-kafka.ts";
-import { silentReport } from "../lib/report.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import type { Config } from "../lib/base/config.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import type { PartitionId, RecordKind } from "../lib/contracts/log.ts";
+import { createKafka, type KafkaParts } from "../lib/kafka/client.ts";
+import {
+  createKafkaWriter,
+  type KafkaReader,
+  openKafkaReader,
+  openKafkaSender,
+} from "../lib/kafka/consumer.ts";
+import { openTopics } from "../lib/kafka/topics.ts";
 import type { OpenLog } from "./contract/log.ts";
 import type { Address } from "./services/server.ts";
 import { uniqueName } from "./services/shared.ts";

@@ -2,9 +2,9 @@
 // small tapes. No timers of its own.
 
 import { expect } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { type Simulator, type SimulatorOptions, startSimulator } from "../lib/simulator/simulator.ts";
 import { parseTape, tradesOf } from "../lib/simulator/tape.ts";
-import { type Simulator, type SimulatorOptions, startSimulator } from "../lib/simulator.ts";
 import { NOON_MS } from "./support.ts";
 
 export const WAIT_MS_MAX = 4_000;

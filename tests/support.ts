@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Trade } from "../lib/trade.ts";
+import type { Trade } from "../lib/model/trade.ts";
 
 const POLL_MS = 20;
 

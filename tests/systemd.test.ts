@@ -48,7 +48,7 @@ const programOf = (one: { unit: Unit }) => serviceOf(one).ExecStart![0]!.split("
 const install = commandsOf("README.md", documentText("README.md"))
   .map(({ text }) => text)
   .filter((text) => text.startsWith("sudo "));
-const lifecycle = documentText("lib/lifecycle.ts");
+const lifecycle = documentText("lib/app/lifecycle.ts");
 
 /** A constant of lib/lifecycle.ts, which exports none. */
 function constant(name: string): number {

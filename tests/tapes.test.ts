@@ -3,7 +3,7 @@
 // the tape by reference.ts, which shares no line with lib.
 
 import { expect, test } from "bun:test";
-import { startSimulator } from "../lib/simulator.ts";
+import { startSimulator } from "../lib/simulator/simulator.ts";
 import {
   aggregateProblems,
   counts,

@@ -2,13 +2,13 @@
 // setting's seed, the follower between set and feed, and the control that writes the set.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { SetupError } from "../lib/errors.ts";
-import { type Fields, silentReport } from "../lib/report.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
-import { createTickerFollower, seedWanted } from "../lib/tickers.ts";
-import { createTickerControl } from "../lib/tickers-control.ts";
-import { type SymbolCheck, symbolFault, type Verdict, type WantedSet } from "../lib/wanted.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { SetupError } from "../lib/base/errors.ts";
+import { type Fields, silentReport } from "../lib/base/logger.ts";
+import { type SymbolCheck, symbolFault, type Verdict, type WantedSet } from "../lib/contracts/watchlist.ts";
+import { createTickerFollower, seedWanted } from "../lib/ingest/watchlist-sync.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
+import { createTickerControl } from "../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "./support.ts";
 import { handClock, until } from "./support-simulator.ts";
 

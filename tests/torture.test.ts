@@ -16,14 +16,14 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { runTorture } from "../bench/torture.ts";
-import { systemClock } from "../lib/clock.ts";
-import { decodeEvent } from "../lib/codec.ts";
-import { PipelineError, SetupError } from "../lib/errors.ts";
-import type { LogRecord, Position } from "../lib/log.ts";
-import { openSqliteLog, type SqliteLog } from "../lib/log-sqlite.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { type Fields, silentReport } from "../lib/report.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { PipelineError, SetupError } from "../lib/base/errors.ts";
+import { type Fields, silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { LogRecord, Position } from "../lib/contracts/log.ts";
+import { decodeEvent } from "../lib/model/codec.ts";
+import { openSqliteLog, type SqliteLog } from "../lib/outbox/log.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
 import { NOON_MS, temporaryDirectory } from "./support.ts";
 
 const KILLS = Number(process.env.TORTURE_KILLS ?? 100);

@@ -1,8 +1,8 @@
 // The watermark of a partition against a naive model that looks at every record each time.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { OffsetTracker, type Ticket } from "../lib/tracker.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { OffsetTracker, type Ticket } from "../lib/processing/offset-tracker.ts";
 import { seeded } from "./support.ts";
 
 /** What the tracker promises, computed from scratch. */

@@ -4,8 +4,8 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import market from "../grafana/dashboards/market.json" with { type: "json" };
-import { systemClock } from "../lib/clock.ts";
-import { checkGrafana, type Point } from "../lib/web-grafana.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { checkGrafana, type Point } from "../lib/commands/grafana-client.ts";
 import { type Asked, frame, type Replies, right, SOURCE, startGrafana } from "./grafana-server.ts";
 
 const ADMIN = join(import.meta.dir, "../admin.ts");

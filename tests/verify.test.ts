@@ -2,21 +2,21 @@
 // repairs exactly what it was asked to. What the tables must hold comes from reference.ts.
 
 import { expect, test } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { StoreUnavailableError } from "../lib/errors.ts";
-import { tradeUuids } from "../lib/identity.ts";
-import { PANE_IDLE_MS } from "../lib/partition.ts";
-import type { StoredWindow } from "../lib/store.ts";
-import { openSqliteStore, type SqliteStore } from "../lib/store-sqlite.ts";
-import { DAY_MS, HOUR_MS, type Trade, type TradeRow, tradeRow, type WindowRow } from "../lib/trade.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { StoreUnavailableError } from "../lib/base/errors.ts";
 import {
   CLOSED_AFTER_MS,
   type Difference,
   type Skipped,
   type VerifyParts,
   verifyWindows,
-} from "../lib/verify.ts";
-import { WINDOW_MS, windowVersion } from "../lib/windows.ts";
+} from "../lib/commands/verify.ts";
+import type { StoredWindow } from "../lib/contracts/store.ts";
+import { tradeUuids } from "../lib/model/identity.ts";
+import { DAY_MS, HOUR_MS, type Trade, type TradeRow, tradeRow, type WindowRow } from "../lib/model/trade.ts";
+import { WINDOW_MS, windowVersion } from "../lib/model/windows.ts";
+import { PANE_IDLE_MS } from "../lib/processing/partition-state.ts";
+import { openSqliteStore, type SqliteStore } from "../lib/sqlite/store.ts";
 import { averagesOf, candlesOf } from "./reference.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "./support.ts";
 

@@ -1,7 +1,7 @@
 // lib/log.ts in memory, as a broker would be: partitions, epochs, reassignment at any moment, commits with
 // their metadata, retention from the front, a lost end. The records outlive every process.
 
-import { LogFullError, LogUnavailableError, StaleEpochError } from "../lib/errors.ts";
+import { LogFullError, LogUnavailableError, StaleEpochError } from "../lib/base/errors.ts";
 import type {
   Delivery,
   LogEntry,
@@ -11,7 +11,7 @@ import type {
   PartitionId,
   PartitionRange,
   Position,
-} from "../lib/log.ts";
+} from "../lib/contracts/log.ts";
 import { Faults, type Machine, request, type World } from "./virtual.ts";
 
 type FakePartition = {

@@ -2,8 +2,8 @@
 // fate of its own, and one send answers when all of it has. It is honest: nothing is acknowledged that was not
 // written, and what is not acknowledged may have been, now or later, whatever became of the process that sent it.
 
-import { LogUnavailableError } from "../lib/errors.ts";
-import type { LogEntry, LogSender, PartitionId, SendBatch, SendOutcome } from "../lib/log.ts";
+import { LogUnavailableError } from "../lib/base/errors.ts";
+import type { LogEntry, LogSender, PartitionId, SendBatch, SendOutcome } from "../lib/contracts/log.ts";
 import { type Machine, request } from "./virtual.ts";
 import type { FakeLog } from "./virtual-log.ts";
 

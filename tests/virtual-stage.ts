@@ -3,12 +3,12 @@
 // here or in reference.ts, never by lib.
 
 import { expect } from "bun:test";
-import { encodeDeadLetter, encodeEvent, encodeMessage } from "../lib/codec.ts";
-import type { LogEntry, PartitionId, Position } from "../lib/log.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { createProcessor, type ProcessLimits, type Processor } from "../lib/pipeline.ts";
-import { silentReport } from "../lib/report.ts";
-import type { DeadLetter, FeedEventRow, Message, Trade } from "../lib/trade.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { LogEntry, PartitionId, Position } from "../lib/contracts/log.ts";
+import { encodeDeadLetter, encodeEvent, encodeMessage } from "../lib/model/codec.ts";
+import type { DeadLetter, FeedEventRow, Message, Trade } from "../lib/model/trade.ts";
+import { createProcessor, type ProcessLimits, type Processor } from "../lib/processing/processor.ts";
 import { averagesOf, candlesOf, type PlainTrade } from "./reference.ts";
 import { NOON_MS } from "./support.ts";
 import { type Machine, World } from "./virtual.ts";

@@ -2,9 +2,9 @@
 // request of its own. What is stored outlives every process. Faults are drawn per request and counted by
 // kind.
 
-import { RowRefusedError, StoreUnavailableError } from "../lib/errors.ts";
-import type { StoreWriter, TimeRange } from "../lib/store.ts";
-import type { DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../lib/trade.ts";
+import { RowRefusedError, StoreUnavailableError } from "../lib/base/errors.ts";
+import type { StoreWriter, TimeRange } from "../lib/contracts/store.ts";
+import type { DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../lib/model/trade.ts";
 import { Faults, type Machine, request, type World } from "./virtual.ts";
 
 export type StoreOperation =

@@ -1,9 +1,15 @@
 // The tickers' topic of tests in virtual time: one partition that is slow, away, faulty and compacted, as each process
 // reads it through lib's fold; and the memory of an outbox that holds no records.
 
-import { LogUnavailableError } from "../lib/errors.ts";
-import type { HoldTopic } from "../lib/hold.ts";
-import { foldHold, type HoldMemory, type HoldRecord, type HoldState, parseHold } from "../lib/hold.ts";
+import { LogUnavailableError } from "../lib/base/errors.ts";
+import type { HoldTopic } from "../lib/contracts/lease.ts";
+import {
+  foldHold,
+  type HoldMemory,
+  type HoldRecord,
+  type HoldState,
+  parseHold,
+} from "../lib/contracts/lease.ts";
 import type { Machine, World } from "./virtual.ts";
 
 type Entry = { offset: number; atMs: number; value: Uint8Array | null };

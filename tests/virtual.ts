@@ -7,7 +7,7 @@
 // killed one never again: its memory is gone, while what it has sent is still on its way.
 
 import { drainMicrotasks } from "bun:jsc";
-import type { Clock } from "../lib/clock.ts";
+import type { Clock } from "../lib/base/clock.ts";
 import { seeded } from "./support.ts";
 
 type Event = { dueMs: number; order: number; callback: (() => void) | null };

@@ -2,17 +2,17 @@
 // what only a socket shows.
 
 import { expect, test } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { healthDocument } from "../lib/health.ts";
-import { createLive } from "../lib/live.ts";
-import type { Delta, Snapshot } from "../lib/live-wire.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
-import { DAY_MS, type TradeRow, tradeRow } from "../lib/trade.ts";
-import { createWeb, type WebParts } from "../lib/web.ts";
-import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../lib/web-live.ts";
-import { serveWeb } from "../lib/web-serve.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import { healthDocument } from "../lib/health/health.ts";
+import { DAY_MS, type TradeRow, tradeRow } from "../lib/model/trade.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
+import { createWeb, type WebParts } from "../lib/web/app.ts";
+import type { Delta, Snapshot } from "../lib/web/live/protocol.ts";
+import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../lib/web/live/stream.ts";
+import { createLive } from "../lib/web/live/view.ts";
+import { serveWeb } from "../lib/web/server.ts";
 import { eventually, NOON_MS, temporaryDirectory, trade } from "./support.ts";
 
 type Event = Readonly<{ name: string; id: string; data: Snapshot & Delta }>;

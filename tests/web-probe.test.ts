@@ -1,9 +1,9 @@
 // The web side of producer and processor: health as a status code, counters as text, and nothing else.
 
 import { expect, test } from "bun:test";
-import { healthDocument } from "../lib/health.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { createProbe } from "../lib/web-probe.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import { healthDocument } from "../lib/health/health.ts";
+import { createProbe } from "../lib/web/health-app.ts";
 
 const part = { ok: true, reason: null, lastProgressAt: null, ageMs: null };
 

@@ -2,17 +2,17 @@
 // set, and what GET /tickers and /doc then say.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { StoreUnavailableError } from "../lib/errors.ts";
-import { healthDocument } from "../lib/health.ts";
-import { createLive } from "../lib/live.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { silentReport } from "../lib/report.ts";
-import { openSqliteStore } from "../lib/store-sqlite.ts";
-import { createTickerControl, type TickerControl } from "../lib/tickers-control.ts";
-import type { Verdict } from "../lib/wanted.ts";
-import { createWeb } from "../lib/web.ts";
-import { serveWeb } from "../lib/web-serve.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { StoreUnavailableError } from "../lib/base/errors.ts";
+import { silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { Verdict } from "../lib/contracts/watchlist.ts";
+import { healthDocument } from "../lib/health/health.ts";
+import { openSqliteStore } from "../lib/sqlite/store.ts";
+import { createWeb } from "../lib/web/app.ts";
+import { createLive } from "../lib/web/live/view.ts";
+import { serveWeb } from "../lib/web/server.ts";
+import { createTickerControl, type TickerControl } from "../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "./support.ts";
 import { handClock } from "./support-simulator.ts";
 

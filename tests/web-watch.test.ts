@@ -1,9 +1,9 @@
 // Asking other processes for their health: what counts as an answer, and what is said where there is none.
 
 import { expect, test } from "bun:test";
-import { systemClock } from "../lib/clock.ts";
-import { ask } from "../lib/web-ask.ts";
-import { createWatch } from "../lib/web-watch.ts";
+import { systemClock } from "../lib/base/clock.ts";
+import { ask } from "../lib/base/http-client.ts";
+import { createWatch } from "../lib/web/remote-health.ts";
 
 function serve(respond: () => Response | Promise<Response>) {
   const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: respond });

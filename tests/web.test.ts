@@ -2,14 +2,12 @@
 // few promises over a real socket.
 
 import { expect, test } from "bun:test";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { SetupError, StoreUnavailableError } from "../lib/errors.ts";
-import { type HealthDocument, healthDocument } from "../lib/health.ts";
-import { createLive } from "../lib/live.ts";
-import { createMetrics } from "../lib/metrics.ts";
-import { type Report, silentReport } from "../lib/report.ts";
-import type { StoreReader } from "../lib/store.ts";
-import { openSqliteStore, type SqliteStore } from "../lib/store-sqlite.ts";
+import { type Clock, systemClock } from "../lib/base/clock.ts";
+import { SetupError, StoreUnavailableError } from "../lib/base/errors.ts";
+import { type Report, silentReport } from "../lib/base/logger.ts";
+import { createMetrics } from "../lib/base/metrics.ts";
+import type { StoreReader } from "../lib/contracts/store.ts";
+import { type HealthDocument, healthDocument } from "../lib/health/health.ts";
 import {
   type AverageRow,
   type CandleRow,
@@ -19,9 +17,11 @@ import {
   hourOf,
   type TradeRow,
   tradeRow,
-} from "../lib/trade.ts";
-import { createWeb, type WebParts } from "../lib/web.ts";
-import { serveWeb } from "../lib/web-serve.ts";
+} from "../lib/model/trade.ts";
+import { openSqliteStore, type SqliteStore } from "../lib/sqlite/store.ts";
+import { createWeb, type WebParts } from "../lib/web/app.ts";
+import { createLive } from "../lib/web/live/view.ts";
+import { serveWeb } from "../lib/web/server.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "./support.ts";
 
 const MINUTE_MS = 60_000;

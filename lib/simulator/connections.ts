@@ -2,8 +2,8 @@
 // lets faults befall them. Which frame is due, and what a client may subscribe to, others decide.
 
 import type { ServerWebSocket } from "bun";
-import type { Clock } from "../clock.ts";
-import type { Report } from "../report.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Report } from "../base/logger.ts";
 import { EXTRA_TEXT, type FaultPlanner } from "./faults.ts";
 import type { FrameKind, LedgerBook, LedgerConnection, SentFault, UnsentReason } from "./ledger.ts";
 import { FRAME_TRADES_MAX, frameText } from "./market.ts";

@@ -1,8 +1,8 @@
 // What a client says to the simulator, and what follows: symbols come and go, on the market too. Nothing is ever
 // acknowledged; only an invalid symbol and one above the cap are answered.
 
-import type { Clock } from "../clock.ts";
-import { SYMBOL_LENGTH_MAX } from "../trade.ts";
+import type { Clock } from "../base/clock.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
 import type { Connection, Connections } from "./connections.ts";
 import { treatmentOf } from "./listings.ts";
 import type { Market } from "./market.ts";

@@ -1,8 +1,8 @@
 // What befalls the simulator by the clock: the daily drop, and mishaps one after the other by the seed. It says
 // which and when; what each of them means, its hands do.
 
-import type { Clock } from "../clock.ts";
-import { DAY_MS } from "../trade.ts";
+import type { Clock } from "../base/clock.ts";
+import { DAY_MS } from "../model/trade.ts";
 import type { HandshakeFault } from "./faults.ts";
 import { seededRandom } from "./market.ts";
 import type { Later } from "./timers.ts";

@@ -1,8 +1,8 @@
 // What can be asked of the simulator, and the sentence for what cannot. Nothing is started here.
 
-import type { Clock } from "../clock.ts";
-import { SetupError } from "../errors.ts";
-import type { Report } from "../report.ts";
+import type { Clock } from "../base/clock.ts";
+import { SetupError } from "../base/errors.ts";
+import type { Report } from "../base/logger.ts";
 import type { FaultRates } from "./faults.ts";
 import type { Instrument } from "./listings.ts";
 import type { Batching, TapeTimes } from "./player.ts";

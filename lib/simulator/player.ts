@@ -1,7 +1,7 @@
 // Plays the market or a tape in time: decides WHICH frame is due WHEN, and hands it to the stage. It knows no
 // socket; who is connected, and how much they take, the stage answers.
 
-import type { Clock } from "../clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { frameText, type Market, type WireTrade } from "./market.ts";
 import { isPing, retimed, type Tape, type TapeFrame } from "./tape.ts";
 

@@ -1,7 +1,7 @@
 // Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. What an option beside
 // the recipe says goes first.
 
-import type { RecipeName } from "../config-settings.ts";
+import type { RecipeName } from "../base/settings.ts";
 import type { SimulatorOptions } from "./options.ts";
 
 export type { RecipeName };

@@ -1,7 +1,7 @@
 // The simulator's one server on loopback: REST and the websocket on one port. It decides nothing.
 
 import type { Server, ServerWebSocket } from "bun";
-import { SetupError } from "../errors.ts";
+import { SetupError } from "../base/errors.ts";
 import type { Connection } from "./connections.ts";
 
 type Answer = Response | undefined;

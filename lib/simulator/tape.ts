@@ -2,7 +2,7 @@
 // plays nothing, knows no timer and no client.
 
 import { gunzipSync } from "node:zlib";
-import { SetupError } from "../errors.ts";
+import { SetupError } from "../base/errors.ts";
 import { frameText, type WireTrade } from "./market.ts";
 
 export type TapeFrame = Readonly<{

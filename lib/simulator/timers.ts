@@ -1,6 +1,6 @@
 // The simulator's timers, so that all of them end with it. It knows no socket and no frame.
 
-import type { Clock } from "../clock.ts";
+import type { Clock } from "../base/clock.ts";
 
 /** Calls back after the time unless the simulator stopped; the returned function cancels. */
 export type Later = (durationMs: number, callback: () => void) => () => void;

@@ -3,7 +3,7 @@
 // beyond the contract stands in its own test file.
 
 import { expect, test } from "bun:test";
-import { StaleEpochError } from "../../lib/errors.ts";
+import { StaleEpochError } from "../../lib/base/errors.ts";
 import type {
   Delivery,
   LogEntry,
@@ -14,7 +14,7 @@ import type {
   PartitionRange,
   Position,
   RecordKind,
-} from "../../lib/log.ts";
+} from "../../lib/contracts/log.ts";
 import { seeded, within } from "../support.ts";
 
 /** One fresh log, as the suite drives it. */

@@ -3,9 +3,15 @@
 // the contract stands in its own test file.
 
 import { expect, test } from "bun:test";
-import { RowRefusedError } from "../../lib/errors.ts";
-import { tradeUuids } from "../../lib/identity.ts";
-import type { StoredWindow, StoreMender, StoreReader, StoreWriter, TimeRange } from "../../lib/store.ts";
+import { RowRefusedError } from "../../lib/base/errors.ts";
+import type {
+  StoredWindow,
+  StoreMender,
+  StoreReader,
+  StoreWriter,
+  TimeRange,
+} from "../../lib/contracts/store.ts";
+import { tradeUuids } from "../../lib/model/identity.ts";
 import {
   AMOUNT_MAX,
   type AverageRow,
@@ -21,8 +27,8 @@ import {
   tradeRow,
   WHOLE_MESSAGE,
   type WindowRow,
-} from "../../lib/trade.ts";
-import { WINDOW_MS, type Window, windowVersion } from "../../lib/windows.ts";
+} from "../../lib/model/trade.ts";
+import { WINDOW_MS, type Window, windowVersion } from "../../lib/model/windows.ts";
 import { NOON_MS, seeded, trade } from "../support.ts";
 
 export interface OpenStore extends AsyncDisposable {

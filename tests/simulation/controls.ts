@@ -12,10 +12,10 @@ export type Control = Readonly<{
   seedsMax?: number;
 }>;
 
-const PIPELINE = "lib/pipeline.ts";
-const PARTITION = "lib/partition.ts";
-const INTAKE = "lib/intake.ts";
-const FORWARD = "lib/forward.ts";
+const PIPELINE = "lib/processing/processor.ts";
+const PARTITION = "lib/processing/partition-state.ts";
+const INTAKE = "lib/processing/decode.ts";
+const FORWARD = "lib/ingest/relay.ts";
 
 export const CONTROLS: readonly Control[] = [
   {
@@ -147,12 +147,12 @@ export const CONTROLS: readonly Control[] = [
     name: "a pane believed whole: marked for reading while another was read",
     edits: [
       {
-        file: "lib/aggregate.ts",
+        file: "lib/processing/write-windows.ts",
         find: "    for (;;) {\n      // Classified",
         replace: "    for (let round = 0; ; round++) {\n      // Classified",
       },
       {
-        file: "lib/aggregate.ts",
+        file: "lib/processing/write-windows.ts",
         find: "if (missing.length === 0) return windowRow(window, panes);",
         replace: "if (missing.length === 0 || round > 0) return windowRow(window, panes);",
       },
@@ -172,7 +172,7 @@ export const CONTROLS: readonly Control[] = [
     name: "late trade ignored: its row",
     edits: [
       {
-        file: "lib/publish.ts",
+        file: "lib/ingest/ingest.ts",
         find: "        for (const trade of item.trades) {",
         replace:
           "        for (const trade of item.trades) {\n          if (trade.tradedAtMs < item.receivedAtMs - 600_000) continue;",
@@ -204,7 +204,7 @@ export const CONTROLS: readonly Control[] = [
     name: "outbox deletes before the acknowledgement",
     edits: [
       {
-        file: "lib/log-sqlite.ts",
+        file: "lib/outbox/log.ts",
         find: "        position = nextOffset;\n",
         replace: "        position = nextOffset;\n        deleteUpTo(nextOffset);\n",
       },

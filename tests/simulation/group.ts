@@ -3,9 +3,9 @@
 // misfortunes of its own (none, one kind, some, all), tiny limits or usual ones, and ends in calm: then all that
 // was received must be stored, once, and every window must be the function of the rows.
 
-import type { LogReader } from "../../lib/log.ts";
-import { createProcessor, type ProcessLimits, type Processor } from "../../lib/pipeline.ts";
-import type { StoreWriter } from "../../lib/store.ts";
+import type { LogReader } from "../../lib/contracts/log.ts";
+import type { StoreWriter } from "../../lib/contracts/store.ts";
+import { createProcessor, type ProcessLimits, type Processor } from "../../lib/processing/processor.ts";
 import { NOON_MS } from "../support.ts";
 import { World } from "../virtual.ts";
 import { FakeLog, type FakeReader } from "../virtual-log.ts";

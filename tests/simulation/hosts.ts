@@ -1,9 +1,9 @@
 // What every process of a run stands on: a machine with a clock of its own that can be wrong, and the count of
 // its requests that are in flight. One registry of metrics serves all runs: nothing in lib reads it.
 
-import type { Clock } from "../../lib/clock.ts";
-import { createMetrics } from "../../lib/metrics.ts";
-import { silentReport } from "../../lib/report.ts";
+import type { Clock } from "../../lib/base/clock.ts";
+import { silentReport } from "../../lib/base/logger.ts";
+import { createMetrics } from "../../lib/base/metrics.ts";
 import type { Machine, World } from "../virtual.ts";
 
 export const metrics = createMetrics();

@@ -2,8 +2,8 @@
 // did not make; what each commit may pass; and at the end the verdict over the rows and windows as they are.
 
 import { Type } from "avsc";
-import type { LogRecord, PartitionId } from "../../lib/log.ts";
-import type { TradeRow, WindowRow } from "../../lib/trade.ts";
+import type { LogRecord, PartitionId } from "../../lib/contracts/log.ts";
+import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
 import schema from "../../schemas/trades.avsc" with { type: "json" };
 import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
 import { plainUuid } from "../virtual-stage.ts";

@@ -1,7 +1,7 @@
 // How much the processors of a run remember, at its peak: read from partition.ts's own counts at each row and at
 // each take.
 
-import { Partition } from "../../lib/partition.ts";
+import { Partition } from "../../lib/processing/partition-state.ts";
 
 /** Of one partition each. `unwritten`: windows; `tickets`: records read and not yet stored. */
 export type Peak = { panes: number; reads: number; sessions: number; tickets: number; unwritten: number };

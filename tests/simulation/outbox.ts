@@ -4,10 +4,10 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LogFullError } from "../../lib/errors.ts";
-import { createForwarder, type ForwardLimits } from "../../lib/forward.ts";
-import type { LogEntry, LogWriter, PartitionId } from "../../lib/log.ts";
-import { openSqliteLog, type SqliteLog } from "../../lib/log-sqlite.ts";
+import { LogFullError } from "../../lib/base/errors.ts";
+import type { LogEntry, LogWriter, PartitionId } from "../../lib/contracts/log.ts";
+import { createForwarder, type ForwardLimits } from "../../lib/ingest/relay.ts";
+import { openSqliteLog, type SqliteLog } from "../../lib/outbox/log.ts";
 import type { World } from "../virtual.ts";
 import type { FakeLog } from "../virtual-log.ts";
 import { FakeBrokers } from "../virtual-sender.ts";

@@ -1,10 +1,10 @@
 // The producers of a run: lib's feed and publisher on a machine each, one after the other, and the account of
 // what was handed over to each: what must be in the log, and what may be.
 
-import { LogFullError } from "../../lib/errors.ts";
-import { openFinnhubFeed } from "../../lib/feed-finnhub.ts";
-import type { LogEntry, LogWriter } from "../../lib/log.ts";
-import { createPublisher } from "../../lib/publish.ts";
+import { LogFullError } from "../../lib/base/errors.ts";
+import type { LogEntry, LogWriter } from "../../lib/contracts/log.ts";
+import { openFinnhubFeed } from "../../lib/finnhub/feed.ts";
+import { createPublisher } from "../../lib/ingest/ingest.ts";
 import type { Machine } from "../virtual.ts";
 import { type Host, metrics, report } from "./hosts.ts";
 import { addTo, contentOf, decode, isPossible, type Received } from "./ledger.ts";

@@ -1,9 +1,9 @@
 // Seed 0: thirty days of sparse trades wait in the log and are read at full speed by a processor that is killed
 // on the way, with copies and late trades among them. The same verdict as of every seed, and the bounds of memory.
 
-import { encodeMessage } from "../../lib/codec.ts";
-import { createProcessor, type Processor } from "../../lib/pipeline.ts";
-import type { Message, Trade } from "../../lib/trade.ts";
+import { encodeMessage } from "../../lib/model/codec.ts";
+import type { Message, Trade } from "../../lib/model/trade.ts";
+import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
 import { NOON_MS } from "../support.ts";
 import { World } from "../virtual.ts";
 import { FakeLog } from "../virtual-log.ts";

@@ -1,0 +1,269 @@
+// From the command line to the exit code: what every binary does alike. It reads the settings, opens the report,
+// runs main and ends the process; what the process is for, it does not know. The only file that ends a process
+// or listens to its signals.
+//
+// Exit codes, for a supervisor:
+//    0  done: main returned, or a stop was asked for and everything in flight was finished
+//    1  the operator must change something (settings, command line, an unreachable set-up); a restart is no help.
+//       Also: healthcheck found the service failing or silent, and what else a verb says of itself
+//   70  a fault that nothing handled: restart
+//   75  stopped before everything in flight was finished: a second signal, or a stop that took too long
+
+import { Command, CommanderError } from "commander";
+import packageFile from "../../package.json" with { type: "json" };
+import { type Clock, systemClock } from "../base/clock.ts";
+import type { Context, Verb, VerbOptions } from "../base/command.ts";
+import {
+  type Config,
+  ConfigError,
+  chooseSource,
+  describeConfig,
+  namesOf,
+  portOf,
+  readConfig,
+  type ServiceName,
+} from "../base/config.ts";
+import { PipelineError, SetupError } from "../base/errors.ts";
+import { ask, NO_ANSWER } from "../base/http-client.ts";
+import { complain, openReport, print, type Report } from "../base/logger.ts";
+import { createMetrics, type Metrics } from "../base/metrics.ts";
+
+declare const BUILD_VERSION: string | undefined;
+/** scripts/build.ts puts the version in; run from source it is that of package.json. */
+const version = typeof BUILD_VERSION === "string" ? BUILD_VERSION : `${packageFile.version}-source`;
+
+const EXIT_OK = 0;
+const EXIT_SETUP = 1;
+const EXIT_FAULT = 70;
+const EXIT_UNFINISHED = 75;
+
+/** Supervisors are told to wait 40 s (compose.yaml, deploy/systemd): before that we say why. */
+const STOP_MS_MAX = 30_000;
+const HEALTHCHECK_MS_MAX = 3_000;
+const GAUGES_EVERY_MS = 1_000;
+
+export type Service = Readonly<{ name: ServiceName; usage: string }>;
+
+/** Never returns: the process ends here. */
+export async function run(
+  service: Service,
+  main: (context: Context) => Promise<void>,
+  verbs: readonly Verb[] = [],
+): Promise<never> {
+  // Whoever read our output may have gone; that is no reason to stop working.
+  process.stdout.on("error", () => {});
+  const program = createProgram(service, main, verbs);
+  try {
+    await program.parseAsync();
+    return process.exit(EXIT_OK);
+  } catch (error) {
+    return process.exit(
+      error instanceof CommanderError ? explainUsage(program, error) : explain(service.name, error, []),
+    );
+  }
+}
+
+/** The verbs of the command line; without one the service runs. */
+function createProgram(
+  service: Service,
+  main: (context: Context) => Promise<void>,
+  verbs: readonly Verb[],
+): Command {
+  const program = new Command(service.name)
+    .description(service.usage)
+    .version(version, "--version", "print the version")
+    .option("--check-config", "print the settings as they are understood, without secrets, and exit")
+    .helpOption("--help", "print this")
+    .helpCommand(false)
+    .allowExcessArguments(false)
+    .addHelpText(
+      "after",
+      "\nSettings come from the environment; sample.env lists all of them with their defaults.",
+    )
+    .configureOutput({ writeOut: (text) => print(text.trimEnd()), writeErr: () => {} })
+    .exitOverride()
+    .action(async (options: { checkConfig?: true }) => {
+      if (options.checkConfig) return print(describeService(service.name, readConfig()));
+      process.exit(await runProcess(service.name, main));
+    });
+  program
+    .command("healthcheck")
+    .description("ask the running service for its health; exit 0 when it is well")
+    .helpOption("--help", "print this")
+    .allowExcessArguments(false)
+    .action(async () => process.exit(await askHealth(service.name, readConfig())));
+  for (const verb of verbs) {
+    const command = program
+      .command(verb.name)
+      .description(verb.usage)
+      .helpOption("--help", "print this")
+      .allowExcessArguments(false)
+      .action(async (options: VerbOptions) => process.exit(await runProcess(service.name, verb, options)));
+    for (const [flags, description] of verb.options) command.option(flags, description);
+  }
+  return program;
+}
+
+/** Runs the service, or one of its verbs. Answers with the exit code. */
+async function runProcess(
+  name: ServiceName,
+  work: Verb | ((context: Context) => Promise<void>),
+  options: VerbOptions = {},
+): Promise<number> {
+  const config = readConfig();
+  const report = openReport({ name, ...config.log, secrets: config.secrets });
+  const clock = systemClock;
+  const stop = createStop(clock, report, (code) => process.exit(code));
+  for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.ask(event));
+  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+    process.on(event, (error) => {
+      report.error("ended by a fault that nothing handled", { event, error });
+      process.exit(EXIT_FAULT);
+    });
+  }
+  const metrics = createMetrics();
+  keepProcessGauges(metrics, clock);
+  const context = { config, clock, report, metrics, signal: stop.signal };
+  const isVerb = typeof work !== "function";
+  try {
+    if (isVerb) return await work.main(context, options);
+    report.info("starting", { version, pid: process.pid });
+    await work(context);
+  } catch (error) {
+    // `signal.throwIfAborted()` is one way to stop when asked.
+    const isStop = stop.signal.aborted && error === stop.signal.reason;
+    // A service tries again what may succeed later; somebody who waits for a verb is told.
+    const isSaid = isForOperator(error) || (isVerb && error instanceof PipelineError);
+    if (!isStop && isSaid) return explain(name, error, config.secrets);
+    if (isStop && isVerb) return EXIT_UNFINISHED;
+    if (!isStop) {
+      report.error("ended by a fault that nothing handled", { error });
+      return EXIT_FAULT;
+    }
+  }
+  report.info("stopped");
+  return EXIT_OK;
+}
+
+function isForOperator(error: unknown): boolean {
+  return error instanceof SetupError || error instanceof ConfigError;
+}
+
+function explainUsage(program: Command, error: CommanderError): number {
+  if (error.exitCode === 0) return EXIT_OK; // --help and --version end this way.
+  const verb = program.args[0];
+  const verbs = program.commands.map((command) => command.name());
+  const isUnknownVerb = error.code === "commander.excessArguments" && !verbs.includes(verb ?? "");
+  const fault = isUnknownVerb
+    ? `unknown verb '${verb}' (there is ${verbs.join(", ")})`
+    : error.message
+        .replace(/^error: /, "")
+        .replace(/\n/g, " ")
+        .replace(/\.$/, "");
+  complain(`${program.name()}: ${fault}; see ${program.name()} --help`);
+  return EXIT_SETUP;
+}
+
+/** Says in plain sentences what the operator can do, and answers with the exit code. */
+function explain(name: ServiceName, error: unknown, secrets: readonly string[]): number {
+  if (error instanceof ConfigError) {
+    const count = error.mistakes.length;
+    complain(`${name}: ${count} ${count === 1 ? "setting needs" : "settings need"} your attention`);
+    for (const mistake of error.mistakes) complain(`  ${mistake}`, secrets);
+    return EXIT_SETUP;
+  }
+  if (error instanceof PipelineError) {
+    complain(`${name}: ${error.message}`, secrets);
+    const because = error.cause instanceof Error ? error.cause.message : "";
+    if (!error.message.includes(because)) complain(`  because: ${because}`, secrets);
+    if (error.hint !== undefined) complain(`  ${error.hint}`, secrets);
+    return EXIT_SETUP;
+  }
+  complain(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, secrets);
+  return EXIT_FAULT;
+}
+
+function describeService(name: ServiceName, config: Config): string {
+  const source = name === "local" || name === "producer" ? chooseSource(config, name) : config.source;
+  const names = namesOf(config, source);
+  const kinds = { simulator: "the built-in simulator", finnhub: "Finnhub" };
+  return [
+    describeConfig(config),
+    "",
+    `source: ${source === null ? "not this binary's concern" : kinds[source.kind]}`,
+    `data: directory ${names.dataDirectory}, topic ${names.topic}, keyspace ${names.keyspace}`,
+  ].join("\n");
+}
+
+/** The two signals: the first asks, the second stops waiting. Exported for its test: it ends no process itself. */
+export function createStop(clock: Clock, report: Report, exit: (code: number) => void) {
+  const controller = new AbortController();
+  return {
+    signal: controller.signal,
+    ask(cause: string): void {
+      if (controller.signal.aborted) {
+        report.warn("asked twice to stop: not waiting for what is in flight", { cause });
+        exit(EXIT_UNFINISHED);
+        return;
+      }
+      report.info("stopping: finishing what is in flight", { cause });
+      controller.abort();
+      clock.after(STOP_MS_MAX, () => {
+        report.error("stopping took too long: what is in flight was left", { limitMs: STOP_MS_MAX });
+        exit(EXIT_UNFINISHED);
+      });
+    },
+  };
+}
+
+/** Asks this machine's own service; one line says what it answered. Answers with the exit code. */
+async function askHealth(name: ServiceName, config: Config): Promise<number> {
+  const port = portOf(config, name);
+  if (port === 0) {
+    print("unknown: the port is 0 (any free one), so nobody can tell where to ask; set a port");
+    return EXIT_SETUP;
+  }
+  const url = `http://${reachable(config.web.bindAddress)}:${port}/health`;
+  try {
+    const { status, body } = await ask(url, HEALTHCHECK_MS_MAX);
+    print(`${status === 200 ? "ok" : "failing"}: ${url} answered ${status}${reasonIn(body)}`);
+    return status === 200 ? EXIT_OK : EXIT_SETUP;
+  } catch (error) {
+    const isLate = error instanceof Error && error.message.startsWith(NO_ANSWER);
+    const fault = isLate ? `did not answer within ${HEALTHCHECK_MS_MAX} ms` : "cannot be reached";
+    print(`failing: ${url} ${fault}; is ${name} running, and with these settings?`);
+    return EXIT_SETUP;
+  }
+}
+
+/** The address of the own machine for one that listens on every address. */
+function reachable(bindAddress: string): string {
+  if (bindAddress === "0.0.0.0") return "127.0.0.1";
+  if (bindAddress === "::") return "[::1]";
+  return bindAddress.includes(":") ? `[${bindAddress}]` : bindAddress;
+}
+
+function reasonIn(body: string): string {
+  try {
+    const health: unknown = JSON.parse(body);
+    const reason = typeof health === "object" && health !== null && "reason" in health ? health.reason : "";
+    return typeof reason === "string" && reason !== ""
+      ? `: ${reason.replace(/\s+/g, " ").slice(0, 300)}`
+      : "";
+  } catch {
+    return "";
+  }
+}
+
+/** Memory, CPU and how late the event loop is, once a second for as long as the process lives. */
+function keepProcessGauges(metrics: Metrics, clock: Clock): void {
+  const measure = (lagMs: number) => {
+    const { user, system } = process.cpuUsage();
+    metrics.rssBytes.set(process.memoryUsage.rss());
+    metrics.cpuSeconds.set((user + system) / 1e6);
+    metrics.eventLoopLagMs.set(Math.max(0, lagMs));
+    const dueAtMs = clock.monotonic() + GAUGES_EVERY_MS;
+    clock.after(GAUGES_EVERY_MS, () => measure(clock.monotonic() - dueAtMs));
+  };
+  measure(0);
+}

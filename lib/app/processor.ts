@@ -1,0 +1,51 @@
+// The parts of the processor, chosen and connected: Kafka -> both queries -> Cassandra. It decides nothing about a
+// trade.
+
+import type { Context } from "../base/command.ts";
+import { namesOf } from "../base/config.ts";
+import { connectCassandra } from "../cassandra/client.ts";
+import { openCassandraStore } from "../cassandra/store.ts";
+import type { HealthDocument } from "../health/health.ts";
+import { consumerHealth } from "../health/pipeline.ts";
+import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "../kafka/consumer.ts";
+import { createProcessor, type Processor } from "../processing/processor.ts";
+import { EVERY_5_SECONDS, type Job } from "./jobs.ts";
+import type { Start } from "./startup.ts";
+
+export type ProcessorParts = AsyncDisposable &
+  Readonly<{ processor: Processor; jobs: readonly Job[]; health: () => HealthDocument }>;
+
+export async function openProcessor(context: Context, start: Start): Promise<ProcessorParts> {
+  const { config, clock, report, metrics, signal } = context;
+  const simulated = config.source?.kind === "simulator";
+  const { topic, groupId, keyspace } = namesOf(config, config.source);
+  const { retentionDays } = config;
+  const kafka = { settings: config.kafka, clientId: "processor", clock, report, topic };
+  await using opened = new AsyncDisposableStack();
+
+  const sender = opened.use(openKafkaSender(kafka));
+  const putDead = createDeadWriter(createKafkaWriter(sender));
+  // Both at once: each takes a moment, and a start shall be short.
+  const [cassandra] = await Promise.all([
+    start.waitFor("Cassandra", (onFault) =>
+      connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+    ),
+    start.waitFor("Kafka", () => sender.ready()),
+  ]);
+  opened.use(cassandra);
+  const store = opened.use(
+    await start.waitFor("the tables", () =>
+      openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),
+    ),
+  );
+  const reader = opened.use(openKafkaReader({ ...kafka, groupId }));
+  const processor = createProcessor({ log: reader, store, clock, report, metrics });
+  const startedAtMs = clock.now();
+  const held = opened.move();
+  return {
+    processor,
+    jobs: [{ name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger }],
+    health: () => consumerHealth({ simulated, startedAtMs, processor: processor.health() }, clock.now()),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}

@@ -1,0 +1,44 @@
+// Where the trades of this process come from: Finnhub, or the built-in simulator that plays it. local and producer
+// open it alike; nothing here looks at a trade.
+
+import type { Context } from "../base/command.ts";
+import type { Config, Source } from "../base/config.ts";
+import { instrumentOf } from "../simulator/listings.ts";
+import { startSimulator } from "../simulator/simulator.ts";
+
+export type Upstream = AsyncDisposable &
+  Readonly<{ url: string; apiUrl: string; token: string | undefined; simulated: boolean }>;
+
+/** What the feed says to a simulator that takes any token. */
+const SIMULATOR_TOKEN = "simulated";
+
+export async function openUpstream(
+  source: Source,
+  { finnhub }: Pick<Config, "finnhub">,
+  { clock, report }: Pick<Context, "clock" | "report">,
+): Promise<Upstream> {
+  if (source.kind === "finnhub") {
+    const { url, token } = source;
+    return { url, token, apiUrl: finnhub.apiUrl, simulated: false, async [Symbol.asyncDispose]() {} };
+  }
+  const simulator = await startSimulator({
+    seed: source.seed,
+    recipe: source.recipe,
+    tape: source.tapePath,
+    speed: source.speed,
+    clock,
+    report,
+    // What the setting names is listed as long as it could be a symbol at all, for the check too.
+    instruments: finnhub.tickers.flatMap((symbol) => instrumentOf(symbol) ?? []),
+    ledger: false,
+  });
+  const { seed, recipe, speed } = source;
+  report.info("a simulator plays the market", { seed, recipe: recipe ?? "ordinary", speed });
+  return {
+    url: simulator.wsUrl,
+    apiUrl: simulator.apiUrl,
+    token: SIMULATOR_TOKEN,
+    simulated: true,
+    [Symbol.asyncDispose]: () => simulator[Symbol.asyncDispose](),
+  };
+}

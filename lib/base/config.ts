@@ -1,0 +1,330 @@
+// The one reader of settings: from the environment, and the files that it names, to what the parts are told. All
+// mistakes are told at once; a secret's value stands in no message. What each setting takes says config-settings.ts.
+
+import { readFileSync } from "node:fs";
+import {
+  certificateNames,
+  defaultText,
+  FINNHUB_API_URL,
+  FINNHUB_WS_URL,
+  type Name,
+  type RecipeName,
+  SIMULATED_SUFFIX,
+  secretNames,
+  settingNames,
+  settings,
+  type Values,
+} from "./settings.ts";
+
+/** The operator must change a setting; each mistake is a sentence that says what to do. */
+export class ConfigError extends Error {
+  readonly mistakes: readonly string[];
+  constructor(mistakes: readonly string[]) {
+    super(mistakes.join("\n"));
+    this.name = "ConfigError";
+    this.mistakes = mistakes;
+  }
+}
+
+export type ServiceName = "local" | "producer" | "processor" | "admin";
+
+type Simulator = Readonly<{
+  seed: number;
+  recipe: RecipeName | undefined;
+  tapePath: string | undefined;
+  speed: number | "max";
+}>;
+
+export type Source =
+  | (Readonly<{ kind: "simulator" }> & Simulator)
+  | Readonly<{ kind: "finnhub"; url: string; token: string | undefined }>;
+
+/** What data of one kind, real or simulated, is called: see namesOf. */
+export type Names = Readonly<{ dataDirectory: string; topic: string; groupId: string; keyspace: string }>;
+
+export type Config = Readonly<ReturnType<typeof arrange>>;
+
+type Texts = { [name in Name]?: string | undefined };
+type Environment = Readonly<Record<string, string | undefined>>;
+type ReadFile = (path: string) => string;
+
+export function readConfig(
+  environment: Environment = process.env,
+  readFile: ReadFile = (path) => readFileSync(path, "utf8"),
+): Config {
+  const mistakes = slips(environment);
+  const texts: Texts = {};
+  for (const name of settingNames) {
+    const isSecret = secretNames.includes(name);
+    const value = isSecret ? readSecret(name, environment, readFile, mistakes) : unquoted(environment[name]);
+    if (value !== undefined && value !== "") texts[name] = value;
+  }
+  const certificates: Texts = {};
+  for (const name of certificateNames) {
+    const path = texts[name];
+    if (path !== undefined) certificates[name] = readText(name, path, readFile, mistakes);
+  }
+
+  const secrets = secretNames.flatMap((name) => texts[name] ?? []);
+  const parsed = settings.safeParse(texts);
+  for (const issue of parsed.error?.issues ?? []) {
+    const name = issue.path[0] as Name;
+    const found = secretNames.includes(name) ? "" : `; found ${quote(texts[name] ?? "", secrets)}`;
+    mistakes.push(`${name}: ${issue.message}${found}`);
+  }
+  mistakes.push(...contradictions(texts));
+
+  if (mistakes.length > 0 || !parsed.success) throw new ConfigError(mistakes);
+  return arrange(parsed.data, certificates, secrets, shownTexts(texts));
+}
+
+function arrange(values: Values, certificates: Texts, secrets: readonly string[], shown: readonly string[]) {
+  const simulator: Simulator = {
+    seed: values.SIMULATOR_SEED,
+    recipe: values.SIMULATOR_RECIPE,
+    tapePath: values.SIMULATOR_TAPE,
+    speed: values.SIMULATOR_SPEED,
+  };
+  return {
+    /** Null: none was given, and chooseSource decides. */
+    source: givenSource(values, simulator),
+    simulator,
+    finnhub: {
+      token: values.FINNHUB_API_TOKEN,
+      apiUrl: values.FINNHUB_API_URL,
+      tickers: values.FINNHUB_STOCKS_TICKERS as readonly string[],
+      validateTickers: values.FINNHUB_VALIDATE_TICKERS && !isElsewhere(values),
+      symbolsMax: values.FINNHUB_MAX_SYMBOLS,
+    },
+    kafka: {
+      brokers: values.KAFKA_SERVER.map(({ host, port }) => `${host}:${port ?? values.KAFKA_PORT}`),
+      partitions: values.KAFKA_TOPIC_PARTITIONS,
+      compression: values.KAFKA_COMPRESSION,
+      sessionTimeoutMs: values.KAFKA_SESSION_TIMEOUT_MS,
+      rebalanceTimeoutMs: values.KAFKA_REBALANCE_TIMEOUT_MS,
+      /** Without a CA the system's are trusted. */
+      tls: values.KAFKA_SSL ? { ca: certificates.KAFKA_SSL_CA } : null,
+      sasl: values.KAFKA_SASL_MECHANISM
+        ? {
+            mechanism: values.KAFKA_SASL_MECHANISM,
+            username: values.KAFKA_SASL_USERNAME ?? "",
+            password: values.KAFKA_SASL_PASSWORD ?? "",
+          }
+        : null,
+    },
+    cassandra: {
+      contactPoints: values.CASSANDRA_HOST.map(
+        ({ host, port }) => `${host}:${port ?? values.CASSANDRA_PORT}`,
+      ),
+      datacenter: values.CASSANDRA_DATACENTER,
+      replicationFactor: values.CASSANDRA_REPLICATION_FACTOR,
+      consistency: values.CASSANDRA_CONSISTENCY,
+      tls: values.CASSANDRA_SSL ? { ca: certificates.CASSANDRA_SSL_CA } : null,
+      credentials: values.CASSANDRA_USERNAME
+        ? { username: values.CASSANDRA_USERNAME, password: values.CASSANDRA_PASSWORD ?? "" }
+        : null,
+    },
+    /** The names of real data; ask namesOf, which knows whether this is. */
+    realNames: {
+      dataDirectory: values.DATA_DIR,
+      topic: values.KAFKA_TOPIC_NAME,
+      groupId: values.KAFKA_GROUP_ID,
+      keyspace: values.CASSANDRA_KEYSPACE,
+    } satisfies Names,
+    outbox: { bytesMax: values.OUTBOX_MAX_BYTES, sync: values.OUTBOX_SYNC },
+    retentionDays: values.RETENTION_DAYS,
+    web: {
+      bindAddress: values.BIND_ADDRESS,
+      /** Of this binary: portOf. 0 = any free port. */
+      ports: { admin: values.ADMIN_PORT, producer: values.PRODUCER_PORT, processor: values.PROCESSOR_PORT },
+      /** Whom admin asks for health. */
+      producerUrls: values.PRODUCER_URL as readonly string[],
+      processorUrls: values.PROCESSOR_URL as readonly string[],
+      adminToken: values.ADMIN_TOKEN,
+    },
+    grafana: {
+      /** Who logs in there: for `admin grafana-check`. A new Grafana's password is its name. */
+      username: values.GRAFANA_USERNAME,
+      password: values.GRAFANA_PASSWORD ?? "admin",
+      /** Who may only read the tables; null: `admin init` makes no such user. */
+      cassandraRole: values.CASSANDRA_GRAFANA_USERNAME
+        ? {
+            username: values.CASSANDRA_GRAFANA_USERNAME,
+            password: values.CASSANDRA_GRAFANA_PASSWORD ?? "",
+          }
+        : null,
+    },
+    log: { level: values.LOG_LEVEL, format: values.LOG_FORMAT },
+    /** For openReport: what must stand in no line. */
+    secrets,
+    /** `NAME=text` of every setting, secrets redacted: for describeConfig. */
+    shown,
+  };
+}
+
+/** The token of another feed is nothing to ask Finnhub's REST side with. */
+function isElsewhere(values: Values): boolean {
+  return values.FINNHUB_WS_URL !== FINNHUB_WS_URL && values.FINNHUB_API_URL === FINNHUB_API_URL;
+}
+
+/** Finnhub's own address given explicitly is no choice: without a token nothing can be had there. */
+function givenSource(values: Values, simulator: Simulator): Source | null {
+  const token = values.FINNHUB_API_TOKEN;
+  if (values.FINNHUB_SIMULATE) return { kind: "simulator", ...simulator };
+  if (values.FINNHUB_WS_URL === FINNHUB_WS_URL && token === undefined) return null;
+  return { kind: "finnhub", url: values.FINNHUB_WS_URL, token };
+}
+
+/** With no source given `local` simulates; a producer must be told, since others will trust its topic. */
+export function chooseSource(config: Config, service: "local" | "producer"): Source {
+  if (config.source !== null) return config.source;
+  if (service === "local") return { kind: "simulator", ...config.simulator };
+  throw new ConfigError([
+    "producer has no source of trades: set FINNHUB_API_TOKEN (a free one is at https://finnhub.io/register), " +
+      "or set FINNHUB_SIMULATE=1 for the built-in simulator",
+  ]);
+}
+
+/** Simulated and real data never mix: each kind has names of its own. Null = no source was given (see above). */
+export function namesOf(config: Config, source: Source | null): Names {
+  const { dataDirectory, topic, groupId, keyspace } = config.realNames;
+  if (source?.kind !== "simulator") return config.realNames;
+  return {
+    dataDirectory: `${dataDirectory.replace(/\/+$/, "")}/simulated`,
+    topic: topic + SIMULATED_SUFFIX,
+    groupId: groupId + SIMULATED_SUFFIX,
+    keyspace: keyspace + SIMULATED_SUFFIX,
+  };
+}
+
+/** `local` is the admin of its own pipeline. */
+export function portOf(config: Config, service: ServiceName): number {
+  return config.web.ports[service === "local" ? "admin" : service];
+}
+
+/** Every setting as it is understood, a line each; of a secret only whether it is set. */
+export function describeConfig(config: Config): string {
+  return config.shown.join("\n");
+}
+
+function shownTexts(texts: Texts): string[] {
+  return settingNames.map((name) => {
+    if (secretNames.includes(name)) return `${name}=${texts[name] === undefined ? "not set" : "set"}`;
+    return `${name}=${texts[name] ?? defaultText(name)}`;
+  });
+}
+
+function readSecret(
+  name: Name,
+  environment: Environment,
+  readFile: ReadFile,
+  mistakes: string[],
+): string | undefined {
+  const value = environment[name] || undefined;
+  const path = environment[`${name}_FILE`] || undefined;
+  if (path === undefined) return value;
+  if (value !== undefined) {
+    mistakes.push(`${name}: given twice, here and as ${name}_FILE; remove one`);
+    return value;
+  }
+  const content = readText(`${name}_FILE`, path, readFile, mistakes)?.replace(/[\r\n]+$/, "");
+  if (content === "") mistakes.push(`${name}_FILE: the file is empty; write the secret into it`);
+  return content;
+}
+
+function readText(name: string, path: string, readFile: ReadFile, mistakes: string[]): string | undefined {
+  try {
+    return readFile(path);
+  } catch (error) {
+    const reason = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
+    // The path is not shown: whoever put the secret itself there would find it in his logs.
+    mistakes.push(
+      `${name}: the file cannot be read (${reason}); give the path of one that this user may read`,
+    );
+    return undefined;
+  }
+}
+
+/** What each setting alone cannot tell. */
+function contradictions(texts: Texts): string[] {
+  const found: string[] = [];
+  const together = (one: Name, other: Name) => {
+    if (texts[one] !== undefined && texts[other] === undefined)
+      found.push(`${one}: needs ${other} beside it`);
+  };
+  together("KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME");
+  together("KAFKA_SASL_MECHANISM", "KAFKA_SASL_PASSWORD");
+  together("KAFKA_SASL_USERNAME", "KAFKA_SASL_MECHANISM");
+  together("KAFKA_SASL_PASSWORD", "KAFKA_SASL_MECHANISM");
+  together("CASSANDRA_USERNAME", "CASSANDRA_PASSWORD");
+  together("CASSANDRA_PASSWORD", "CASSANDRA_USERNAME");
+  together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_GRAFANA_PASSWORD");
+  together("CASSANDRA_GRAFANA_PASSWORD", "CASSANDRA_GRAFANA_USERNAME");
+  // Where nobody logs in, nobody can be kept from writing.
+  together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_USERNAME");
+  for (const [ca, ssl] of [
+    ["KAFKA_SSL_CA", "KAFKA_SSL"],
+    ["CASSANDRA_SSL_CA", "CASSANDRA_SSL"],
+  ] as const) {
+    const isOn = texts[ssl] !== undefined && texts[ssl] !== "0" && texts[ssl] !== "false";
+    if (texts[ca] !== undefined && !isOn)
+      found.push(`${ca}: has no effect without ${ssl}=1; set both or none`);
+  }
+  return found;
+}
+
+/** `docker run --env-file` keeps the quotes that every other reader of such a file takes off. */
+function unquoted(value: string | undefined): string | undefined {
+  return value?.trim().replace(/^'(.*)'$/s, "$1");
+}
+
+/** A value to show: a token may have been put there too, or into a URL. */
+function quote(value: string, secrets: readonly string[]): string {
+  const known = secrets.reduce((clean, secret) => clean.replaceAll(secret, "[secret]"), value);
+  const clean = known.replace(/\/\/[^/@]*@/g, "//[secret]@").replace(/\?.*/s, "?[...]");
+  return JSON.stringify(clean.length > 80 ? `${clean.slice(0, 80)}...` : clean);
+}
+
+/** Names near one of ours that are usual elsewhere: Cassandra's own installation sets this one. */
+const NO_SLIPS = new Set(["CASSANDRA_HOME"]);
+const SLIP_LETTERS_MAX = 2;
+
+/** Unknown names that are most likely ours, misspelt: a setting silently ignored is worse than a refusal. */
+function slips(environment: Environment): string[] {
+  const ours: string[] = [...settingNames, ...secretNames.map((name) => `${name}_FILE`)];
+  const known = new Set(ours);
+  const found: string[] = [];
+  for (const name of Object.keys(environment)) {
+    if (known.has(name) || NO_SLIPS.has(name)) continue;
+    const distances = ours.map((candidate) => lettersApart(name.toUpperCase(), candidate));
+    const least = Math.min(...distances);
+    if (least > SLIP_LETTERS_MAX) continue;
+    found.push(
+      `${name}: did you mean ${ours[distances.indexOf(least)]}? Rename it, or unset it if it is not for us`,
+    );
+  }
+  return found;
+}
+
+/** Damerau-Levenshtein (adjacent letters may swap); anything beyond the limit answers Infinity early. */
+function lettersApart(one: string, other: string): number {
+  if (Math.abs(one.length - other.length) > SLIP_LETTERS_MAX) return Number.POSITIVE_INFINITY;
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= one.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= other.length; j++) {
+      const isSame = one[i - 1] === other[j - 1];
+      const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
+      row[j] = Math.min(
+        last[j]! + 1,
+        row[j - 1]! + 1,
+        last[j - 1]! + (isSame ? 0 : 1),
+        isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
+      );
+    }
+    beforeLast = last;
+    last = row;
+  }
+  return last[other.length]!;
+}

@@ -1,0 +1,63 @@
+// `admin grafana-check`: whether a Grafana shows the market as it should, said point by point. It only asks.
+
+import market from "../../grafana/dashboards/market.json" with { type: "json" };
+import type { Verb } from "../base/command.ts";
+import { SetupError } from "../base/errors.ts";
+import { print } from "../base/logger.ts";
+import { checkGrafana, type ExpectedDashboard } from "./grafana-client.ts";
+
+const EXIT_OK = 0;
+const EXIT_FAILED = 1;
+const SOURCE = { type: "hadesarchitect-cassandra-datasource", uid: "cassandra", version: "3.3.0" } as const;
+const URL_HINT = "give the address of Grafana, like --url http://localhost:3003";
+
+export const grafanaVerb: Verb = {
+  name: "grafana-check",
+  usage:
+    "ask a Grafana whether it shows the market: health, data source, dashboard, refresh, every panel's query.\n" +
+    "It logs in with GRAFANA_USERNAME and GRAFANA_PASSWORD; exit 1 when a point fails.",
+  options: [
+    ["--url <url>", "where Grafana is, like http://localhost:3003"],
+    [
+      "--symbol <symbol>",
+      `whose panels are asked for; without it ${market.templating.list[0]?.current.value}`,
+    ],
+  ],
+  async main({ config, clock, signal }, { url, symbol }) {
+    const { username, password } = config.grafana;
+    // The password that every new Grafana has is no secret, and a word of its answers.
+    const hidden = (text: string) => (password === username ? text : text.replaceAll(password, "[secret]"));
+    let failedCount = 0;
+    let count = 0;
+    for await (const { what, ok, said } of checkGrafana({
+      url: addressOf(url),
+      username,
+      password,
+      dashboard: market as ExpectedDashboard,
+      source: SOURCE,
+      symbol: typeof symbol === "string" ? symbol : (market.templating.list[0]?.current.value ?? ""),
+      clock,
+      signal,
+    })) {
+      count += 1;
+      if (!ok) failedCount += 1;
+      print(hidden(`${ok ? "ok  " : "FAIL"}  ${what}: ${said.replace(/\s+/g, " ").slice(0, 300)}`));
+    }
+    print(failedCount === 0 ? `all ${count} points are well` : `${failedCount} of ${count} points failed`);
+    return failedCount === 0 ? EXIT_OK : EXIT_FAILED;
+  },
+};
+
+/** Without a user in it, which every log on the way would keep. */
+function addressOf(given: string | true | undefined): string {
+  const parsed = typeof given === "string" ? URL.parse(given) : null;
+  if (parsed === null || !/^https?:$/.test(parsed.protocol))
+    throw new SetupError("where is Grafana?", URL_HINT);
+  if (parsed.username !== "" || parsed.password !== "") {
+    throw new SetupError(
+      "the address holds a user or a password",
+      "set GRAFANA_USERNAME and GRAFANA_PASSWORD instead",
+    );
+  }
+  return `${parsed.origin}${parsed.pathname.replace(/\/+$/, "")}`;
+}

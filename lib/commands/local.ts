@@ -1,0 +1,193 @@
+// The operator's verbs of `local`, on the store and the log of its own DATA_DIR: verify, which may run beside it,
+// and what writes, which may not. It decides nothing about a trade.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import type { Context, Verb, VerbOptions } from "../base/command.ts";
+import { chooseSource, namesOf } from "../base/config.ts";
+import { LogFullError, SetupError } from "../base/errors.ts";
+import { takeOwnership } from "../base/sqlite.ts";
+import type { LogWriter } from "../contracts/log.ts";
+import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
+import { createProcessor, type Processor } from "../processing/processor.ts";
+import { openSqliteStore } from "../sqlite/store.ts";
+import {
+  REPLAY_FLAGS,
+  readRange,
+  readRepair,
+  readReplayRange,
+  retentionStartMs,
+  sayDeadReplayed,
+  sayReplayed,
+  VERIFY_FLAGS,
+  verifyAndSay,
+} from "./arguments.ts";
+import { type ReplayRecord, replayDead, replayRows, replayWindows } from "./replay.ts";
+
+const POLL_MS = 5;
+/** A log that is full is emptied by storing what it holds, so often at most for one append. */
+const ROOM_ATTEMPTS_MAX = 20;
+const ROOM_PAUSE_MS = 50;
+
+export const localVerbs: readonly Verb[] = [
+  {
+    name: "verify",
+    usage:
+      "compute every closed window anew from its trades and compare; exit 1 when any differs, repaired or not.\n" +
+      "It may run beside a local, but not --repair. Without --from: all that is kept.",
+    options: VERIFY_FLAGS,
+    main: verify,
+  },
+  {
+    name: "replay",
+    usage:
+      "store again what was received in a range, while no local runs on this DATA_DIR. The log here keeps only what is\n" +
+      "not yet stored: that is read once more without committing, and the windows of all rows received in the range\n" +
+      "are computed anew from the table. With --dead: take again what was put aside.",
+    options: REPLAY_FLAGS,
+    main: replay,
+  },
+];
+
+async function verify({ config, clock, signal }: Context, options: VerbOptions): Promise<number> {
+  const { retentionDays } = config;
+  const nowMs = clock.now();
+  const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
+  const repair = readRepair(options);
+  const { directory } = placeOf(config);
+  using _alone = repair === "nothing" ? null : takeAlone(directory, "verify --repair");
+  using store = openSqliteStore({ directory, sync: config.outbox.sync });
+  return await verifyAndSay(
+    { store, clock, range, retentionDays, repair, isLive: repair === "nothing", signal },
+    options,
+  );
+}
+
+async function replay(context: Context, options: VerbOptions): Promise<number> {
+  const { config, clock, report, metrics, signal } = context;
+  const { retentionDays } = config;
+  const range = readReplayRange(options, clock.now());
+  const { directory, topic } = placeOf(config);
+  const { sync, bytesMax } = config.outbox;
+  using store = openSqliteStore({ directory, sync });
+  using log = alone("replay", () =>
+    openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, report }),
+  );
+  const isJson = options.json === true;
+  if (range !== null) {
+    const parts = { store, clock, report, retentionDays, signal };
+    const fromLog = await replayRows(parts, recordsOf(log, signal), range);
+    // The rows of the log are among these by now, and so are their windows.
+    const fromTable = await replayWindows(parts, store.scanReceived(range.fromMs), range);
+    sayReplayed({ ...fromLog, windows: fromTable.windows }, range, isJson);
+    return 0;
+  }
+
+  // The messages go the way of every trade: through the log, by the loops of local.
+  const reader = log.openReader(store.commits);
+  const processor = createProcessor({ log: reader, store, clock, report, metrics });
+  const stopped = new AbortController();
+  const running = processor.run(AbortSignal.any([stopped.signal, signal]));
+  const work = async () => {
+    const parts = {
+      log: roomyWriter(log, processor, clock),
+      partitions: [`${topic}/0`],
+      clock,
+      retentionDays,
+      signal,
+    };
+    const replayed = await replayDead(parts, store.scanDead());
+    await allRead(log, clock);
+    return replayed;
+  };
+  try {
+    const replayed = await Promise.race([work(), running.then(() => Promise.reject(signal.reason))]);
+    stopped.abort();
+    await running;
+    sayDeadReplayed(replayed, isJson);
+    return 0;
+  } finally {
+    stopped.abort();
+    await running;
+  }
+}
+
+function placeOf(config: Context["config"]): { directory: string; topic: string } {
+  const source = chooseSource(config, "local");
+  const { dataDirectory: directory, topic } = namesOf(config, source);
+  if (!existsSync(join(directory, "market.sqlite"))) {
+    const kind = source.kind === "simulator" ? "simulated" : "real";
+    throw new SetupError(
+      `there is no store of ${kind} data in ${directory}`,
+      "set DATA_DIR, and the source of trades (FINNHUB_API_TOKEN, FINNHUB_SIMULATE), as they are set for local",
+    );
+  }
+  return { directory, topic };
+}
+
+/** The outbox has one owner: whoever has it knows that no local runs, and that none starts meanwhile. */
+function takeAlone(directory: string, verb: string): Disposable {
+  return alone(verb, () => takeOwnership(join(directory, "outbox.sqlite")));
+}
+
+function alone<T>(verb: string, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    throw new SetupError(
+      `${verb} needs DATA_DIR to itself: ${error.message}`,
+      "stop local, run this again, then start local again",
+      error,
+    );
+  }
+}
+
+/** All that the log holds now; it is told of no position, so nothing is committed and nothing deleted. */
+async function* recordsOf(log: SqliteLog, signal: AbortSignal): AsyncGenerator<ReplayRecord> {
+  const nowhere: CommitStore = {
+    load: () => null,
+    save: () => {
+      throw new Error("a replay commits nothing");
+    },
+  };
+  const reader = log.openReader(nowhere);
+  let endOffset = 0;
+  for await (const delivery of reader.deliveries(signal)) {
+    if (delivery.type === "assigned") {
+      const [partition] = delivery.partitions;
+      if (partition === undefined) return;
+      const range = await reader.position(delivery.epoch, partition);
+      endOffset = range.endOffset;
+      if (range.beginOffset >= endOffset) return;
+      reader.seek(delivery.epoch, partition, range.beginOffset);
+      continue;
+    }
+    for (const { kind, offset, timestampMs, value } of delivery.records)
+      if (kind === "trades") yield { partition: delivery.partition, offset, timestampMs, value };
+    if (delivery.nextOffset >= endOffset) return;
+  }
+}
+
+async function allRead(log: SqliteLog, clock: Clock): Promise<void> {
+  while (log.health().unreadCount > 0) await clock.sleep(POLL_MS);
+}
+
+/** Where the log is full, what it holds is stored and committed first. */
+function roomyWriter(log: SqliteLog, processor: Processor, clock: Clock): LogWriter {
+  return {
+    async append(entries) {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          return await log.append(entries);
+        } catch (error) {
+          if (!(error instanceof LogFullError) || attempt >= ROOM_ATTEMPTS_MAX) throw error;
+          await allRead(log, clock);
+          await processor.trigger();
+          await clock.sleep(ROOM_PAUSE_MS);
+        }
+      }
+    },
+  };
+}

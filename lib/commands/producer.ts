@@ -1,0 +1,55 @@
+// The producer's verb: what Kafka refused, message by message, is put back to be sent again. It needs no Kafka; the
+// next start of the producer sends it.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Verb } from "../base/command.ts";
+import { chooseSource, namesOf } from "../base/config.ts";
+import { SetupError } from "../base/errors.ts";
+import { print } from "../base/logger.ts";
+import { openSqliteLog } from "../outbox/log.ts";
+
+/** Enough to see what is wrong with them. */
+const LISTED_MAX = 10;
+
+export const producerVerbs: readonly Verb[] = [
+  {
+    name: "replay",
+    usage:
+      "with --dead: put back what Kafka refused, to be sent at the next start; while no producer runs here",
+    options: [
+      ["--dead", "the messages in outbox_dead that Kafka refused"],
+      ["--drop-doubtful", "delete there what was set aside because another producer held the feed"],
+    ],
+    async main({ config, clock, metrics, report }, { dead, dropDoubtful }) {
+      if (!dead) {
+        throw new SetupError(
+          "replay without --dead has nothing to replay here: what was acknowledged is Kafka's",
+          "use --dead for what Kafka refused, or `admin replay --from ... --to ...` for what the topic holds",
+        );
+      }
+      const { dataDirectory: directory, topic } = namesOf(config, chooseSource(config, "producer"));
+      if (!existsSync(join(directory, "outbox.sqlite"))) {
+        throw new SetupError(
+          `there is no outbox in ${directory}`,
+          "set DATA_DIR as it is set for the producer",
+        );
+      }
+      using log = openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, report });
+      for (const { kind, key, bytes, reason, refusedAtMs } of log.dead.list(LISTED_MAX)) {
+        print(`${kind} ${key}, ${bytes} bytes, refused ${new Date(refusedAtMs).toISOString()}: ${reason}`);
+      }
+      const count = log.dead.requeue();
+      print(`${count} messages put back; start the producer to send them`);
+      if (dropDoubtful)
+        print(`${log.dead.dropDoubtful()} messages deleted that another producer may have had too`);
+      else if (log.dead.count > 0) {
+        print(
+          `${log.dead.count} messages stay: another producer held the feed, and may have sent its own copies`,
+        );
+        print("  --drop-doubtful deletes them");
+      }
+      return 0;
+    },
+  },
+];

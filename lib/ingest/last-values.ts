@@ -1,0 +1,35 @@
+// When each symbol was last traded, as the producer saw it: for its health. It keeps one entry a symbol, nothing of
+// a trade but its time, and decides nothing.
+
+import { type AheadTrade, TRADE_AHEAD_MS, type Trade } from "../model/trade.ts";
+
+/** Beyond it new symbols are not taken; a feed subscribes hundreds at the very most. */
+const SYMBOLS_MAX = 10_000;
+
+export type LastTrades = Readonly<{
+  /** The trades of one message: all of one symbol. */
+  note(symbol: string, receivedAtMs: number, trades: readonly Trade[]): void;
+  /** Event time, ms since 1970; null = none was seen. */
+  of(symbol: string): number | null;
+  /** The last trade that was dated over TRADE_AHEAD_MS ahead of its receipt; null = none was. */
+  ahead(): AheadTrade | null;
+}>;
+
+export function createLastTrades(): LastTrades {
+  const lastAtMs = new Map<string, number>();
+  let ahead: AheadTrade | null = null;
+  return {
+    note(symbol, receivedAtMs, trades) {
+      let newestMs = lastAtMs.get(symbol);
+      if (newestMs === undefined && lastAtMs.size >= SYMBOLS_MAX) return;
+      for (const { tradedAtMs } of trades) {
+        newestMs = Math.max(newestMs ?? tradedAtMs, tradedAtMs);
+        const aheadMs = tradedAtMs - receivedAtMs;
+        if (aheadMs > TRADE_AHEAD_MS) ahead = { symbol, aheadMs, receivedAtMs };
+      }
+      if (newestMs !== undefined) lastAtMs.set(symbol, newestMs);
+    },
+    of: (symbol) => lastAtMs.get(symbol) ?? null,
+    ahead: () => ahead,
+  };
+}

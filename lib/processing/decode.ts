@@ -1,0 +1,131 @@
+// What a batch of the log holds, taken apart: rows, feed events and dead letters, each with the ticket of the
+// record it came in. Nothing is left out: what cannot be read, or cannot be true, is a dead letter with a reason.
+
+import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
+import { derivedSequence, derivedSession, identityOf, tradeUuids } from "../model/identity.ts";
+import {
+  badTrade,
+  type DeadLetter,
+  type DeadReason,
+  type FeedEventRow,
+  isHole,
+  type TradeRow,
+  tradeOf,
+  tradeRow,
+  WHOLE_MESSAGE,
+} from "../model/trade.ts";
+import type { Ticket } from "./offset-tracker.ts";
+import type { Partition, PendingRow } from "./partition-state.ts";
+
+/** What intake needs of a record of the log (log.ts says what each field is). */
+type IntakeRecord = Readonly<{
+  kind: "trades" | "event" | "dead";
+  offset: number;
+  timestampMs: number;
+  value: Uint8Array;
+}>;
+
+/** An event or a dead letter on its way into the store. */
+export type Pending<T> = Readonly<{ item: T; ticket: Ticket }>;
+
+export type Intake = { rows: PendingRow[]; events: Pending<FeedEventRow>[]; letters: Pending<DeadLetter>[] };
+
+/** Synchronous, so that sessions and tickets are met in offset order. `partitionId` as in log.ts. */
+export function takeApart(
+  partition: Partition,
+  partitionId: string,
+  records: readonly IntakeRecord[],
+): Intake {
+  const intake: Intake = { rows: [], events: [], letters: [] };
+  for (const record of records) {
+    if (record.kind === "trades") takeTrades(partition, partitionId, record, intake);
+    else takeSide(partition, partitionId, record, intake);
+  }
+  return intake;
+}
+
+/** The rows of one message as they will stand in the table; none of what will be a dead letter. For a view. */
+export function rowsOf(value: Uint8Array): TradeRow[] {
+  const decoded = decodeMessage(value);
+  if (!decoded.ok) return [];
+  const { session, sequence, receivedAtMs, trades } = decoded.message;
+  const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+  return trades.flatMap((trade, index) =>
+    badTrade(trade, receivedAtMs) === null ? [tradeRow(trade, uuidOf(index), receivedAtMs)] : [],
+  );
+}
+
+/** The dead letter of a row that the store refuses. */
+export function refusedLetter({ row }: Pick<PendingRow, "row">): DeadLetter {
+  const { session, sequence, index: item } = identityOf(row.uuid);
+  const receivedAtMs = row.ingest_timestamp;
+  const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [tradeOf(row)] });
+  return { session, sequence, item, receivedAtMs, reason: "refused_by_store", source: "processor", payload };
+}
+
+function takeTrades(
+  partition: Partition,
+  partitionId: string,
+  record: IntakeRecord,
+  { rows, letters }: Intake,
+): void {
+  const decoded = decodeMessage(record.value);
+  if (!decoded.ok) {
+    const ticket = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
+    letters.push({ item: wholeLetter(partitionId, record, decoded.reason), ticket });
+    return;
+  }
+  const { session, sequence, receivedAtMs, trades } = decoded.message;
+  const isResend = partition.meetMessage(session, sequence);
+  // The earlier of the two: a message may have waited for its append.
+  const heldSinceMs = Math.min(record.timestampMs, receivedAtMs);
+  const ticket = partition.tracker.open(record.offset + 1, heldSinceMs, trades.length);
+  const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+  for (const [item, trade] of trades.entries()) {
+    const reason = badTrade(trade, receivedAtMs);
+    if (reason === null) {
+      partition.meetTradeTime(trade.tradedAtMs);
+      rows.push({ row: tradeRow(trade, uuidOf(item), receivedAtMs), ticket, isResend });
+    } else if (isHole(trade)) {
+      partition.tracker.acknowledge(ticket);
+    } else {
+      const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [trade] });
+      letters.push({
+        item: { session, sequence, item, receivedAtMs, reason, source: "processor", payload },
+        ticket,
+      });
+    }
+  }
+}
+
+function takeSide(
+  partition: Partition,
+  partitionId: string,
+  record: IntakeRecord,
+  { events, letters }: Intake,
+): void {
+  const ticket = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
+  const event = record.kind === "event" ? decodeEvent(record.value) : null;
+  if (event !== null) {
+    events.push({ item: event, ticket });
+    return;
+  }
+  const letter = record.kind === "dead" ? decodeDeadLetter(record.value) : null;
+  letters.push({ item: letter ?? wholeLetter(partitionId, record, "undecodable"), ticket });
+}
+
+/** With the identity of what is in it where it has one, so that a copy of it is the same letter. */
+function wholeLetter(partitionId: string, record: IntakeRecord, reason: DeadReason): DeadLetter {
+  const derived = {
+    session: derivedSession(partitionId, ""),
+    sequence: derivedSequence(record.offset),
+    receivedAtMs: record.timestampMs,
+  };
+  return {
+    ...(readForeign(record.value)?.identity ?? derived),
+    item: WHOLE_MESSAGE,
+    reason,
+    source: "processor",
+    payload: record.value,
+  };
+}

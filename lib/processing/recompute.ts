@@ -1,0 +1,92 @@
+// Windows computed from the trades table alone, as if no process had ever remembered anything: what a verification
+// compares with, and what a replay writes. It writes nothing itself.
+
+import type { Clock } from "../base/clock.ts";
+import { createTurns } from "../base/clock.ts";
+import type { StoreWriter, TimeRange } from "../contracts/store.ts";
+import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
+import { HOUR_MS, type WindowRow } from "../model/trade.ts";
+import { panesOfWindow, WINDOW_MS, type Window, windowRow, windowsOfPane } from "../model/windows.ts";
+
+export type Trades = Pick<StoreWriter, "scanTrades">;
+
+/** Every pane of the symbol that holds a trade of [fromMs, toMs), by its start. About 600 bytes each. */
+export async function readPanes(
+  store: Trades,
+  clock: Clock,
+  symbol: string,
+  range: TimeRange,
+): Promise<Map<number, Pane>> {
+  const panes = new Map<number, Pane>();
+  const giveTurn = createTurns(clock);
+  for await (const rows of store.scanTrades(symbol, range)) {
+    for (const row of rows) {
+      const startMs = paneStart(row.trade_timestamp);
+      let pane = panes.get(startMs);
+      if (pane === undefined) {
+        pane = newPane();
+        panes.set(startMs, pane);
+      }
+      addTrade(pane, row);
+    }
+    await giveTurn();
+  }
+  return panes;
+}
+
+/** The row of a window from panes that were read over all of it; null when nothing was traded in it. */
+export function rowFromPanes(window: Window, panes: ReadonlyMap<number, Pane>): WindowRow | null {
+  return windowRow(
+    window,
+    panesOfWindow(window).flatMap((startMs) => panes.get(startMs) ?? []),
+  );
+}
+
+/** The row of one window, read now. */
+export async function recomputeWindow(
+  store: Trades,
+  clock: Clock,
+  window: Window,
+): Promise<WindowRow | null> {
+  const range = { fromMs: window.startMs, toMs: window.startMs + WINDOW_MS[window.kind] };
+  return rowFromPanes(window, await readPanes(store, clock, window.symbol, range));
+}
+
+/** Every window that one of these panes of a symbol is part of, in slices of about an hour. */
+export async function* recomputeAround(
+  store: Trades,
+  clock: Clock,
+  symbol: string,
+  paneStarts: Iterable<number>,
+): AsyncGenerator<WindowRow[]> {
+  let run: number[] = [];
+  for (const startMs of [...paneStarts].sort((a, b) => a - b)) {
+    const [first, last] = [run[0] ?? startMs, run.at(-1) ?? startMs];
+    // Panes that are near each other are read together: their windows share panes.
+    if (startMs - last > WINDOW_MS.candle || startMs - first >= HOUR_MS) {
+      yield await recomputeRun(store, clock, symbol, run);
+      run = [];
+    }
+    run.push(startMs);
+  }
+  if (run.length > 0) yield await recomputeRun(store, clock, symbol, run);
+}
+
+async function recomputeRun(
+  store: Trades,
+  clock: Clock,
+  symbol: string,
+  run: readonly number[],
+): Promise<WindowRow[]> {
+  const windows = new Map<string, Window>();
+  let [fromMs, toMs] = [Number.POSITIVE_INFINITY, 0];
+  for (const startMs of run) {
+    for (const window of windowsOfPane(symbol, startMs)) {
+      windows.set(`${window.kind} ${window.startMs}`, window);
+      fromMs = Math.min(fromMs, window.startMs);
+      toMs = Math.max(toMs, window.startMs + WINDOW_MS[window.kind]);
+    }
+  }
+  const panes = await readPanes(store, clock, symbol, { fromMs, toMs });
+  return [...windows.values()].flatMap((window) => rowFromPanes(window, panes) ?? []);
+}

@@ -1,0 +1,87 @@
+// Query 2's work: the rows of changed windows, from memory where memory may answer and from the trades table
+// where it may not, written at versions by which the fuller row wins. It commits nothing.
+
+import { type Clock, createTurns } from "../base/clock.ts";
+import { RowRefusedError } from "../base/errors.ts";
+import type { Report } from "../base/logger.ts";
+import type { Metrics } from "../base/metrics.ts";
+import type { StoreWriter } from "../contracts/store.ts";
+import { addTrade, newPane, PANE_MS, type Pane } from "../model/panes.ts";
+import type { WindowRow } from "../model/trade.ts";
+import { type Window, windowRow } from "../model/windows.ts";
+import { type Partition, paneKey } from "./partition-state.ts";
+
+export type AggregateParts = Readonly<{ store: StoreWriter; clock: Clock; report: Report; metrics: Metrics }>;
+
+/** Windows of one put: about 2 ms of an embedded store. */
+const WINDOWS_PER_PUT_MAX = 500;
+
+/**
+ * Writes the windows of one take, slice by slice; `onWritten` hears how many of them are stored so far. Rejects
+ * with what the store rejects with; from the first unwritten window on they must be put back. Stops early when
+ * `isWanted` says so.
+ */
+export async function writeWindows(
+  { store, clock, report, metrics }: AggregateParts,
+  partition: Partition,
+  windows: readonly Window[],
+  isWanted: () => boolean,
+  onWritten: (count: number) => void,
+): Promise<void> {
+  /** What this take has read: each holds every row acknowledged before the take. */
+  const fresh = new Map<string, Pane>();
+  const giveTurn = createTurns(clock);
+  for (let index = 0; index < windows.length && isWanted(); index += WINDOWS_PER_PUT_MAX) {
+    const slice = windows.slice(index, index + WINDOWS_PER_PUT_MAX);
+    const rows: WindowRow[] = [];
+    for (const window of slice) {
+      const row = await rowOf(window);
+      if (row !== null) rows.push(row);
+      await giveTurn();
+    }
+    if (!isWanted()) return;
+    await put(rows);
+    onWritten(index + slice.length);
+  }
+
+  async function rowOf(window: Window): Promise<WindowRow | null> {
+    for (;;) {
+      // Classified anew after every wait: a pane that was in memory may have been dropped meanwhile.
+      const { panes, missing } = partition.panesOf(window, fresh);
+      if (missing.length === 0) return windowRow(window, panes);
+      for (const startMs of missing) {
+        fresh.set(paneKey(window.symbol, startMs), await readPane(window.symbol, startMs));
+      }
+    }
+  }
+
+  async function readPane(symbol: string, startMs: number): Promise<Pane> {
+    const read = partition.beginRead(symbol, startMs);
+    const pane = newPane();
+    for await (const rows of store.scanTrades(symbol, { fromMs: startMs, toMs: startMs + PANE_MS })) {
+      for (const row of rows) addTrade(pane, row);
+    }
+    partition.endRead(symbol, startMs, read, pane);
+    metrics.panesReadTotal.inc();
+    return pane;
+  }
+
+  async function put(rows: readonly WindowRow[]): Promise<void> {
+    try {
+      await store.putWindows(rows);
+    } catch (error) {
+      if (!(error instanceof RowRefusedError)) throw error;
+      if (rows.length > 1) {
+        for (const row of rows) await put([row]);
+        return;
+      }
+      // It would be refused for ever, and with it every commit: said, counted, and left to a verification.
+      metrics.refusedForGoodTotal.inc({ kind: "window" });
+      report.error("the store refuses an aggregate for good", { error, window: rows[0] });
+      return;
+    }
+    const candleCount = rows.filter(({ kind }) => kind === "candle").length;
+    metrics.windowsWrittenTotal.inc({ kind: "candle" }, candleCount);
+    metrics.windowsWrittenTotal.inc({ kind: "average" }, rows.length - candleCount);
+  }
+}

@@ -1,0 +1,333 @@
+// The store of the embedded mode: market.sqlite, with the tables and columns of the distributed one. Every put
+// is one transaction. The file stays readable by other processes while this one writes. It also keeps how far
+// the log is stored, because the two must not part in a power cut.
+
+import { join } from "node:path";
+import sql from "../../sql/market.sql" with { type: "text" };
+import {
+  type Database,
+  inTransaction,
+  openDatabase,
+  type SyncMode,
+  setSync,
+  storing,
+} from "../base/sqlite.ts";
+import type { Position } from "../contracts/log.ts";
+import type {
+  StoreMender,
+  StoreReader,
+  StoreWriter,
+  TimeRange,
+  TradeQuery,
+  WindowQuery,
+} from "../contracts/store.ts";
+import type { WantedSet } from "../contracts/watchlist.ts";
+import {
+  type AverageRow,
+  type CandleRow,
+  type DeadLetter,
+  dayOf,
+  type FeedEventRow,
+  HOUR_MS,
+  hourOf,
+  type TradeRow,
+} from "../model/trade.ts";
+import { WINDOW_MS } from "../model/windows.ts";
+import { aggregatesOf } from "./aggregates.ts";
+import { openWantedTable } from "./watchlist.ts";
+
+export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
+
+export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
+  /** Which tickers are wanted: in embedded mode nobody else writes it. */
+  readonly wanted: WantedSet;
+  readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
+  /**
+   * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a
+   * symbol goes as a whole, with its aggregates, once its last row is old enough.
+   */
+  dropReceivedBefore(cutoffMs: number): boolean;
+  scanReceived(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
+  /** Every dead letter, as they were put aside. */
+  scanDead(): AsyncIterable<DeadLetter>;
+}
+
+/** One transaction of rows takes about 5 ms. */
+const ROWS_PER_PUT_MAX = 2_000;
+const SCAN_PAGE_ROWS = 5_000;
+/** Entries of a cache; without it each put would write trade_hours. */
+const KEPT_HOURS_MAX = 20_000;
+/** Of one retention slice, and pages given back to the disk with it: some ms each. */
+const DROP_ROWS_MAX = 2_000;
+const VACUUM_PAGES_MAX = 500;
+
+export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
+  const path = join(options.directory, "market.sqlite");
+  const db = openDatabase({ path, sync: options.sync, schema: sql, exclusive: false });
+  /** Hours of symbols (as in trade_hours) and until when they are known to be kept. */
+  const keptHours = new Map<string, number>();
+  return {
+    ...tradeWriter(db, keptHours),
+    ...aggregatesOf(db),
+    ...sideWriter(db),
+    ...reader(db),
+    wanted: openWantedTable(db, options.sync),
+    commits: commitStore(db, options.sync),
+    dropReceivedBefore(cutoffMs) {
+      keptHours.clear();
+      return storing(() => dropReceivedBefore(db, cutoffMs));
+    },
+    [Symbol.dispose]: () => db.close(),
+  };
+}
+
+function tradeWriter(db: Database, keptHours: Map<string, number>) {
+  // A row that is there already is the same row: its key is its identity.
+  const insert = db.query("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  const keepHour = db.query(
+    "INSERT INTO trade_hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ingested_until = max(ingested_until, excluded.ingested_until)",
+  );
+  const first = db.query("SELECT 1 FROM trades LIMIT 1");
+  const hours = db.query<{ hour: number }, [string, number, number]>(
+    "SELECT hour FROM trade_hours WHERE symbol = ? AND hour >= ? AND hour < ? ORDER BY hour",
+  );
+  // With one hour given by equality the key seeks; with a range of hours each page would scan its first hour.
+  const page = db.query<TradeRow, [string, number, number, string, number, number]>(
+    `SELECT * FROM trades WHERE symbol = ? AND hour = ? AND (trade_timestamp, uuid) > (?, ?) AND trade_timestamp < ?
+     ORDER BY trade_timestamp, uuid LIMIT ?`,
+  );
+
+  const newestHour = db.query<{ until: number | null }, []>(
+    "SELECT max(ingested_until) AS until FROM trade_hours",
+  );
+  const receivedHours = db.query<{ symbol: string; hour: number }, [number]>(
+    "SELECT symbol, hour FROM trade_hours WHERE ingested_until >= ?",
+  );
+
+  /** By key, not by position: what is put meanwhile shifts nothing. */
+  async function* scan(symbol: string, fromMs: number, toMs: number): AsyncGenerator<readonly TradeRow[]> {
+    for (const { hour } of storing(() => hours.all(symbol, hourOf(fromMs), toMs))) {
+      let [afterMs, afterUuid, isLast] = [fromMs, "", false];
+      while (!isLast) {
+        const rows = storing(() => page.all(symbol, hour, afterMs, afterUuid, toMs, SCAN_PAGE_ROWS));
+        if (rows.length > 0) yield rows;
+        isLast = rows.length < SCAN_PAGE_ROWS;
+        const last = rows.at(-1);
+        if (last !== undefined) [afterMs, afterUuid] = [last.trade_timestamp, last.uuid];
+      }
+    }
+  }
+
+  return {
+    rowsPerPutMax: ROWS_PER_PUT_MAX,
+    putsInFlightMax: 1,
+    groupOf: () => "",
+
+    async putTrades(rows: readonly TradeRow[]): Promise<void> {
+      const news = newReceipts(rows, keptHours);
+      storing(() =>
+        inTransaction(db, () => {
+          for (const row of rows) {
+            const { symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp } =
+              row;
+            insert.run(
+              symbol,
+              hour,
+              trade_timestamp,
+              uuid,
+              price,
+              volume,
+              trade_conditions,
+              ingest_timestamp,
+            );
+          }
+          for (const { symbol, hour, until } of news.values()) keepHour.run(symbol, hour, until);
+        }),
+      );
+      // Only what is committed is known.
+      for (const [key, { until }] of news) keptHours.set(key, until);
+      if (keptHours.size > KEPT_HOURS_MAX) keptHours.clear();
+    },
+
+    async isEmpty(): Promise<boolean> {
+      return storing(() => first.get() === null);
+    },
+
+    scanTrades: (symbol: string, { fromMs, toMs }: TimeRange) => scan(symbol, fromMs, toMs),
+    async *scanReceived(sinceMs: number | null): AsyncGenerator<readonly TradeRow[]> {
+      const newest = storing(() => newestHour.get())?.until ?? 0;
+      const since = sinceMs ?? newest - 2 * HOUR_MS;
+      for (const { symbol, hour } of storing(() => receivedHours.all(since))) {
+        for await (const rows of scan(symbol, hour, hour + HOUR_MS)) {
+          const received = rows.filter(({ ingest_timestamp }) => ingest_timestamp >= since);
+          if (received.length > 0) yield received;
+        }
+      }
+    },
+  };
+}
+
+/**
+ * The hours of symbols that these rows keep for longer than is known: the latest receipt, rounded up to the
+ * hour so that an hour is written once an hour and not with each put.
+ */
+function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, number>) {
+  const news = new Map<string, { symbol: string; hour: number; until: number }>();
+  let last: TradeRow | undefined;
+  for (const row of rows) {
+    const { symbol, hour, ingest_timestamp } = row;
+    // Those of a message stand together and say the same.
+    if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
+    last = row;
+    const key = `${hour} ${symbol}`;
+    const until = hourOf(ingest_timestamp) + HOUR_MS;
+    if (until > (news.get(key)?.until ?? keptHours.get(key) ?? 0)) news.set(key, { symbol, hour, until });
+  }
+  return news;
+}
+
+function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "scanDead"> {
+  const putEvent = db.query("INSERT INTO feed_events VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  const putLetter = db.query("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  type StoredLetter = Omit<DeadLetter, "receivedAtMs"> & { rowid: number; received_at: number };
+  // One at a time: a letter may be a frame of many MB.
+  const nextLetter = db.query<StoredLetter, [number]>(
+    "SELECT rowid, * FROM dead WHERE rowid > ? ORDER BY rowid LIMIT 1",
+  );
+  return {
+    async putEvents(rows) {
+      storing(() =>
+        inTransaction(db, () => {
+          for (const { day, event_timestamp, session, sequence, type, detail } of rows) {
+            putEvent.run(day, event_timestamp, session, sequence, type, detail);
+          }
+        }),
+      );
+    },
+    async putDead(letters) {
+      storing(() =>
+        inTransaction(db, () => {
+          for (const { session, sequence, item, receivedAtMs, reason, source, payload } of letters) {
+            putLetter.run(session, sequence, item, receivedAtMs, reason, source, payload);
+          }
+        }),
+      );
+    },
+    async *scanDead() {
+      let after = Number.MIN_SAFE_INTEGER;
+      for (;;) {
+        const row = storing(() => nextLetter.get(after));
+        if (row === null) return;
+        const { rowid, received_at: receivedAtMs, ...letter } = row;
+        after = rowid;
+        yield { ...letter, receivedAtMs };
+      }
+    },
+  };
+}
+
+function reader(db: Database): StoreReader {
+  const trades = db.query<TradeRow, [string, number, number, number, number, string, number]>(
+    `SELECT * FROM trades WHERE symbol = ? AND hour BETWEEN ? AND ? AND trade_timestamp >= ?
+     AND (trade_timestamp, uuid) < (?, ?) ORDER BY hour DESC, trade_timestamp DESC, uuid DESC LIMIT ?`,
+  );
+  const averages = db.query<AverageRow, [string, number, number, number, number, number]>(
+    `SELECT symbol, hour, window_end, price_volume_multiply, average_price, vwap, volume, trade_count
+     FROM running_averages_15_sec WHERE symbol = ? AND hour BETWEEN ? AND ? AND window_end >= ? AND window_end < ?
+     AND trade_count > 0 ORDER BY hour DESC, window_end DESC LIMIT ?`,
+  );
+  const candles = db.query<CandleRow, [string, string, string, number, number, number]>(
+    `SELECT symbol, day, window_start, open, high, low, close, volume, price_volume_sum, vwap, trade_count
+     FROM candles_1_min WHERE symbol = ? AND day BETWEEN ? AND ? AND window_start >= ? AND window_start < ?
+     AND trade_count > 0 ORDER BY day DESC, window_start DESC LIMIT ?`,
+  );
+  const events = db.query<FeedEventRow, [string, string, number, number, number]>(
+    `SELECT * FROM feed_events WHERE day BETWEEN ? AND ? AND event_timestamp >= ? AND event_timestamp < ?
+     ORDER BY day DESC, event_timestamp DESC, session DESC, sequence DESC LIMIT ?`,
+  );
+  const isNothing = ({ fromMs, toMs }: TimeRange) => !(fromMs < toMs);
+  return {
+    async listTrades({ symbol, range, limit, before }: TradeQuery) {
+      if (isNothing(range)) return [];
+      const { fromMs, toMs } = range;
+      // No UUID is smaller than "", so without `before` the page begins just below toMs.
+      const [atMs, uuid] =
+        before && before.trade_timestamp < toMs ? [before.trade_timestamp, before.uuid] : [toMs, ""];
+      return storing(() => trades.all(symbol, hourOf(fromMs), hourOf(toMs - 1), fromMs, atMs, uuid, limit));
+    },
+    async listAverages({ symbol, range, limit }: WindowQuery) {
+      if (isNothing(range)) return [];
+      const { fromMs, toMs } = range;
+      return storing(() => averages.all(symbol, hourOf(fromMs), hourOf(toMs - 1), fromMs, toMs, limit));
+    },
+    async listCandles({ symbol, range, limit }: WindowQuery) {
+      if (isNothing(range)) return [];
+      const { fromMs, toMs } = range;
+      return storing(() => candles.all(symbol, dayOf(fromMs), dayOf(toMs - 1), fromMs, toMs, limit));
+    },
+    async listEvents({ range, limit }) {
+      if (isNothing(range)) return [];
+      const { fromMs, toMs } = range;
+      return storing(() => events.all(dayOf(fromMs), dayOf(toMs - 1), fromMs, toMs, limit));
+    },
+  };
+}
+
+function commitStore(db: Database, sync: SyncMode): SqliteStore["commits"] {
+  const load = db.query<Position, [string]>("SELECT offset, metadata FROM commits WHERE log_id = ?");
+  const save = db.query("INSERT OR REPLACE INTO commits VALUES (?, ?, ?)");
+  return {
+    load: (logId) => storing(() => load.get(logId)),
+    save(logId, { offset, metadata }) {
+      storing(() => {
+        // The log deletes below this as soon as it returns, so it is synced, and with it all that the same
+        // write-ahead log holds before it: the rows and windows that the commit speaks of.
+        setSync(db, "full");
+        try {
+          save.run(logId, offset, metadata);
+        } finally {
+          setSync(db, sync);
+        }
+      });
+    },
+  };
+}
+
+function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
+  const old = db
+    .query<{ symbol: string; hour: number }, [number]>(
+      "SELECT symbol, hour FROM trade_hours WHERE ingested_until <= ? ORDER BY ingested_until LIMIT 1",
+    )
+    .get(cutoffMs);
+  if (old === null) {
+    db.query("DELETE FROM feed_events WHERE day < ?").run(dayOf(cutoffMs));
+    db.query("DELETE FROM dead WHERE received_at < ?").run(cutoffMs);
+    db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
+    return false;
+  }
+  const { symbol, hour } = old;
+  /** Those of an hour that end at or after a time, or all of it where no trades of another hour are kept. */
+  const dropAverages = db.query(
+    `DELETE FROM running_averages_15_sec WHERE symbol = ?1 AND hour = ?2 AND (window_end >= ?3
+     OR NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?4))`,
+  );
+  inTransaction(db, () => {
+    const { changes } = db
+      .query(
+        `DELETE FROM trades WHERE symbol = ?1 AND hour = ?2 AND (trade_timestamp, uuid) IN
+         (SELECT trade_timestamp, uuid FROM trades WHERE symbol = ?1 AND hour = ?2 LIMIT ?3)`,
+      )
+      .run(symbol, hour, DROP_ROWS_MAX);
+    if (changes === DROP_ROWS_MAX) return;
+    // An average goes with the last of its trades: its window may begin in the hour before, and the last windows
+    // of this hour end in the next one.
+    dropAverages.run(symbol, hour, hour + WINDOW_MS.average, hour - HOUR_MS);
+    dropAverages.run(symbol, hour + HOUR_MS, Number.MAX_SAFE_INTEGER, hour + HOUR_MS);
+    db.query(
+      "DELETE FROM candles_1_min WHERE symbol = ? AND day = ? AND window_start >= ? AND window_start < ?",
+    ).run(symbol, dayOf(hour), hour, hour + HOUR_MS);
+    db.query("DELETE FROM trade_hours WHERE symbol = ? AND hour = ?").run(symbol, hour);
+  });
+  db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
+  return true;
+}

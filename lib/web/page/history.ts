@@ -1,0 +1,81 @@
+// What the store knows of a symbol, by the JSON routes. A request that fails is told to nobody: the same is asked
+// again seconds later, and the badge speaks of a lost connection.
+
+import type { SecondTuple } from "../live/protocol.ts";
+
+export type Candle = Readonly<{
+  window_start: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+}>;
+export type Average = Readonly<{ window_end: number; average_price: number }>;
+type TradeItem = Readonly<{ trade_timestamp: number; price: number; volume: number }>;
+type Page<Item> = Readonly<{ items: readonly Item[]; next: string | null }>;
+
+export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
+export type Interval = keyof typeof INTERVALS_MS;
+
+/** An answer later than this is no answer. */
+const ANSWER_MS_MAX = 5_000;
+/** How far back a chart can be scrolled; a page without it would hold a day. */
+const CANDLES_BACK_MS = 31 * 86_400_000;
+
+async function ask<Item>(
+  path: string,
+  parameters: Readonly<Record<string, string | number>>,
+): Promise<Page<Item> | null> {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) query.set(name, String(value));
+  return askUrl(`${path}?${query}`);
+}
+
+async function askUrl<Item>(url: string): Promise<Page<Item> | null> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+    return response.ok ? ((await response.json()) as Page<Item>) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The newest trades by the second, oldest first; only seconds of which all trades are in the page. */
+export async function askSeconds(symbol: string, fromMs: number): Promise<SecondTuple[]> {
+  const page = await ask<TradeItem>("/trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
+  const items = page?.items ?? [];
+  const seconds = new Map<number, SecondTuple>();
+  for (const { trade_timestamp, price, volume } of items) {
+    const second = Math.floor(trade_timestamp / 1_000);
+    const known = seconds.get(second); // Newest first: what is known came later, and is its close.
+    const [, close, high, low, sum, count] = known ?? [second, price, price, price, 0, 0];
+    seconds.set(second, [
+      second,
+      close,
+      Math.max(high, price),
+      Math.min(low, price),
+      sum + volume,
+      count + 1,
+    ]);
+  }
+  const oldest = items.at(-1);
+  if (oldest !== undefined && page?.next) seconds.delete(Math.floor(oldest.trade_timestamp / 1_000));
+  return [...seconds.values()].sort(([a], [b]) => a - b);
+}
+
+export async function askAverages(symbol: string, fromMs: number): Promise<readonly Average[]> {
+  return (await ask<Average>("/averages", { symbol, from: Math.floor(fromMs), limit: 200 }))?.items ?? [];
+}
+
+export function askCandles(
+  symbol: string,
+  interval: Interval,
+  nowMs: number,
+  limit: number,
+): Promise<Page<Candle> | null> {
+  return ask<Candle>("/candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
+}
+
+export function askOlder(next: string): Promise<Page<Candle> | null> {
+  return askUrl<Candle>(next);
+}

@@ -1,0 +1,47 @@
+// The connection to /events: one EventSource at a time, for one symbol. The browser connects again by itself and
+// says which event it saw last; where it gives up (a refusal), we try again.
+
+import type { Delta, Snapshot } from "../live/protocol.ts";
+
+export type StreamState = "connecting" | "connected" | "lost";
+
+export type StreamHandlers = Readonly<{
+  onSnapshot(snapshot: Snapshot): void;
+  onDelta(delta: Delta): void;
+  onState(state: StreamState): void;
+}>;
+
+/** After a refusal, which EventSource takes for final. */
+const REOPEN_MS = 2_000;
+
+export class Stream {
+  readonly #handlers: StreamHandlers;
+  #source: EventSource | null = null;
+  #reopening: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(handlers: StreamHandlers) {
+    this.#handlers = handlers;
+  }
+
+  open(symbol: string | null): void {
+    this.#source?.close();
+    clearTimeout(this.#reopening);
+    const query = symbol === null ? "" : `?symbol=${encodeURIComponent(symbol)}`;
+    const source = new EventSource(`/events${query}`);
+    this.#source = source;
+    const { onSnapshot, onDelta, onState } = this.#handlers;
+    source.addEventListener("snapshot", ({ data }) => {
+      onState("connected");
+      onSnapshot(JSON.parse(String(data)) as Snapshot);
+    });
+    source.addEventListener("delta", ({ data }) => {
+      onState("connected");
+      onDelta(JSON.parse(String(data)) as Delta);
+    });
+    source.addEventListener("error", () => {
+      onState("lost");
+      if (source.readyState !== EventSource.CLOSED) return;
+      this.#reopening = setTimeout(() => this.open(symbol), REOPEN_MS);
+    });
+  }
+}

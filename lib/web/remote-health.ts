@@ -1,0 +1,62 @@
+// Whether the other processes of the pipeline are well: asks each for its health, again and again, and remembers the
+// last answer. It judges nothing; health-pipeline.ts does.
+
+import type { Clock } from "../base/clock.ts";
+import { ask } from "../base/http-client.ts";
+import type { HealthDocument } from "../health/health.ts";
+import type { RemoteSnapshot } from "../health/pipeline.ts";
+
+/** Well below the time between two polls. */
+const ANSWER_MS_MAX = 1_500;
+
+export type Watch = Readonly<{
+  /** One round; never rejects. */
+  poll(): Promise<void>;
+  snapshots(): readonly RemoteSnapshot[];
+}>;
+
+/** `name` and an address each; several of one kind are numbered. */
+export function createWatch(kinds: Readonly<Record<string, readonly string[]>>, clock: Clock): Watch {
+  const remotes = Object.entries(kinds).flatMap(([kind, urls]) =>
+    urls.map((url, index) => ({ name: urls.length > 1 ? `${kind}-${index + 1}` : kind, url })),
+  );
+  const known = new Map<string, RemoteSnapshot>(
+    remotes.map(({ name, url }) => [name, { name, url, answeredAtMs: null, document: null, problem: null }]),
+  );
+
+  async function pollOne(name: string, url: string): Promise<void> {
+    const before = known.get(name)!;
+    try {
+      const { status, body } = await ask(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX);
+      const document = healthIn(body);
+      if (document === null) throw new Error(`answered ${status}, and not with a health document`);
+      known.set(name, { ...before, answeredAtMs: clock.now(), document, problem: null });
+    } catch (error) {
+      // Said in the document that is asked for; a process that is away is no fault of ours.
+      known.set(name, { ...before, problem: error instanceof Error ? error.message : String(error) });
+    }
+  }
+
+  return {
+    async poll() {
+      await Promise.all(remotes.map(({ name, url }) => pollOne(name, url)));
+    },
+    snapshots: () => [...known.values()],
+  };
+}
+
+function healthIn(body: string): HealthDocument | null {
+  try {
+    const value: unknown = JSON.parse(body);
+    if (typeof value !== "object" || value === null) return null;
+    const { status, parts } = value as Record<string, unknown>;
+    const isHealth =
+      (status === "ok" || status === "failing") &&
+      typeof parts === "object" &&
+      parts !== null &&
+      Object.values(parts).every((part) => typeof part === "object" && part !== null);
+    return isHealth ? (value as HealthDocument) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,93 @@
+// What an operator may change: add a ticker, remove one. It decides what becomes of the wish and writes the record;
+// who may ask, and in what words it is answered, is the web's business.
+
+import type { Clock } from "../base/clock.ts";
+import {
+  type SymbolCheck,
+  symbolFault,
+  type Verdict,
+  type WantedSet,
+  wantedSymbols,
+} from "../contracts/watchlist.ts";
+
+export type Added =
+  | Readonly<{ kind: "created" }>
+  /** Wanted all the same. */
+  | Readonly<{ kind: "unchecked"; reason: string }>
+  | Readonly<{ kind: "not_found"; suggestions: readonly string[] }>
+  | Readonly<{ kind: "bad_symbol"; fault: string }>
+  | Readonly<{ kind: "exists" }>
+  | Readonly<{ kind: "full"; symbolsMax: number }>;
+
+export type ControlParts = Readonly<{
+  wanted: WantedSet;
+  /** Null: FINNHUB_VALIDATE_TICKERS=0, and every ticker is taken for one. */
+  check: SymbolCheck | null;
+  /** FINNHUB_MAX_SYMBOLS */
+  symbolsMax: number;
+  /** Wanted, but taking no place: proven not to exist. */
+  rejected?: () => readonly string[];
+  /** What the check said of a ticker that is about to be wanted. */
+  onVerdict?: (symbol: string, verdict: Verdict) => void;
+  clock: Clock;
+}>;
+
+export type TickerControl = Readonly<{
+  /** Resolves when the wish is on record, or refused. Rejects with what WantedSet.put rejects with. */
+  add(symbol: string): Promise<Added>;
+  /** False: it is not wanted. */
+  remove(symbol: string): Promise<boolean>;
+}>;
+
+/** Whoever waits for an answer is not kept longer; a ticker streams within 2 s. */
+const CHECK_MS_MAX = 1_500;
+
+export function createTickerControl(parts: ControlParts): TickerControl {
+  const { wanted, check, symbolsMax, rejected = () => [], onVerdict = () => {}, clock } = parts;
+  /** Being added just now: they have their place already. */
+  const pending = new Set<string>();
+
+  const wantedNow = () => wantedSymbols(wanted);
+
+  async function ask(symbol: string): Promise<Verdict> {
+    if (check === null) return { kind: "found" };
+    const patience = new AbortController();
+    const cancel = clock.after(CHECK_MS_MAX, () => patience.abort());
+    try {
+      return await check.check(symbol, patience.signal);
+    } finally {
+      cancel();
+    }
+  }
+
+  async function addUnique(symbol: string): Promise<Added> {
+    const verdict = await ask(symbol);
+    if (verdict.kind === "not_found") return verdict;
+    if (check !== null) onVerdict(symbol, verdict);
+    await wanted.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "operator" });
+    return verdict.kind === "found" ? { kind: "created" } : { kind: "unchecked", reason: verdict.reason };
+  }
+
+  return {
+    async add(symbol) {
+      const fault = symbolFault(symbol);
+      if (fault !== null) return { kind: "bad_symbol", fault };
+      const symbols = wantedNow();
+      if (symbols.includes(symbol) || pending.has(symbol)) return { kind: "exists" };
+      const missing = new Set(rejected());
+      const taken = symbols.filter((one) => !missing.has(one)).length + pending.size;
+      if (taken >= symbolsMax) return { kind: "full", symbolsMax };
+      pending.add(symbol);
+      try {
+        return await addUnique(symbol);
+      } finally {
+        pending.delete(symbol);
+      }
+    },
+    async remove(symbol) {
+      if (!wantedNow().includes(symbol)) return false;
+      await wanted.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "operator" });
+      return true;
+    },
+  };
+}
