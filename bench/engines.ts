@@ -9,10 +9,10 @@ import {
   type ServiceProcess,
   type Settings,
   startService,
-} from "../tests/processes.ts";
-import { DATACENTER, startCassandra } from "../tests/services/cassandra.ts";
-import { startKafka } from "../tests/services/kafka.ts";
-import { uniqueName } from "../tests/services/shared.ts";
+} from "../tests/support/processes.ts";
+import { DATACENTER, startCassandra } from "../tests/support/services/cassandra.ts";
+import { startKafka } from "../tests/support/services/kafka.ts";
+import { uniqueName } from "../tests/support/services/shared.ts";
 import { cpuSecondsOf, ended, linesOf, now } from "./children.ts";
 
 const REQUEST_MS_MAX = 30_000;

@@ -6,10 +6,10 @@ import cassandra from "cassandra-driver";
 import market from "../grafana/dashboards/market.json" with { type: "json" };
 import { systemClock } from "../lib/base/clock.ts";
 import { applySchema } from "../lib/cassandra/schema.ts";
-import { cassandraFlags, readCompose } from "../tests/compose.ts";
-import { ask, cqlOf, type Target } from "../tests/grafana-plugin.ts";
-import { clientOptions, DATACENTER, startCassandra } from "../tests/services/cassandra.ts";
-import { connectTo } from "../tests/support-cassandra.ts";
+import { connectTo } from "../tests/support/cassandra.ts";
+import { cassandraFlags, readCompose } from "../tests/support/compose.ts";
+import { ask, cqlOf, type Target } from "../tests/support/grafana-plugin.ts";
+import { clientOptions, DATACENTER, startCassandra } from "../tests/support/services/cassandra.ts";
 import { type Figure, quantile, RUNS, spreadOf } from "./measure.ts";
 
 const TRADES = 5_000_000;

@@ -5,8 +5,8 @@
 import { Database } from "bun:sqlite";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { LOCAL, startService } from "../tests/processes.ts";
-import { temporaryDirectory } from "../tests/support.ts";
+import { temporaryDirectory } from "../tests/support/builders.ts";
+import { LOCAL, startService } from "../tests/support/processes.ts";
 import { cpuSecondsOf, ended, mib, now, rssOf, sentAt, startSender } from "./children.ts";
 import { SYMBOLS } from "./material.ts";
 import { type Figure, type Goal, quantile, RUNS, type Spread, spreadOf } from "./measure.ts";

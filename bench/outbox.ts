@@ -6,7 +6,7 @@ import { createMetrics } from "../lib/base/metrics.ts";
 import type { LogEntry, LogReader, Position } from "../lib/contracts/log.ts";
 import { encodeMessage } from "../lib/model/codec.ts";
 import { openSqliteLog } from "../lib/outbox/log.ts";
-import { temporaryDirectory } from "../tests/support.ts";
+import { temporaryDirectory } from "../tests/support/builders.ts";
 import { OUTBOX_TABLE, openBare, outboxFloor } from "./floors.ts";
 import { marketFrames, messagesOf } from "./material.ts";
 import { type Figure, ratesOf } from "./measure.ts";

@@ -1,11 +1,11 @@
 // Question: what does the live page cost with 50 symbols at 5,000 trades/s: the browser's main thread in scripts,
 // and the process that serves it to 100 of them? `local` simulates the market; a Chromium shows one page, and the
-// other clients are plain streams that this process reads. No pixel is judged here (tests/page.test.ts does).
+// other clients are plain streams that this process reads. No pixel is judged here (tests/e2e/page.test.ts does).
 
 import { existsSync } from "node:fs";
-import { LOCAL, startService } from "../tests/processes.ts";
-import { eventually, temporaryDirectory } from "../tests/support.ts";
-import { CHROMIUM, FIFTY_TICKERS, launchChromium, traceMainThread } from "../tests/support-page.ts";
+import { eventually, temporaryDirectory } from "../tests/support/builders.ts";
+import { CHROMIUM, FIFTY_TICKERS, launchChromium, traceMainThread } from "../tests/support/page.ts";
+import { LOCAL, startService } from "../tests/support/processes.ts";
 import { cpuSecondsOf, rssOf } from "./children.ts";
 import { type Figure, RUNS, spreadOf } from "./measure.ts";
 

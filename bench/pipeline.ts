@@ -4,9 +4,9 @@
 
 import { mkdirSync } from "node:fs";
 import cassandraDriver from "cassandra-driver";
-import type { Settings } from "../tests/processes.ts";
-import { clientOptions } from "../tests/services/cassandra.ts";
-import { temporaryDirectory } from "../tests/support.ts";
+import { temporaryDirectory } from "../tests/support/builders.ts";
+import type { Settings } from "../tests/support/processes.ts";
+import { clientOptions } from "../tests/support/services/cassandra.ts";
 import { cpuSecondsOf, ended, mib, now, rssOf, sentAt, startSender } from "./children.ts";
 import { type Engines, openEngines, STALL_MS_MAX, until } from "./engines.ts";
 import { SYMBOLS } from "./material.ts";

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startSimulator } from "../lib/simulator/simulator.ts";
-import { LOCAL, startService } from "../tests/processes.ts";
+import { LOCAL, startService } from "../tests/support/processes.ts";
 
 const { values } = parseArgs({
   options: { minutes: { type: "string", default: "10" }, rate: { type: "string", default: "5000" } },

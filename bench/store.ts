@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { openSqliteStore } from "../lib/sqlite/store.ts";
-import { temporaryDirectory } from "../tests/support.ts";
+import { temporaryDirectory } from "../tests/support/builders.ts";
 import { type BareRow, openBare, storeFloor, TRADES_TABLE } from "./floors.ts";
 import { marketFrames, messagesOf, rowsOf } from "./material.ts";
 import { type Figure, ratesOf } from "./measure.ts";

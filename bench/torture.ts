@@ -22,8 +22,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type ChildOptions, MARK, MARK_BYTES } from "../tests/fixtures/torture-child.ts";
-import { seeded } from "../tests/support.ts";
+import { seeded } from "../tests/support/builders.ts";
+import { type ChildOptions, MARK, MARK_BYTES } from "../tests/support/fixtures/torture-child.ts";
 
 /** What is going on at the moment of a kill, or is done to the file after it; the weight is its share. */
 const KINDS = {
@@ -77,7 +77,7 @@ export type TortureResult = Readonly<{
   problems: readonly string[];
 }>;
 
-const CHILD = join(import.meta.dir, "../tests/fixtures/torture-child.ts");
+const CHILD = join(import.meta.dir, "../tests/support/fixtures/torture-child.ts");
 const PAGE_BYTES = 4_096;
 const WAL_HEADER_BYTES = 32;
 const FRAME_BYTES = PAGE_BYTES + 24;

@@ -1,9 +1,9 @@
 // `bun run services`: a real Kafka and a real Cassandra on loopback, for trying things by hand. Prints where they are,
 // ready to be pasted into .env, and runs until Control-C; what they hold is gone then.
 
-import { startCassandra } from "../tests/services/cassandra.ts";
-import { whatIsMissing } from "../tests/services/java.ts";
-import { startKafka } from "../tests/services/kafka.ts";
+import { startCassandra } from "../tests/support/services/cassandra.ts";
+import { whatIsMissing } from "../tests/support/services/java.ts";
+import { startKafka } from "../tests/support/services/kafka.ts";
 
 const HOUR_MS = 3_600_000;
 

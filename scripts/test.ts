@@ -5,16 +5,16 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { startCassandra } from "../tests/services/cassandra.ts";
-import { whatIsMissing } from "../tests/services/java.ts";
-import { startKafka } from "../tests/services/kafka.ts";
-import type { Server } from "../tests/services/server.ts";
+import { startCassandra } from "../tests/support/services/cassandra.ts";
+import { whatIsMissing } from "../tests/support/services/java.ts";
+import { startKafka } from "../tests/support/services/kafka.ts";
+import type { Server } from "../tests/support/services/server.ts";
 import {
   CASSANDRA_VARIABLE,
   KAFKA_VARIABLE,
   missingSentence,
   SERVICES_VARIABLE,
-} from "../tests/services/shared.ts";
+} from "../tests/support/services/shared.ts";
 
 const root = join(import.meta.dir, "..");
 /** The continuous integration must have everything there: what skips here fails there. */

@@ -1,5 +1,5 @@
 // What every binary hands to its parts and to its commands. Types alone: who reads the settings and ends the process
-// is lifecycle.ts.
+// is app/lifecycle.ts.
 
 import type { Clock } from "./clock.ts";
 import type { Config } from "./config.ts";

@@ -1,5 +1,5 @@
 // The one reader of settings: from the environment, and the files that it names, to what the parts are told. All
-// mistakes are told at once; a secret's value stands in no message. What each setting takes says config-settings.ts.
+// mistakes are told at once; a secret's value stands in no message. What each setting takes says base/settings.ts.
 
 import { readFileSync } from "node:fs";
 import {

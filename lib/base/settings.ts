@@ -1,5 +1,5 @@
 // The table of settings: the name of each, its default, which texts it takes and what it means. sample.env lists the
-// same (a test compares them). It reads nothing: config.ts does, and tells all mistakes at once.
+// same (a test compares them). It reads nothing: base/config.ts does, and tells all mistakes at once.
 
 import { isIP } from "node:net";
 import { z } from "zod";

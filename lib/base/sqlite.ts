@@ -41,7 +41,7 @@ export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptio
     db.run("PRAGMA journal_mode = WAL");
     // The first transaction that begins the -wal file anew cuts off what is left of its older frames when it is
     // complete, and each later one makes it longer: so a frame that is whole in length and wrong in content is damage
-    // or of a transaction that nobody was told of, and log-wal.ts can tell which.
+    // or of a transaction that nobody was told of, and outbox/recovery/wal.ts can tell which.
     if (exclusive) db.run("PRAGMA journal_size_limit = 0");
     setSync(db, sync);
     check?.(db);
@@ -120,7 +120,7 @@ export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | 
   return undefined;
 }
 
-/** Runs a piece of the store's work and says its errors in the words of store.ts. */
+/** Runs a piece of the store's work and says its errors in the words of contracts/store.ts. */
 export function storing<T>(work: () => T): T {
   try {
     return work();

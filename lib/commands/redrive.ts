@@ -1,7 +1,7 @@
 // A dead letter as the messages it can be taken as now. Pure: the same letter gives the same identities every time,
 // whatever is good in it today, so that a replay can be run again and brings nothing in twice.
 //
-// An index is given to every element, good or not; where one is not sent, a hole keeps its place (trade.ts). So a
+// An index is given to every element, good or not; where one is not sent, a hole keeps its place (model/trade.ts). So a
 // trade has the UUID that it would have had if nothing had been wrong with its message.
 
 import { parseFrame } from "../finnhub/frame.ts";

@@ -147,7 +147,7 @@ export function createLink(options: LinkOptions) {
 
   /**
    * Bun tells the status of a refused upgrade in the text of the error event only. A second request to learn it
-   * would take the token's one session, so that text is read; tests/feed-finnhub.test.ts fails when a new Bun
+   * would take the token's one session, so that text is read; tests/integration/finnhub/feed.test.ts fails when a new Bun
    * writes it otherwise. The rest of it holds the address with the token in it and is dropped.
    */
   function failed(event: Event): void {

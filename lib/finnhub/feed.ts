@@ -1,4 +1,4 @@
-// The feed on Finnhub's websocket: turns what comes over the one connection (feed-finnhub-link.ts) into items. It drops
+// The feed on Finnhub's websocket: turns what comes over the one connection (finnhub/connection.ts) into items. It drops
 // no trade, not even a suspected copy, and tells nobody the token: not a log line, an event, an error or its health.
 
 import { createBoundedQueue } from "../base/bounded-queue.ts";

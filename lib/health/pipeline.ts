@@ -1,5 +1,5 @@
 // Health of the pipeline that is spread over processes: what producer and processor say of themselves, and the one
-// document in which admin shows the whole. Pure, as health.ts is, and by the same rule: health means progress.
+// document in which admin shows the whole. Pure, as health/health.ts is, and by the same rule: health means progress.
 
 import {
   type AheadSnapshot,

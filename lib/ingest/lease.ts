@@ -1,4 +1,4 @@
-// Taking, keeping and losing the hold on the feed, over the one key of the tickers' topic that hold.ts folds. It
+// Taking, keeping and losing the hold on the feed, over the one key of the tickers' topic that contracts/lease.ts folds. It
 // decides by its own monotonic clock and by the order of the topic alone, never by a time that another machine
 // wrote. It opens no feed and stops no process: whoever holds is told when he no longer does.
 

@@ -28,7 +28,7 @@ export type KafkaParts = Readonly<{
 
 /** A virtual machine that is short of CPU answers late; a host that is not there is known at once. */
 const CONNECT_MS_MAX = 3_000;
-/** Above what a broker may take to acknowledge (ACK_MS_MAX in log-kafka.ts) and to answer a fetch (500 ms). */
+/** Above what a broker may take to acknowledge (ACK_MS_MAX in kafka/consumer.ts) and to answer a fetch (500 ms). */
 const REQUEST_MS_MAX = 15_000;
 const KEEP_ALIVE_MS = 60_000;
 /** Beyond level 1 the time doubles and the size shrinks by a few percent. */

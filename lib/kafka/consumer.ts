@@ -1,7 +1,7 @@
-// The reader of the log on Kafka: a member of a consumer group, mapped onto the contract of log.ts. kafkajs moves
+// The reader of the log on Kafka: a member of a consumer group, mapped onto the contract of contracts/log.ts. kafkajs moves
 // the bytes and keeps the membership; what it would do beyond that it is kept from: it commits nothing by itself,
-// and where reading stands it is told, never asked. (What a member holds is kafka-assignment.ts, how its commits go
-// together kafka-commits.ts, the writing half kafka-sender.ts; in patches/ is mended what cannot be kept out from
+// and where reading stands it is told, never asked. (What a member holds is kafka/assignment.ts, how its commits go
+// together kafka/commits.ts, the writing half kafka/sender.ts; in patches/ is mended what cannot be kept out from
 // here: a commit tried again under a later generation, a commit over the group's own when an offset is out of range.)
 
 import assert from "node:assert/strict";

@@ -1,5 +1,5 @@
 // How far the processors are behind, as the broker tells it, asked again and again: of each partition when its
-// commit last moved. It judges nothing; health-pipeline.ts does.
+// commit last moved. It judges nothing; health/pipeline.ts does.
 
 import type { Clock } from "../base/clock.ts";
 import type { BrokerSnapshot, LagSnapshot } from "../health/pipeline.ts";

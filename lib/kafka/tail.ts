@@ -41,7 +41,7 @@ export type TailOptions = KafkaParts &
 /** The broker forgets a member that was killed after so long; nobody waits for it, the group is its own. */
 const SESSION_MS = 10_000;
 const HEARTBEAT_MS = 3_000;
-/** See log-kafka.ts. */
+/** See kafka/consumer.ts. */
 const FETCH_WAIT_MS_MAX = 500;
 const FETCH_PARTITION_BYTES_MAX = 256 * 1024;
 /**

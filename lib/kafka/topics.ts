@@ -69,7 +69,7 @@ const REPLICAS_MAX = 3;
 const IN_SYNC_MIN = 2;
 /** Kafka's own default, written down because the one below must be larger. */
 const RECORD_BYTES_MAX = 1_048_588;
-/** A dead letter holds a frame of up to 16 MiB (frame.ts), as base64 in JSON. */
+/** A dead letter holds a frame of up to 16 MiB (finnhub/frame.ts), as base64 in JSON. */
 const DEAD_RECORD_BYTES_MAX = 32 * 1024 * 1024;
 /** Of a list that every producer reads whole at its start: most of it should be current. */
 const TICKERS_DIRTY_RATIO = 0.1;

@@ -75,7 +75,7 @@ const doubleBytes = new Uint8Array(double.buffer);
 /**
  * What our encoder writes, read in one walk, faster than by avsc: one block of trades of one symbol, numbers of up to
  * seven bytes, an identity. Null: it is anything else, and avsc is asked. So what is taken, and as what, is avsc's to
- * say (tests/codec.test.ts compares the two), and this may be narrow.
+ * say (tests/unit/model/codec.test.ts compares the two), and this may be narrow.
  */
 function readPlain(bytes: Uint8Array): Decoded | null {
   plain = bytes;

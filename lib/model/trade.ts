@@ -2,7 +2,7 @@
 // in these; field names of rows are the column names of the tables, so that a row, a JSON answer and a test
 // all show the same words.
 
-/** One trade, as the exchange reported it. It carries no id: identity.ts gives it one. */
+/** One trade, as the exchange reported it. It carries no id: model/identity.ts gives it one. */
 export type Trade = Readonly<{
   symbol: string;
   price: number;
@@ -104,11 +104,11 @@ export type DeadReason =
   | "garbage_frame" // Not JSON, or not an object with a type.
   | "bad_frame" // A trade frame whose data is no list.
   | "unknown_frame" // A frame of another type that holds what looks like trades.
-  | "frame_too_long" // Longer than frame.ts takes; only its beginning is kept.
+  | "frame_too_long" // Longer than finnhub/frame.ts takes; only its beginning is kept.
   | "undecodable" // Bytes on the topic that are no message.
   | "no_session" // The origin's producer wrote it.
   | "several_symbols" // One message carries one symbol; this one does not.
-  | "bad_identity" // A session or sequence that identity.ts cannot take.
+  | "bad_identity" // A session or sequence that model/identity.ts cannot take.
   | "refused_by_store"; // An error that proves this row alone invalid.
 
 /** Why a trade cannot be true. A closed list: it is a metric's label. */

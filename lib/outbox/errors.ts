@@ -1,4 +1,4 @@
-// What an error of SQLite means to the log on it, in the words of errors.ts. It handles none: the loops do.
+// What an error of SQLite means to the log on it, in the words of base/errors.ts. It handles none: the loops do.
 
 import { LogFullError, LogUnavailableError, PipelineError } from "../base/errors.ts";
 import { isDamage, sqliteFault } from "../base/sqlite.ts";

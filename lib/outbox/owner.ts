@@ -38,7 +38,7 @@ export interface OutboxHold extends HoldMemory {
   guard(isConfirmed: () => boolean): void;
 }
 
-/** For log-sqlite.ts: what an append has to do with it. */
+/** For outbox/log.ts: what an append has to do with it. */
 export type HoldOfFile = OutboxHold & {
   /** Whether the next record is the first in doubt. */
   isDoubtBeginning(): boolean;

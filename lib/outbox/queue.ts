@@ -1,5 +1,5 @@
 // The producer's side of the log on SQLite: what waits is read from any offset on, what was acknowledged is deleted
-// and nothing else, what was refused is put aside. It never decides what was acknowledged or refused: forward.ts does.
+// and nothing else, what was refused is put aside. It never decides what was acknowledged or refused: ingest/relay.ts does.
 
 import type { Clock } from "../base/clock.ts";
 import { LogFullError } from "../base/errors.ts";
@@ -9,7 +9,7 @@ import type { Outbox, OutboxHealth, OutboxRecord, RecordKind } from "../contract
 import { damageError, recordDamage, writeError } from "./errors.ts";
 import { deadCrc, type Held, recordCrc } from "./recovery/salvage.ts";
 
-/** What log-sqlite.ts and this file share of one open log. */
+/** What outbox/log.ts and this file share of one open log. */
 export type SharedFile = Readonly<{
   db: Database;
   path: string;

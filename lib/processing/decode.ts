@@ -17,7 +17,7 @@ import {
 import type { Ticket } from "./offset-tracker.ts";
 import type { Partition, PendingRow } from "./partition-state.ts";
 
-/** What intake needs of a record of the log (log.ts says what each field is). */
+/** What intake needs of a record of the log (contracts/log.ts says what each field is). */
 type IntakeRecord = Readonly<{
   kind: "trades" | "event" | "dead";
   offset: number;
@@ -30,7 +30,7 @@ export type Pending<T> = Readonly<{ item: T; ticket: Ticket }>;
 
 export type Intake = { rows: PendingRow[]; events: Pending<FeedEventRow>[]; letters: Pending<DeadLetter>[] };
 
-/** Synchronous, so that sessions and tickets are met in offset order. `partitionId` as in log.ts. */
+/** Synchronous, so that sessions and tickets are met in offset order. `partitionId` as in contracts/log.ts. */
 export function takeApart(
   partition: Partition,
   partitionId: string,

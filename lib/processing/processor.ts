@@ -1,7 +1,7 @@
 // The second loop: log -> rows -> aggregates. Query 1 stores rows continuously; query 2, called every 5 seconds,
 // writes the windows that changed and then commits. So a commit never passes a trade whose row, or whose
 // windows, are not stored, and nothing that happens to a process makes an aggregate wrong for good: what
-// partition.ts remembers is only a cache of the trades table. (The first loop, feed -> log, is publish.ts.)
+// processing/partition-state.ts remembers is only a cache of the trades table. (The first loop, feed -> log, is ingest/ingest.ts.)
 
 import { backoffMs, type Clock, createTurns } from "../base/clock.ts";
 import { isTransient, RowRefusedError, StaleEpochError } from "../base/errors.ts";

@@ -1,5 +1,5 @@
 // Whether the other processes of the pipeline are well: asks each for its health, again and again, and remembers the
-// last answer. It judges nothing; health-pipeline.ts does.
+// last answer. It judges nothing; health/pipeline.ts does.
 
 import type { Clock } from "../base/clock.ts";
 import { ask } from "../base/http-client.ts";

@@ -119,5 +119,5 @@ export const candlesPage = page(candle);
 export const eventsPage = page(feedEvent);
 export const tickersList = z.object({ items: z.array(ticker).readonly() });
 export const metricsText = z.string();
-/** Events in the words of live-wire.ts. */
+/** Events in the words of web/live/protocol.ts. */
 export const liveText = z.string();

@@ -1,4 +1,4 @@
-// The promises of lib/log.ts, as tests that run on every adapter. Written against the interface alone: there may
+// The promises of lib/contracts/log.ts, as tests that run on every adapter. Written against the interface alone: there may
 // be any number of partitions, offsets may begin anywhere, everything may take a while. What an adapter promises
 // beyond the contract stands in its own test file.
 
@@ -15,7 +15,7 @@ import type {
   Position,
   RecordKind,
 } from "../../lib/contracts/log.ts";
-import { seeded, within } from "../support.ts";
+import { seeded, within } from "../support/builders.ts";
 
 /** One fresh log, as the suite drives it. */
 export interface OpenLog extends AsyncDisposable {

@@ -1,4 +1,4 @@
-// The promises of lib/store.ts, as tests that run on every adapter: what is put, any number of times and in any
+// The promises of lib/contracts/store.ts, as tests that run on every adapter: what is put, any number of times and in any
 // order, is what is read, to the last bit. Written against the interface alone; what an adapter promises beyond
 // the contract stands in its own test file.
 
@@ -29,7 +29,7 @@ import {
   type WindowRow,
 } from "../../lib/model/trade.ts";
 import { WINDOW_MS, type Window, windowVersion } from "../../lib/model/windows.ts";
-import { NOON_MS, seeded, trade } from "../support.ts";
+import { NOON_MS, seeded, trade } from "../support/builders.ts";
 
 export interface OpenStore extends AsyncDisposable {
   readonly store: StoreWriter & StoreReader;

@@ -194,7 +194,7 @@ export const CONTROLS: readonly Control[] = [
     name: "a paused processor's stale windows winning",
     edits: [
       {
-        file: "tests/virtual-store.ts",
+        file: "tests/simulation/fake-store.ts",
         find: "if (stored === undefined || version >= stored.version) this",
         replace: "if (version > 0 || stored === undefined) this",
       },

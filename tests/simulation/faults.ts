@@ -6,7 +6,7 @@ import {
   FAULT_KINDS as REQUEST_FAULTS,
   type FaultKind as RequestFault,
   type World,
-} from "../virtual.ts";
+} from "./world.ts";
 
 export const KINDS = [
   // Requests to the log.

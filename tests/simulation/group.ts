@@ -6,10 +6,9 @@
 import type { LogReader } from "../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../lib/contracts/store.ts";
 import { createProcessor, type ProcessLimits, type Processor } from "../../lib/processing/processor.ts";
-import { NOON_MS } from "../support.ts";
-import { World } from "../virtual.ts";
-import { FakeLog, type FakeReader } from "../virtual-log.ts";
-import { FakeStore } from "../virtual-store.ts";
+import { NOON_MS } from "../support/builders.ts";
+import { FakeLog, type FakeReader } from "./fake-log.ts";
+import { FakeStore } from "./fake-store.ts";
 import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
 import { type Host, metrics, newHost, report } from "./hosts.ts";
 import { Received } from "./ledger.ts";
@@ -25,6 +24,7 @@ import {
   startProducer,
 } from "./producers.ts";
 import { Upstream } from "./upstream.ts";
+import { World } from "./world.ts";
 
 const SYMBOLS = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD", "MSFT"];
 const STARTS_MS = [NOON_MS, NOON_MS + 3_595_000, Date.UTC(2026, 0, 6) - 40_000];

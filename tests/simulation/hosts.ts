@@ -4,7 +4,7 @@
 import type { Clock } from "../../lib/base/clock.ts";
 import { silentReport } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
-import type { Machine, World } from "../virtual.ts";
+import type { Machine, World } from "./world.ts";
 
 export const metrics = createMetrics();
 export const report = silentReport;

@@ -6,7 +6,7 @@ import type { LogRecord, PartitionId } from "../../lib/contracts/log.ts";
 import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
 import schema from "../../schemas/trades.avsc" with { type: "json" };
 import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
-import { plainUuid } from "../virtual-stage.ts";
+import { plainUuid } from "./harness.ts";
 
 const YEAR_2000_MS = Date.UTC(2000, 0, 1);
 const DAY_MS = 86_400_000;

@@ -13,10 +13,9 @@ import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
 import { openSqliteLog, type SqliteLog } from "../../lib/outbox/log.ts";
 import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../../lib/sqlite/store.ts";
-import { NOON_MS } from "../support.ts";
-import { Faults, request, World } from "../virtual.ts";
-import type { LogOperation } from "../virtual-log.ts";
-import type { StoreOperation } from "../virtual-store.ts";
+import { NOON_MS } from "../support/builders.ts";
+import type { LogOperation } from "./fake-log.ts";
+import type { StoreOperation } from "./fake-store.ts";
 import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
 import { type Host, metrics, newHost, report } from "./hosts.ts";
 import { Received } from "./ledger.ts";
@@ -30,6 +29,7 @@ import {
   startProducer,
 } from "./producers.ts";
 import { Upstream } from "./upstream.ts";
+import { Faults, request, World } from "./world.ts";
 
 const SYMBOLS = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD"];
 const PARTITION = "market/0";

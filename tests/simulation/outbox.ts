@@ -8,11 +8,11 @@ import { LogFullError } from "../../lib/base/errors.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../../lib/contracts/log.ts";
 import { createForwarder, type ForwardLimits } from "../../lib/ingest/relay.ts";
 import { openSqliteLog, type SqliteLog } from "../../lib/outbox/log.ts";
-import type { World } from "../virtual.ts";
-import type { FakeLog } from "../virtual-log.ts";
-import { FakeBrokers } from "../virtual-sender.ts";
+import type { FakeLog } from "./fake-log.ts";
+import { FakeBrokers } from "./fake-sender.ts";
 import type { Chronicle, Kind } from "./faults.ts";
 import { type Host, metrics, report } from "./hosts.ts";
+import type { World } from "./world.ts";
 
 /** In memory where the machine has such a place: a run is about crashes of processes, not of disks. */
 const SHARED_MEMORY = "/dev/shm";

@@ -5,10 +5,10 @@ import { LogFullError } from "../../lib/base/errors.ts";
 import type { LogEntry, LogWriter } from "../../lib/contracts/log.ts";
 import { openFinnhubFeed } from "../../lib/finnhub/feed.ts";
 import { createPublisher } from "../../lib/ingest/ingest.ts";
-import type { Machine } from "../virtual.ts";
 import { type Host, metrics, report } from "./hosts.ts";
 import { addTo, contentOf, decode, isPossible, type Received } from "./ledger.ts";
 import type { Upstream, WireTrade } from "./upstream.ts";
+import type { Machine } from "./world.ts";
 
 export type Producer = {
   readonly host: Host;

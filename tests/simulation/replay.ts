@@ -4,15 +4,15 @@
 import { encodeMessage } from "../../lib/model/codec.ts";
 import type { Message, Trade } from "../../lib/model/trade.ts";
 import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
-import { NOON_MS } from "../support.ts";
-import { World } from "../virtual.ts";
-import { FakeLog } from "../virtual-log.ts";
-import { FakeStore } from "../virtual-store.ts";
+import { NOON_MS } from "../support/builders.ts";
+import { FakeLog } from "./fake-log.ts";
+import { FakeStore } from "./fake-store.ts";
 import { Chronicle } from "./faults.ts";
 import { metrics, newHost, report } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { watchMemory } from "./memory.ts";
 import { type Outcome, SETTLED_MS_MAX } from "./outcome.ts";
+import { World } from "./world.ts";
 
 const DAYS = 30;
 const DAY_MS = 86_400_000;

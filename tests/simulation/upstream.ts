@@ -2,8 +2,8 @@
 // that trades, pings, refuses, resets, repeats, and sends what nobody can read. It remembers what was handed
 // over: a frame counts from the moment at which it entered `onmessage` of a producer that lives and is awake.
 
-import type { Machine, World } from "../virtual.ts";
 import type { Chronicle, Kind, Weather } from "./faults.ts";
+import type { Machine, World } from "./world.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;

@@ -64,7 +64,7 @@ const OFFSET_MARGIN = 10_000;
 /** Beyond it a number in the file is no offset. */
 const OFFSET_MAX = 2 ** 48;
 
-/** Whose file it is; what it is for stands in log-sqlite-hold.ts. */
+/** Whose file it is; what it is for stands in outbox/owner.ts. */
 export type Keeper = Readonly<{
   role: "local" | "producer" | null;
   /** The same over restarts and salvages; a copy has it too. */

@@ -35,7 +35,7 @@ type Frame = Readonly<{
  * What is wrong with it, in words; null = SQLite will read all that was committed to it.
  *
  * A kill between the writes of a commit's last frame leaves one that is whole in length and wrong in content only
- * where an older generation's frame was in its place. With `journal_size_limit = 0` (sqlite.ts) those are cut off
+ * where an older generation's frame was in its place. With `journal_size_limit = 0` (base/sqlite.ts) those are cut off
  * before the first transaction of a generation is told to be complete, and every later frame makes the file longer.
  * So where older frames are still there, nothing of this generation was acknowledged; where none are, a frame of full
  * length was written whole, and is damage.

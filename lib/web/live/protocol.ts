@@ -1,4 +1,4 @@
-// What the live stream says: the words that lib/web-live.ts sends and the page reads. Types and the few numbers
+// What the live stream says: the words that lib/web/live/stream.ts sends and the page reads. Types and the few numbers
 // that both must agree on; it runs nowhere. Lists instead of objects where something comes ten times a second.
 
 /** A sparkline is the last price of each such bucket. */

@@ -1,0 +1,394 @@
+// Tickers while it runs, each part with real neighbours where they are cheap: the wanted set in its table, the
+// setting's seed, the follower between set and feed, and the control that writes the set.
+
+import { expect, test } from "bun:test";
+import { systemClock } from "../../../lib/base/clock.ts";
+import { SetupError } from "../../../lib/base/errors.ts";
+import { type Fields, silentReport } from "../../../lib/base/logger.ts";
+import {
+  type SymbolCheck,
+  symbolFault,
+  type Verdict,
+  type WantedSet,
+} from "../../../lib/contracts/watchlist.ts";
+import { createTickerFollower, seedWanted } from "../../../lib/ingest/watchlist-sync.ts";
+import { openSqliteStore } from "../../../lib/sqlite/store.ts";
+import { createTickerControl } from "../../../lib/web/watchlist-commands.ts";
+import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
+import { handClock, until } from "../../support/simulator.ts";
+
+const FOUND: Verdict = { kind: "found" };
+const MISSING: Verdict = { kind: "not_found", suggestions: ["AAPL"] };
+const UNKNOWN: Verdict = { kind: "unknown", reason: "a test has no answer" };
+
+function openTable() {
+  const directory = temporaryDirectory();
+  const open = () => openSqliteStore({ directory: directory.path, sync: "normal" });
+  let store = open();
+  return {
+    get wanted() {
+      return store.wanted;
+    },
+    restart() {
+      store[Symbol.dispose]();
+      store = open();
+      return store.wanted;
+    },
+    [Symbol.dispose]() {
+      store[Symbol.dispose]();
+      directory[Symbol.dispose]();
+    },
+  };
+}
+
+const symbolsOf = (wanted: WantedSet) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+
+/** Verdicts by symbol, which a test may change; what was asked, in order. */
+function fakeCheck(verdicts: Record<string, Verdict> = {}) {
+  const asked: string[] = [];
+  const check: SymbolCheck = {
+    async check(symbol) {
+      asked.push(symbol);
+      return verdicts[symbol] ?? FOUND;
+    },
+  };
+  return { asked, verdicts, check };
+}
+
+async function openFollower(
+  wanted: WantedSet,
+  verdicts: Record<string, Verdict> = {},
+  fields: Partial<Parameters<typeof createTickerFollower>[0]> = {},
+) {
+  const { asked, check } = fakeCheck(verdicts);
+  const clock = handClock(NOON_MS);
+  const heard: (readonly string[])[] = [];
+  const said: unknown[] = [];
+  const warnings: [string, Fields | undefined][] = [];
+  /** Sleeps that end when the test says so. */
+  let ring = () => {};
+  const follower = createTickerFollower({
+    feed: { want: (symbols) => heard.push(symbols) },
+    wanted,
+    check,
+    hasTraded: () => false,
+    say: async (type, detail) => void said.push({ type, ...detail }),
+    clock: {
+      ...clock,
+      sleep: (_, signal) =>
+        new Promise((resolve) => {
+          ring = resolve;
+          signal?.addEventListener("abort", () => resolve());
+        }),
+    },
+    report: { ...silentReport, warn: (message, words) => warnings.push([message, words]) },
+    ...fields,
+  });
+  const stopped = new AbortController();
+  const running = follower.run(stopped.signal);
+  return {
+    follower,
+    asked,
+    heard,
+    said,
+    warnings,
+    ring: () => ring(),
+    async [Symbol.asyncDispose]() {
+      stopped.abort();
+      await running;
+    },
+  };
+}
+
+const put = (wanted: WantedSet, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
+  wanted.put({ symbol, wanted: isWanted, changedAtMs, by: "operator" });
+
+// --- The wanted set --------------------------------------------------------------------------------------------
+
+test("what was put is there after a restart, removals too, oldest change first", async () => {
+  using table = openTable();
+  for (const [symbol, atMs] of [
+    ["C", 3],
+    ["A", 1],
+    ["B", 1],
+    ["D", 2],
+  ] as const) {
+    await put(table.wanted, symbol, true, atMs);
+  }
+  await put(table.wanted, "D", false, 2);
+  await put(table.wanted, "A", true, 1); // Of equal age the newer put comes later.
+  const expected = [
+    { symbol: "B", wanted: true, changedAtMs: 1, by: "operator" },
+    { symbol: "A", wanted: true, changedAtMs: 1, by: "operator" },
+    { symbol: "D", wanted: false, changedAtMs: 2, by: "operator" },
+    { symbol: "C", wanted: true, changedAtMs: 3, by: "operator" },
+  ] as const;
+  expect(table.wanted.list()).toEqual(expected);
+  expect(table.restart().list()).toEqual(expected);
+});
+
+test("listeners hear of a change after the list shows it, until they end it", async () => {
+  using table = openTable();
+  const heard: string[][] = [];
+  const unlisten = table.wanted.onChange(() => heard.push(symbolsOf(table.wanted)));
+  await put(table.wanted, "A");
+  await put(table.wanted, "A", false);
+  unlisten();
+  await put(table.wanted, "B");
+  expect(heard).toEqual([["A"], []]);
+});
+
+test("a text that no exchange can mean is no symbol, and one of ours is kept free", () => {
+  for (const symbol of ["", "#producer", " AAPL", "AAPL ", "A\nB", "A\u0000", "\ud800", "A".repeat(129)]) {
+    expect([symbol, symbolFault(symbol)]).not.toEqual([symbol, null]);
+  }
+  for (const symbol of ["AAPL", "IC MARKETS:1", "BRK.B", "A".repeat(128), "Ä/€:x"]) {
+    expect([symbol, symbolFault(symbol)]).toEqual([symbol, null]);
+  }
+});
+
+// --- The setting -----------------------------------------------------------------------------------------------
+
+test("the setting seeds in its order, and only where no operator has spoken", async () => {
+  using table = openTable();
+  await put(table.wanted, "GONE", false);
+  await seedWanted(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
+  expect(symbolsOf(table.wanted)).toEqual(["B", "A"]);
+  await put(table.wanted, "B", false);
+  await put(table.wanted, "X");
+  await seedWanted(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
+  expect(symbolsOf(table.restart())).toEqual(["A", "X"]);
+});
+
+test("a ticker taken out of the setting goes, and comes back with it; an operator's own stays", async () => {
+  using table = openTable();
+  await seedWanted(table.wanted, ["A", "B"], handClock(NOON_MS));
+  await put(table.wanted, "X", true, NOON_MS - 1);
+  await seedWanted(table.wanted, ["B"], handClock(NOON_MS + 1));
+  expect(symbolsOf(table.wanted)).toEqual(["X", "B"]);
+  await seedWanted(table.wanted, ["A", "B"], handClock(NOON_MS + 2));
+  expect(symbolsOf(table.wanted)).toEqual(["X", "B", "A"]);
+});
+
+test("a setting that names no possible ticker is refused before anything is written", async () => {
+  using table = openTable();
+  const seeding = seedWanted(table.wanted, ["AAPL", "#producer"], systemClock);
+  expect(await seeding.catch((error: unknown) => error)).toBeInstanceOf(SetupError);
+  expect(table.wanted.list()).toEqual([]);
+});
+
+// --- The follower ----------------------------------------------------------------------------------------------
+
+test("what is wanted is subscribed at once, before anything is checked, in order of age", async () => {
+  using table = openTable();
+  await put(table.wanted, "NEW", true, NOON_MS);
+  await put(table.wanted, "OLD", true, NOON_MS - 1);
+  const { promise: silence, resolve: answer } = Promise.withResolvers<Verdict>();
+  await using follower = await openFollower(table.wanted, {}, { check: { check: () => silence } });
+  expect(follower.heard).toEqual([["OLD", "NEW"]]);
+  await put(table.wanted, "OLD", false, NOON_MS + 1);
+  expect(follower.heard).toEqual([["OLD", "NEW"], ["NEW"]]);
+  expect(follower.follower.outcome("NEW")).toEqual({ kind: "unchecked" });
+  answer(FOUND);
+});
+
+test("only what is proven missing is dropped, and that is said once", async () => {
+  using table = openTable();
+  for (const symbol of ["AAPL", "APPL", "MAYBE"]) await put(table.wanted, symbol);
+  await using running = await openFollower(table.wanted, { APPL: MISSING, MAYBE: UNKNOWN });
+  const { follower, heard, said, warnings, asked } = running;
+  await until(() => asked.length === 3 && warnings.length === 2, "the checks");
+  expect(heard).toEqual([
+    ["AAPL", "APPL", "MAYBE"],
+    ["AAPL", "MAYBE"],
+  ]);
+  expect(follower.wanted()).toEqual(["AAPL", "MAYBE"]);
+  expect(follower.rejected()).toEqual(["APPL"]);
+  const at = { checkedAtMs: NOON_MS };
+  expect(follower.outcome("APPL")).toEqual({ ...MISSING, ...at });
+  expect(follower.outcome("MAYBE")).toEqual({ ...UNKNOWN, ...at });
+  expect(follower.outcome("AAPL")).toEqual({ ...FOUND, ...at });
+  const suggestions = ["AAPL"];
+  expect(said).toEqual([
+    { type: "ticker_rejected", symbol: "APPL", message: "not found at Finnhub", suggestions },
+  ]);
+  expect(warnings).toEqual([
+    ["Finnhub does not know a ticker: it is not subscribed", { symbol: "APPL", suggestions }],
+    [
+      "whether tickers exist could not be checked; they are subscribed all the same",
+      { reason: "a test has no answer", symbols: ["MAYBE"], symbolCount: 1 },
+    ],
+  ]);
+  expect(symbolsOf(table.wanted)).toContain("APPL");
+});
+
+test("what trades exists, whatever a list says", async () => {
+  using table = openTable();
+  await put(table.wanted, "ODD");
+  await using running = await openFollower(table.wanted, { ODD: MISSING }, { hasTraded: () => true });
+  await until(() => running.follower.outcome("ODD").kind === "found", "the check");
+  expect(running.heard).toEqual([["ODD"]]);
+  expect(running.said).toEqual([]);
+});
+
+test("what could not be checked is tried again after a while, and what is known is not asked again", async () => {
+  using table = openTable();
+  for (const symbol of ["AAPL", "MAYBE"]) await put(table.wanted, symbol);
+  const verdicts: Record<string, Verdict> = { MAYBE: UNKNOWN };
+  await using running = await openFollower(table.wanted, verdicts);
+  const { asked, follower } = running;
+  await until(() => running.warnings.length === 1, "the first check");
+  await put(table.wanted, "NEW");
+  await until(() => asked.includes("NEW"), "the new one's check");
+  expect(asked).toEqual(["AAPL", "MAYBE", "NEW"]);
+  verdicts.MAYBE = MISSING;
+  await until(() => {
+    running.ring();
+    return follower.rejected().length === 1;
+  }, "the second check");
+  expect(asked).toEqual(["AAPL", "MAYBE", "NEW", "MAYBE"]);
+  expect(running.heard.at(-1)).toEqual(["AAPL", "NEW"]);
+});
+
+test("with fresh lists a rejected ticker is looked at again, and is subscribed at once", async () => {
+  using table = openTable();
+  for (const symbol of ["AAPL", "IPO"]) await put(table.wanted, symbol);
+  const verdicts: Record<string, Verdict> = { IPO: MISSING };
+  await using running = await openFollower(table.wanted, verdicts);
+  const { asked, heard, follower } = running;
+  await until(() => follower.rejected().length === 1, "the first check");
+  verdicts.IPO = FOUND;
+  follower.recheck();
+  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
+  await until(() => follower.outcome("IPO").kind === "found", "the second check");
+  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
+  expect(asked).toEqual(["AAPL", "IPO", "IPO"]);
+});
+
+test("a ticker removed while it is checked is neither rejected nor remembered", async () => {
+  using table = openTable();
+  await put(table.wanted, "APPL");
+  const { promise: verdict, resolve: answer } = Promise.withResolvers<Verdict>();
+  await using running = await openFollower(table.wanted, {}, { check: { check: () => verdict } });
+  await put(table.wanted, "APPL", false);
+  answer(MISSING);
+  await put(table.wanted, "AAPL");
+  await until(() => running.follower.outcome("AAPL").kind === "not_found", "the next check");
+  expect(running.follower.outcome("APPL")).toEqual({ kind: "unchecked" });
+  expect(running.said).toHaveLength(1);
+});
+
+test("a ticker removed and added again is asked about again", async () => {
+  using table = openTable();
+  await put(table.wanted, "AAPL");
+  await using running = await openFollower(table.wanted);
+  await until(() => running.follower.outcome("AAPL").kind === "found", "the first check");
+  await put(table.wanted, "AAPL", false);
+  expect(running.follower.outcome("AAPL").kind).toBe("unchecked");
+  await put(table.wanted, "AAPL");
+  await until(() => running.asked.length === 2, "the second check");
+});
+
+test("a rejection that cannot be said ends the follower", async () => {
+  using table = openTable();
+  await put(table.wanted, "APPL");
+  const follower = createTickerFollower({
+    feed: { want() {} },
+    wanted: table.wanted,
+    check: { check: async () => MISSING },
+    hasTraded: () => false,
+    say: () => Promise.reject(new Error("a test's log is gone")),
+    clock: systemClock,
+    report: silentReport,
+  });
+  const ended = follower.run(new AbortController().signal);
+  expect(await ended.catch((error: unknown) => String(error))).toContain("a test's log is gone");
+});
+
+test("without validation everything is subscribed and nothing is asked", async () => {
+  using table = openTable();
+  await put(table.wanted, "ANY");
+  await using running = await openFollower(table.wanted, {}, { check: null });
+  await put(table.wanted, "THING");
+  expect(running.heard).toEqual([["ANY"], ["ANY", "THING"]]);
+  expect(running.asked).toEqual([]);
+});
+
+// --- The control -----------------------------------------------------------------------------------------------
+
+function openControl(
+  wanted: WantedSet,
+  verdicts: Record<string, Verdict> = {},
+  fields: Partial<Parameters<typeof createTickerControl>[0]> = {},
+) {
+  const noted: [string, Verdict][] = [];
+  const { check, asked } = fakeCheck(verdicts);
+  const control = createTickerControl({
+    wanted,
+    check,
+    symbolsMax: 2,
+    onVerdict: (symbol, verdict) => noted.push([symbol, verdict]),
+    clock: handClock(NOON_MS),
+    ...fields,
+  });
+  return { control, noted, asked };
+}
+
+test("a ticker is added when it is found or cannot be checked, and refused when it is missing", async () => {
+  using table = openTable();
+  const { control, noted } = openControl(table.wanted, { APPL: MISSING, MAYBE: UNKNOWN });
+  expect(await control.add("AAPL")).toEqual({ kind: "created" });
+  expect(await control.add("APPL")).toEqual(MISSING);
+  expect(await control.add("MAYBE")).toEqual({ kind: "unchecked", reason: "a test has no answer" });
+  expect(symbolsOf(table.wanted)).toEqual(["AAPL", "MAYBE"]);
+  expect(table.wanted.list()[0]).toMatchObject({ by: "operator", changedAtMs: NOON_MS });
+  expect(noted).toEqual([
+    ["AAPL", FOUND],
+    ["MAYBE", UNKNOWN],
+  ]);
+});
+
+test("what is there, what is over the limit and what is no symbol is refused unasked", async () => {
+  using table = openTable();
+  const { control, asked } = openControl(table.wanted);
+  expect(await control.add("A")).toEqual({ kind: "created" });
+  expect(await control.add("A")).toEqual({ kind: "exists" });
+  expect(await control.add("#producer")).toMatchObject({ kind: "bad_symbol" });
+  expect(await control.add("B")).toEqual({ kind: "created" });
+  expect(await control.add("C")).toEqual({ kind: "full", symbolsMax: 2 });
+  expect(asked).toEqual(["A", "B"]);
+  expect(await control.remove("A")).toBe(true);
+  expect(await control.remove("A")).toBe(false);
+  expect(await control.add("C")).toEqual({ kind: "created" });
+});
+
+test("two that ask for one ticker, or for the last place, do not both get it", async () => {
+  using table = openTable();
+  const { control } = openControl(table.wanted);
+  const kinds = async (...symbols: string[]) =>
+    (await Promise.all(symbols.map((symbol) => control.add(symbol)))).map(({ kind }) => kind);
+  expect(await kinds("A", "A")).toEqual(["created", "exists"]);
+  expect(await kinds("B", "C")).toEqual(["created", "full"]);
+});
+
+test("a rejected ticker takes no place", async () => {
+  using table = openTable();
+  await put(table.wanted, "APPL");
+  await put(table.wanted, "AAPL");
+  const { control } = openControl(table.wanted, {}, { rejected: () => ["APPL"] });
+  expect(await control.add("MSFT")).toEqual({ kind: "created" });
+  expect(await control.add("TSLA")).toEqual({ kind: "full", symbolsMax: 2 });
+});
+
+test("who adds a ticker waits 1.5 s for the check and not longer", async () => {
+  using table = openTable();
+  const clock = handClock(NOON_MS);
+  const check: SymbolCheck = {
+    check: (_, signal) => new Promise((resolve) => signal.addEventListener("abort", () => resolve(UNKNOWN))),
+  };
+  const { control } = openControl(table.wanted, {}, { check, clock });
+  const adding = control.add("SLOW");
+  clock.advance(1_500);
+  expect(await adding).toEqual({ kind: "unchecked", reason: "a test has no answer" });
+  expect(symbolsOf(table.wanted)).toEqual(["SLOW"]);
+});

@@ -1,0 +1,230 @@
+// The tickers' topic on a real Kafka: the wanted set as two processes see it, and the hold between two producers.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { systemClock } from "../../../lib/base/clock.ts";
+import { readConfig } from "../../../lib/base/config.ts";
+import { SetupError } from "../../../lib/base/errors.ts";
+import { type Report, silentReport } from "../../../lib/base/logger.ts";
+import { HOLD_KEY, type HoldMemory } from "../../../lib/contracts/lease.ts";
+import type { WantedBy, WantedSet } from "../../../lib/contracts/watchlist.ts";
+import { HOLD_MS_MAX, type Hold, takeHold } from "../../../lib/ingest/lease.ts";
+import { createKafka, type KafkaParts } from "../../../lib/kafka/client.ts";
+import { openKafkaTickers } from "../../../lib/kafka/control-topic.ts";
+import { openKeyedTopic } from "../../../lib/kafka/tail.ts";
+import { openTopics, topicNames } from "../../../lib/kafka/topics.ts";
+import { memoryOf } from "../../simulation/fake-topic.ts";
+import { eventually, NOON_MS } from "../../support/builders.ts";
+import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
+
+const START_MS_MAX = 120_000;
+const TEST_MS_MAX = 60_000;
+/** What an operator is promised of a change, from the answer of one process to the other's. */
+const EFFECT_MS_MAX = 2_000;
+
+describe.skipIf(!services.available)("the tickers' topic", () => {
+  let settings: KafkaParts["settings"];
+  const stopped = new AbortController();
+  beforeAll(async () => {
+    const { host, port } = await sharedKafka();
+    settings = readConfig({ KAFKA_SERVER: host, KAFKA_PORT: `${port}` }).kafka;
+  }, START_MS_MAX);
+  afterAll(() => stopped.abort());
+
+  const partsOf = (clientId: string, report: Report = silentReport): KafkaParts => ({
+    settings,
+    clientId,
+    clock: systemClock,
+    report,
+  });
+
+  async function makeTopic(): Promise<string> {
+    const topic = uniqueName("tickers");
+    await using topics = openTopics({ ...partsOf("test"), topic });
+    await topics.create({ partitions: 1, retentionDays: 1, force: false });
+    return topic;
+  }
+
+  /** One process that follows, and has read what was there. */
+  async function follow(topic: string, warnings: string[] = []) {
+    const report = { ...silentReport, warn: (message: string) => warnings.push(message) };
+    const tickers = openKafkaTickers({ ...partsOf("test", report), topic });
+    const stop = new AbortController();
+    const running = tickers.run(stop.signal);
+    await tickers.ready(stop.signal);
+    return {
+      ...tickers,
+      async [Symbol.asyncDispose]() {
+        stop.abort();
+        await running;
+        await tickers[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  const record = (symbol: string, wanted = true, changedAtMs = NOON_MS, by: WantedBy = "operator") => ({
+    symbol,
+    wanted,
+    changedAtMs,
+    by,
+  });
+
+  const symbolsOf = (wanted: WantedSet) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+
+  test(
+    "a change is known to another process within 2 s and to one that starts later, a removal as a record",
+    async () => {
+      const topic = await makeTopic();
+      await using admin = await follow(topic);
+      await using producer = await follow(topic);
+      let heardCount = 0;
+      producer.wanted.onChange(() => {
+        heardCount += 1;
+      });
+      await admin.wanted.put(record("NEW", true, NOON_MS + 1));
+      expect(symbolsOf(admin.wanted)).toEqual(["NEW"]);
+      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.wanted).length === 1);
+      await admin.wanted.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
+      await admin.wanted.put(record("OLD", true, NOON_MS - 1));
+      await admin.wanted.put(record("NEW", false, NOON_MS + 2));
+      await eventually(EFFECT_MS_MAX, "the removal", () => producer.wanted.list().at(-1)?.wanted === false);
+      const expected = [
+        record("OLD", true, NOON_MS - 1),
+        record("IC MARKETS:1", true, NOON_MS, "setting"),
+        record("NEW", false, NOON_MS + 2),
+      ];
+      expect(producer.wanted.list()).toEqual(expected);
+      expect(heardCount).toBeGreaterThanOrEqual(2);
+      await using late = await follow(topic);
+      expect(late.wanted.list()).toEqual(expected);
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "records that are none of ours are said once and change nothing; a symbol with our sign is not written",
+    async () => {
+      const topic = await makeTopic();
+      await using foreign = openKeyedTopic({ ...partsOf("foreign"), topic: topicNames(topic).tickers });
+      const write = (key: string, text: string) => foreign.put(key, new TextEncoder().encode(text));
+      await write("AAPL", '{"wanted":true}');
+      for (const text of ["", "{", "null", '{"wanted":1}', '{"wanted":true,"changedAtMs":-1}'])
+        await write("B", text);
+      await write(" C", '{"wanted":true}');
+      await write("#other", '{"wanted":true}');
+      await write(HOLD_KEY, '{"type":"alive"}');
+      const warnings: string[] = [];
+      await using process = await follow(topic, warnings);
+      expect(process.wanted.list()).toEqual([record("AAPL", true, 0)]);
+      expect(process.hold.state()).toBeNull();
+      expect(warnings).toEqual(["the tickers' topic holds a record that is none of ours"]);
+      await expect(process.wanted.put(record("#producer"))).rejects.toThrow("is no symbol");
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "a topic that was made anew is read from its beginning, also where a clock that ran ahead wrote into the old one",
+    async () => {
+      const topic = await makeTopic();
+      const { tickers: name } = topicNames(topic);
+      const kafka = createKafka(partsOf("operator"), "once");
+      const [operator, writer] = [kafka.admin(), kafka.producer()];
+      const make = () =>
+        operator.createTopics({
+          topics: [{ topic: name, numPartitions: 1, replicationFactor: 1 }],
+          waitForLeaders: true,
+        });
+      await operator.connect();
+      await writer.connect();
+      try {
+        await operator.deleteTopics({ topics: [name] });
+        await make();
+        await using process = await follow(topic);
+        const timestamp = String(Date.now() + 1_800_000);
+        const messages = Array.from({ length: 40 }, (_, at) => ({
+          key: `OLD${at}`,
+          value: '{"wanted":true}',
+          timestamp,
+        }));
+        await writer.send({ topic: name, messages });
+        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.wanted).length === 40);
+        await operator.deleteTopics({ topics: [name] });
+        await make();
+        const endMs = performance.now() + TEST_MS_MAX / 2;
+        const look = async (): Promise<void> => {
+          const isSeen = await process.hold.look().then(
+            () => true,
+            () => false,
+          );
+          if (isSeen) return;
+          if (performance.now() > endMs) throw new Error("the new topic is not read");
+          return look();
+        };
+        await look();
+        await process.wanted.put(record("NEW"));
+        expect(symbolsOf(process.wanted)).toContain("NEW");
+      } finally {
+        await operator.disconnect();
+        await writer.disconnect();
+      }
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    "one producer holds the feed, a second is refused; a release and a restart free it at once, a death after 15 s",
+    async () => {
+      const topic = await makeTopic();
+      const memories = new Map<string, HoldMemory>();
+      const take = async (process: Awaited<ReturnType<typeof follow>>, session: string, holder = session) => {
+        const startedAtMs = performance.now();
+        const self = { session, host: "host", pid: 7 };
+        const memory = memories.get(holder) ?? memoryOf(holder);
+        memories.set(holder, memory);
+        const { hold: held } = process;
+        const { signal } = new AbortController();
+        const hold = await takeHold({
+          topic: held,
+          self,
+          memory,
+          clock: systemClock,
+          report: silentReport,
+          signal,
+        });
+        return { hold, tookMs: performance.now() - startedAtMs };
+      };
+      const live = (hold: Hold) => {
+        const stop = new AbortController();
+        return { running: hold.run(stop.signal), die: () => stop.abort() };
+      };
+      await using one = await follow(topic);
+      await using other = await follow(topic);
+
+      const { hold } = await take(one, "a");
+      const life = live(hold);
+      const refused = await take(other, "b").catch((error: unknown) => error);
+      expect(refused).toBeInstanceOf(SetupError);
+      expect(String(refused)).toContain("another producer holds the feed: process 7 on host");
+      expect(hold.isConfirmed()).toBe(true);
+
+      life.die();
+      await life.running;
+      await hold.release();
+      expect(hold.isConfirmed()).toBe(false);
+      const next = await take(other, "c");
+      expect(next.tookMs).toBeLessThan(EFFECT_MS_MAX);
+      const restarted = await take(one, "d", "c");
+      expect(restarted.tookMs).toBeLessThan(EFFECT_MS_MAX);
+      // The one before was not dead at all, as with a copied DATA_DIR: it is told.
+      const lost = next.hold.run(stopped.signal).catch((error: unknown) => error);
+      expect(await lost).toBeInstanceOf(SetupError);
+
+      const taken = await take(other, "e");
+      expect(taken.tookMs).toBeGreaterThan(HOLD_MS_MAX - 1_000);
+      expect(taken.tookMs).toBeLessThan(HOLD_MS_MAX + 10_000);
+      expect(taken.hold.isConfirmed()).toBe(true);
+      expect(restarted.hold.isConfirmed()).toBe(false);
+    },
+    TEST_MS_MAX,
+  );
+});

@@ -1,0 +1,131 @@
+// The tickers' topic of tests in virtual time: one partition that is slow, away, faulty and compacted, as each process
+// reads it through lib's fold; and the memory of an outbox that holds no records.
+
+import { LogUnavailableError } from "../../lib/base/errors.ts";
+import type { HoldTopic } from "../../lib/contracts/lease.ts";
+import {
+  foldHold,
+  type HoldMemory,
+  type HoldRecord,
+  type HoldState,
+  parseHold,
+} from "../../lib/contracts/lease.ts";
+import type { Machine, World } from "./world.ts";
+
+type Entry = { offset: number; atMs: number; value: Uint8Array | null };
+
+/** The one partition, as its readers see it. Null values are looks, under a key of their own. */
+export class VirtualTopic {
+  entries: Entry[] = [];
+  endOffset = 0;
+  isAway = false;
+  lastAwayMs = Number.NEGATIVE_INFINITY;
+  readonly readers = new Set<() => void>();
+  readonly world: World;
+  faultRate: number;
+
+  constructor(world: World, faultRate: number) {
+    this.world = world;
+    this.faultRate = faultRate;
+  }
+
+  append(value: Uint8Array | null): number {
+    const offset = this.endOffset++;
+    this.entries.push({ offset, atMs: this.world.nowMs, value });
+    for (const reader of this.readers) reader();
+    return offset;
+  }
+
+  /** Of each key only the last record below the offset stays. */
+  compact(belowOffset: number): void {
+    const keepers = new Set<number>();
+    for (const isLook of [true, false]) {
+      const old = this.entries.filter((one) => one.offset < belowOffset && (one.value === null) === isLook);
+      const last = old.at(-1);
+      if (last !== undefined) keepers.add(last.offset);
+    }
+    this.entries = this.entries.filter(({ offset }) => offset >= belowOffset || keepers.has(offset));
+  }
+
+  setAway(isAway: boolean): void {
+    this.isAway = isAway;
+    this.lastAwayMs = this.world.nowMs;
+    if (!isAway) for (const reader of this.readers) reader();
+  }
+
+  /** As one process sees it. */
+  connect(machine: Machine): HoldTopic {
+    const { world } = this;
+    let position = 0;
+    let state: HoldState | null = null;
+    let isReading = false;
+    const listeners = new Set<(record: HoldRecord, now: HoldState | null) => void>();
+    const waiting: { offset: number; resolve: () => void }[] = [];
+    const read = () => {
+      isReading = false;
+      if (this.isAway) return;
+      for (const { offset, value } of this.entries.filter((one) => one.offset >= position)) {
+        position = offset + 1;
+        const record = parseHold(value);
+        if (record === null) continue;
+        state = foldHold(state, offset, record);
+        for (const listener of listeners) listener(record, state);
+      }
+      position = this.endOffset;
+      for (const one of waiting) if (one.offset < position) one.resolve();
+    };
+    const notice = () => {
+      if (isReading) return;
+      isReading = true;
+      machine.after(world.between(1, 300), read);
+    };
+    this.readers.add(notice);
+    notice();
+    const send = (value: Uint8Array | null) =>
+      new Promise<number>((resolve, reject) => {
+        const fail = () => reject(new LogUnavailableError("a test's topic is away"));
+        const isFaulty = world.chance(this.faultRate);
+        const isWritten = !isFaulty || world.chance(0.5);
+        if (isFaulty) machine.after(world.between(10, 3_000), fail);
+        world.after(isFaulty ? world.between(1, 6_000) : world.between(1, 200), () => {
+          if (this.isAway) machine.after(1_000, fail);
+          else if (isWritten) {
+            const offset = this.append(value);
+            machine.after(world.between(1, 200), () => resolve(offset));
+          }
+        });
+      });
+    return {
+      put: async (value) => void (await send(value)),
+      async look() {
+        const offset = await send(null);
+        if (position > offset) return;
+        await new Promise<void>((resolve, reject) => {
+          waiting.push({ offset, resolve });
+          machine.after(8_000, () => reject(new LogUnavailableError("not read back")));
+        });
+      },
+      state: () => state,
+      onRecord(listener) {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+    };
+  }
+}
+
+/** Of an outbox without records. */
+export function memoryOf(holder: string): HoldMemory {
+  const own = new Set<string>();
+  return {
+    holder,
+    whose: (session) => (own.has(session) ? "here" : null),
+    claim: (session) => void own.add(session),
+    release() {},
+    confirm() {},
+    async disown() {
+      own.clear();
+      return 0;
+    },
+  };
+}

@@ -1,0 +1,137 @@
+// Builders for the tests that need a real Kafka: settings of a client, topics of one test, a log as the contract
+// suite drives it. Names are unique, so tests share one broker.
+
+import type { Kafka } from "kafkajs";
+import { systemClock } from "../../lib/base/clock.ts";
+import type { Config } from "../../lib/base/config.ts";
+import { silentReport } from "../../lib/base/logger.ts";
+import type { PartitionId, RecordKind } from "../../lib/contracts/log.ts";
+import { createKafka, type KafkaParts } from "../../lib/kafka/client.ts";
+import {
+  createKafkaWriter,
+  type KafkaReader,
+  openKafkaReader,
+  openKafkaSender,
+} from "../../lib/kafka/consumer.ts";
+import { openTopics } from "../../lib/kafka/topics.ts";
+import type { OpenLog } from "../contract/log.ts";
+import { eventually } from "./builders.ts";
+import type { Address } from "./services/server.ts";
+import { uniqueName } from "./services/shared.ts";
+
+export type KafkaSettings = Config["kafka"];
+
+/** The least that every broker takes. */
+export const SESSION_MS = 6_000;
+
+export function kafkaParts({ host, port }: Address, changed: Partial<KafkaSettings> = {}): KafkaParts {
+  const settings: KafkaSettings = {
+    brokers: [`${host}:${port}`],
+    partitions: 3,
+    compression: "zstd",
+    sessionTimeoutMs: SESSION_MS,
+    rebalanceTimeoutMs: SESSION_MS,
+    tls: null,
+    sasl: null,
+    ...changed,
+  };
+  return { settings, clientId: "test", clock: systemClock, report: silentReport };
+}
+
+/** Topics of one test, made as `admin init` makes them. */
+export async function createTopics(parts: KafkaParts, partitions: number): Promise<string> {
+  const topic = uniqueName("market");
+  await using topics = openTopics({ ...parts, topic });
+  await topics.create({ partitions, retentionDays: 30, force: false });
+  return topic;
+}
+
+const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];
+
+/** Reassigns by leaving: the member that was there is gone, and another one takes its place. */
+export async function openKafkaLog(parts: KafkaParts, partitions: number): Promise<OpenLog> {
+  const topic = await createTopics(parts, partitions);
+  const groupId = uniqueName("processor");
+  const readers: KafkaReader[] = [];
+  let sender = openKafkaSender({ ...parts, topic });
+  let writer = createKafkaWriter(sender);
+  const close = async () => {
+    await Promise.all(readers.splice(0).map((reader) => reader[Symbol.asyncDispose]()));
+  };
+  const openReader = () => {
+    const reader = openKafkaReader({ ...parts, topic, groupId, kinds: ALL_KINDS });
+    readers.push(reader);
+    return reader;
+  };
+  return {
+    get writer() {
+      return writer;
+    },
+    openReader: async () => openReader(),
+    async reassign() {
+      await close();
+      return openReader();
+    },
+    async reopen() {
+      await close();
+      await sender[Symbol.asyncDispose]();
+      sender = openKafkaSender({ ...parts, topic });
+      writer = createKafkaWriter(sender);
+    },
+    async [Symbol.asyncDispose]() {
+      await close();
+      await sender[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Polls until it holds. Fails with what it waited for. */
+export function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
+  return eventually(msMax, what, holds);
+}
+
+/** As retention does it: everything below the offset is gone. */
+export async function deleteRecords(parts: KafkaParts, id: PartitionId, belowOffset: number): Promise<void> {
+  const [topic = "", partition = ""] = id.split("/");
+  const admin = createKafka(parts, "once").admin();
+  await admin.connect();
+  // kafkajs deletes only from topics that it has looked at.
+  await admin.fetchTopicOffsets(topic);
+  await admin.deleteTopicRecords({
+    topic,
+    partitions: [{ partition: Number(partition), offset: String(belowOffset) }],
+  });
+  await admin.disconnect();
+}
+
+/**
+ * Resolves when the group has committed all that the topic holds: then its rows are stored, repeats or not. What a
+ * processor counts would not tell, since it counts repeats too.
+ */
+export async function allCommitted(
+  client: Kafka,
+  topic: string,
+  groupId: string,
+  limitMs: number,
+): Promise<void> {
+  const admin = client.admin();
+  await admin.connect();
+  try {
+    let left: string[] = [];
+    await eventually(limitMs, `everything of ${topic} committed`, async () => {
+      const ends = await admin.fetchTopicOffsets(topic);
+      const [group] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      const committed = new Map(
+        group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]),
+      );
+      left = ends
+        .filter(({ partition, high }) => Number(high) > 0 && (committed.get(partition) ?? -1) < Number(high))
+        .map(({ partition, high }) => `partition ${partition}: ${committed.get(partition)} of ${high}`);
+      return left.length === 0;
+    }).catch((error: unknown) => {
+      throw new Error(`${error}: ${left.join(", ")}`);
+    });
+  } finally {
+    await admin.disconnect();
+  }
+}

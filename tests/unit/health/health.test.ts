@@ -1,0 +1,236 @@
+// Health means progress: each rule at its boundary, and what must never count as a fault.
+
+import { expect, test } from "bun:test";
+import {
+  CLOCK_WARNING_MS,
+  clockPart,
+  FEED_DISCONNECTED_MS_MAX,
+  FEED_SILENT_MS_MAX,
+  type FeedSnapshot,
+  feedPart,
+  healthDocument,
+  type LocalSnapshot,
+  localHealth,
+  type OutboxSnapshot,
+  outboxPart,
+  type ProcessorSnapshot,
+  type PublishSnapshot,
+  processorPart,
+  STORE_PROBLEM_MS_MAX,
+  TRIGGER_AGE_MS_MAX,
+  UNSTORED_AGE_MS_MAX,
+} from "../../../lib/health/health.ts";
+import { NOON_MS } from "../../support/builders.ts";
+
+const STARTED_AT_MS = NOON_MS - 3_600_000;
+
+const feed: FeedSnapshot = {
+  state: "connected",
+  stateSinceMs: STARTED_AT_MS,
+  disconnectedSinceMs: null,
+  lastFrameAtMs: NOON_MS,
+  lastTradeAtMs: NOON_MS,
+  lastProblem: null,
+  subscribed: ["AAPL"],
+  unsubscribed: [],
+};
+const outbox: OutboxSnapshot = { recordCount: 3, bytes: 400, bytesMax: 1_000, oldestAtMs: NOON_MS - 2_000 };
+const publish: PublishSnapshot = {
+  lastAppendAtMs: NOON_MS,
+  refusingSinceMs: null,
+  tradesLost: 0,
+  problem: null,
+};
+const processor: ProcessorSnapshot = {
+  lastBatchAtMs: NOON_MS,
+  lastRowStoredAtMs: NOON_MS,
+  lastTriggerAtMs: NOON_MS - 5_000,
+  lastCommitAtMs: NOON_MS - 5_000,
+  rowsInFlight: 0,
+  windowsUnwritten: 4,
+  problem: null,
+};
+const healthy: LocalSnapshot = {
+  simulated: false,
+  startedAtMs: STARTED_AT_MS,
+  feed,
+  symbols: [{ symbol: "AAPL", lastTradeAtMs: NOON_MS - 1_000 }],
+  outbox,
+  publish,
+  processor,
+  ahead: null,
+};
+
+const feedWith = (fields: Partial<FeedSnapshot>, startedAtMs = STARTED_AT_MS) =>
+  feedPart({ ...feed, ...fields }, [], startedAtMs, NOON_MS);
+const processorWith = (fields: Partial<ProcessorSnapshot>, oldestAtMs: number | null = null) =>
+  processorPart({ ...processor, ...fields }, oldestAtMs, STARTED_AT_MS, NOON_MS);
+
+test("when everything moves the document is ok, and every part says when it last moved", () => {
+  const document = localHealth(healthy, NOON_MS);
+  expect(document).toMatchObject({ status: "ok", reason: null, simulated: false });
+  expect(Object.keys(document.parts)).toEqual(["feed", "outbox", "processor", "clock"]);
+  expect(document.parts.feed).toMatchObject({
+    ok: true,
+    lastProgressAt: NOON_MS,
+    ageMs: 0,
+    state: "connected",
+  });
+  expect(document.parts.outbox).toMatchObject({ recordCount: 3, bytes: 400, oldestAgeMs: 2_000 });
+  expect(document.parts.processor).toMatchObject({ lastProgressAt: NOON_MS, ageMs: 0, windowsUnwritten: 4 });
+  expect(document.parts.clock).toMatchObject({ ok: true, warning: null });
+});
+
+test("one failing part fails the document, whose reason names each of them", () => {
+  const snapshot = {
+    ...healthy,
+    simulated: true,
+    publish: { ...publish, problem: "the disk is gone" },
+    processor: { ...processor, lastTriggerAtMs: NOON_MS - 20_000 },
+  };
+  expect(localHealth(snapshot, NOON_MS)).toMatchObject({
+    status: "failing",
+    reason: "outbox: the disk is gone; processor: the aggregates were not triggered for 20 s",
+    simulated: true,
+  });
+  expect(healthDocument(false, {})).toEqual({ status: "ok", reason: null, simulated: false, parts: {} });
+});
+
+test("a closed market is no fault: pings without a trade, quiet symbols and an empty outbox are fine", () => {
+  const document = localHealth(
+    {
+      ...healthy,
+      feed: { ...feed, lastFrameAtMs: NOON_MS - 59_000, lastTradeAtMs: null },
+      symbols: [
+        { symbol: "AAPL", lastTradeAtMs: null },
+        { symbol: "MSFT", lastTradeAtMs: NOON_MS - 86_400_000 },
+      ],
+      outbox: { ...outbox, recordCount: 0, oldestAtMs: null },
+      publish: { ...publish, lastAppendAtMs: null },
+      processor: { ...processor, lastBatchAtMs: null, lastRowStoredAtMs: null, lastCommitAtMs: null },
+    },
+    NOON_MS,
+  );
+  expect(document.status).toBe("ok");
+  expect(document.parts.feed?.symbols).toEqual({
+    AAPL: { lastTradeAt: null, ageMs: null },
+    MSFT: { lastTradeAt: NOON_MS - 86_400_000, ageMs: 86_400_000 },
+  });
+});
+
+test("a feed may be without a connection for a minute, and says why when it takes longer", () => {
+  const since = (ms: number) =>
+    feedWith({ state: "waiting", disconnectedSinceMs: NOON_MS - ms, lastProblem: "refused_401 wrong token" });
+  expect(since(FEED_DISCONNECTED_MS_MAX).ok).toBe(true);
+  expect(since(FEED_DISCONNECTED_MS_MAX + 1)).toMatchObject({
+    ok: false,
+    reason: "not connected for 60 s (refused_401 wrong token)",
+  });
+});
+
+test("attempts in between do not begin the minute anew", () => {
+  const cutOff = (ms: number) =>
+    feedWith({ state: "connecting", stateSinceMs: NOON_MS - 10, disconnectedSinceMs: NOON_MS - ms });
+  expect(cutOff(FEED_DISCONNECTED_MS_MAX).ok).toBe(true);
+  expect(cutOff(FEED_DISCONNECTED_MS_MAX + 1).ok).toBe(false);
+});
+
+test("a feed without any frame for 150 s fails, connected or between attempts", () => {
+  const silent = (state: FeedSnapshot["state"], stateMs: number, frameMs: number | null) =>
+    feedWith({
+      state,
+      stateSinceMs: NOON_MS - stateMs,
+      lastFrameAtMs: frameMs === null ? null : NOON_MS - frameMs,
+    });
+  expect(silent("connected", 3_600_000, FEED_SILENT_MS_MAX).ok).toBe(true);
+  expect(silent("connected", 3_600_000, FEED_SILENT_MS_MAX + 1)).toMatchObject({
+    ok: false,
+    reason: "no frame, not even a ping, for 150 s",
+  });
+  expect(silent("waiting", 100, FEED_SILENT_MS_MAX + 1).ok).toBe(false);
+  // A socket that has just opened has its first ping still to come.
+  expect(silent("connected", 1_000, 3_600_000).ok).toBe(true);
+  expect(silent("connected", 1_000, null).ok).toBe(true);
+});
+
+test("a feed that never connected is given the same minute", () => {
+  const young = (ms: number) => {
+    const begunMs = NOON_MS - ms;
+    const never = { state: "connecting", disconnectedSinceMs: begunMs, lastFrameAtMs: null } as const;
+    return feedWith({ ...never, stateSinceMs: NOON_MS - 10 }, begunMs);
+  };
+  expect(young(FEED_DISCONNECTED_MS_MAX).ok).toBe(true);
+  expect(young(FEED_DISCONNECTED_MS_MAX + 1).ok).toBe(false);
+});
+
+test("an outbox that refuses trades fails at once and says how many are lost", () => {
+  const part = outboxPart(
+    outbox,
+    { ...publish, refusingSinceMs: NOON_MS - 700_000, tradesLost: 12 },
+    NOON_MS,
+  );
+  expect(part).toMatchObject({ ok: false, tradesLost: 12 });
+  expect(part.reason).toBe("it is full, and trades are refused for 11 min (12 trades lost since the start)");
+  // Lost trades of an hour ago are told, but what moves again is well.
+  expect(outboxPart(outbox, { ...publish, tradesLost: 12 }, NOON_MS)).toMatchObject({
+    ok: true,
+    tradesLost: 12,
+  });
+});
+
+test("an outbox that cannot be written fails at once", () => {
+  const part = outboxPart(outbox, { ...publish, problem: "disk I/O error" }, NOON_MS);
+  expect(part).toMatchObject({ ok: false, reason: "disk I/O error" });
+});
+
+test("the trigger may be 15 s late, counted from the start when there was none", () => {
+  const late = (ms: number) => processorWith({ lastTriggerAtMs: NOON_MS - ms });
+  expect(late(TRIGGER_AGE_MS_MAX).ok).toBe(true);
+  expect(late(TRIGGER_AGE_MS_MAX + 1)).toMatchObject({ ok: false });
+  const never = { ...processor, lastTriggerAtMs: null };
+  expect(processorPart(never, null, NOON_MS - TRIGGER_AGE_MS_MAX, NOON_MS).ok).toBe(true);
+  expect(processorPart(never, null, NOON_MS - TRIGGER_AGE_MS_MAX - 1, NOON_MS).ok).toBe(false);
+});
+
+test("a store may take nothing for 10 s", () => {
+  const problem = (ms: number) =>
+    processorWith({ problem: { message: "database is locked", sinceMs: NOON_MS - ms } });
+  expect(problem(STORE_PROBLEM_MS_MAX).ok).toBe(true);
+  expect(problem(STORE_PROBLEM_MS_MAX + 1)).toMatchObject({
+    ok: false,
+    reason: "nothing is taken for 10 s: database is locked",
+  });
+});
+
+test("a record may wait for 30 s to be stored; what an earlier run left waits since the start", () => {
+  expect(processorWith({}, NOON_MS - UNSTORED_AGE_MS_MAX).ok).toBe(true);
+  expect(processorWith({}, NOON_MS - UNSTORED_AGE_MS_MAX - 1)).toMatchObject({
+    ok: false,
+    reason: "the oldest record has waited to be stored for 30 s",
+  });
+  const leftover = (startedMs: number) =>
+    processorPart(processor, NOON_MS - 86_400_000, NOON_MS - startedMs, NOON_MS);
+  expect(leftover(UNSTORED_AGE_MS_MAX)).toMatchObject({ ok: true, oldestUnstoredAgeMs: 86_400_000 });
+  expect(leftover(UNSTORED_AGE_MS_MAX + 1).ok).toBe(false);
+});
+
+test("a trade dated ahead of its receipt warns of the clock for ten minutes and never fails", () => {
+  const ahead = (ms: number) =>
+    clockPart({ symbol: "AAPL", aheadMs: 90_000, receivedAtMs: NOON_MS - ms }, NOON_MS);
+  expect(ahead(CLOCK_WARNING_MS)).toMatchObject({
+    ok: true,
+    warning: "a trade of AAPL was dated 90 s ahead of its receipt: is this machine's clock right?",
+  });
+  expect(ahead(CLOCK_WARNING_MS + 1)).toMatchObject({ ok: true, warning: null });
+});
+
+test("a clock that stepped back makes no age negative and nothing fail", () => {
+  const document = localHealth(healthy, NOON_MS - 3_000_000);
+  expect(document.status).toBe("ok");
+  expect(document.parts.feed?.ageMs).toBe(0);
+});
+
+test("a symbol named like a part of an object is a symbol", () => {
+  const part = feedPart(feed, [{ symbol: "__proto__", lastTradeAtMs: 1 }], STARTED_AT_MS, NOON_MS);
+  expect(JSON.stringify(part.symbols)).toContain('"__proto__"');
+});

@@ -1,0 +1,571 @@
+// The hold and the outbox together, in virtual time on real files: producers on directories of their own, copied ones
+// too, start, sleep, die and stop while the topic is slow and away. No trade may reach the log under two identities,
+// and none is lost that only this producer can have received. Then what is set aside, moment by moment.
+
+import { Database } from "bun:sqlite";
+import { afterAll, expect, test } from "bun:test";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { LogUnavailableError } from "../../../lib/base/errors.ts";
+import { silentReport } from "../../../lib/base/logger.ts";
+import { createMetrics } from "../../../lib/base/metrics.ts";
+import type { LogSender, SendOutcome } from "../../../lib/contracts/log.ts";
+import { HeldElsewhereError, HOLD_MS_MAX, type Hold, takeHold } from "../../../lib/ingest/lease.ts";
+import { createForwarder } from "../../../lib/ingest/relay.ts";
+import { giveWay } from "../../../lib/ingest/step-down.ts";
+import { openSqliteLog, type SqliteLog } from "../../../lib/outbox/log.ts";
+import { PAGE_BYTES } from "../../../lib/outbox/recovery/wal.ts";
+import { VirtualTopic } from "../../simulation/fake-topic.ts";
+import { type Machine, World } from "../../simulation/world.ts";
+import { NOON_MS } from "../../support/builders.ts";
+
+const SHARED_MEMORY = "/dev/shm";
+const root = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "hold-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+let directoryCount = 0;
+const newDirectory = () => join(root, String(directoryCount++));
+
+const metrics = createMetrics();
+const BYTES_MAX = 1e8;
+
+function openLog(directory: string, machine: Machine, bytesMax = BYTES_MAX): SqliteLog {
+  const { clock } = machine;
+  return openSqliteLog({ directory, topic: "market", sync: "normal", bytesMax, clock, metrics });
+}
+
+type Process = {
+  machine: Machine;
+  directory: string;
+  log: SqliteLog;
+  hold: Hold | null;
+  isFeedOpen: boolean;
+  result: "living" | "killed" | "refused" | "stopped";
+  stop: AbortController;
+  end: Error | null;
+};
+
+/** A trade: its number, and who received it. */
+type Receipt = Readonly<{ trade: number; identity: string; isClean: boolean; directory: string }>;
+
+class Stage {
+  readonly world: World;
+  readonly topic: VirtualTopic;
+  readonly processes: Process[] = [];
+  readonly receipts: Receipt[] = [];
+  /** Identities in the log, by trade. */
+  readonly arrived = new Map<number, Set<string>>();
+  readonly mistakes: string[] = [];
+  /** The trades' topic alone. */
+  isUnwritable = false;
+  #tradeCount = 0;
+
+  constructor(seed: number, faultRate: number) {
+    this.world = new World(seed, NOON_MS);
+    this.topic = new VirtualTopic(this.world, faultRate);
+  }
+
+  alive(): Process[] {
+    return this.processes.filter(({ result }) => result === "living");
+  }
+
+  /** As lib/app/producer.ts connects them. */
+  start(directory: string): Process {
+    const machine = this.world.machine();
+    const log = openLog(directory, machine);
+    const { clock } = machine;
+    const stop = new AbortController();
+    const number = this.processes.length;
+    const self: Process = {
+      machine,
+      directory,
+      log,
+      hold: null,
+      isFeedOpen: false,
+      result: "living",
+      stop,
+      end: null,
+    };
+    this.processes.push(self);
+    const received = new AbortController();
+    const outbox = log.openForwarder();
+    const sender = this.#sender(machine);
+    const report = silentReport;
+    const forwarding = createForwarder({ outbox, sender, clock, report, metrics }).run(received.signal);
+    forwarding.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+    log.hold.guard(() => self.hold?.isConfirmed() ?? false);
+    if (log.hold.isHeld) self.isFeedOpen = true;
+    const life = async () => {
+      const { signal } = stop;
+      const topic = this.topic.connect(machine);
+      const own = { session: `s${number}`, host: "host", pid: number };
+      self.hold = await takeHold({ topic, self: own, memory: log.hold, clock, report, signal });
+      self.isFeedOpen = true;
+      await self.hold.run(signal);
+      self.isFeedOpen = false;
+      received.abort();
+      await forwarding;
+      await self.hold.release();
+    };
+    life()
+      .then(() => this.#end(self, "stopped"))
+      .catch(async (error: unknown) => {
+        if (error instanceof HeldElsewhereError) {
+          self.isFeedOpen = false;
+          self.end = await giveWay({ log, forwarding, received, clock, signal: stop.signal }, error);
+          this.#end(self, "refused");
+        } else if (stop.signal.aborted || error instanceof LogUnavailableError) {
+          self.isFeedOpen = false;
+          received.abort();
+          await forwarding;
+          this.#end(self, "stopped");
+        } else if (self.result === "living") this.mistakes.push(String(error));
+      })
+      .catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+    return self;
+  }
+
+  #end(process: Process, result: Process["result"]): void {
+    if (process.result !== "living") return;
+    process.result = result;
+    process.isFeedOpen = false;
+    process.machine.kill();
+    process.log[Symbol.dispose]();
+  }
+
+  kill(process: Process): void {
+    this.#end(process, "killed");
+  }
+
+  #sender(machine: Machine): LogSender {
+    const { world, topic } = this;
+    return {
+      partitionOf: () => "market/0",
+      async ready() {
+        if (topic.isAway) throw new LogUnavailableError("away");
+      },
+      send: (batches) =>
+        new Promise<SendOutcome[]>((resolve) => {
+          const lost = { kind: "unavailable", error: new Error("away") } as const;
+          world.after(world.between(1, 100), () => {
+            if (topic.isAway || this.isUnwritable)
+              return machine.after(1_000, () => resolve(batches.map(() => lost)));
+            for (const { value } of batches.flatMap(({ entries }) => entries)) this.#arrive(value);
+            const isHeard = !world.chance(topic.faultRate);
+            return machine.after(world.between(1, 100), () =>
+              resolve(batches.map(() => (isHeard ? { kind: "acknowledged" } : lost))),
+            );
+          });
+        }),
+    };
+  }
+
+  #arrive(value: Uint8Array): void {
+    const word = Buffer.from(value).toString();
+    if (!/^t\d+ /.test(word)) return; // An event.
+    const trade = Number(word.slice(1, word.indexOf(" ")));
+    this.arrived.set(trade, (this.arrived.get(trade) ?? new Set()).add(word));
+  }
+
+  /** One trade happens: whoever has a connection will receive it, a sleeping one when it wakes. */
+  trade(): void {
+    const trade = ++this.#tradeCount;
+    for (const process of this.alive()) {
+      if (!process.isFeedOpen) continue;
+      process.machine.after(this.world.between(0, 20), () => {
+        if (process.result !== "living" || !process.isFeedOpen) return;
+        const identity = `t${trade} p${this.processes.indexOf(process)}`;
+        const { directory, hold, log } = process;
+        const isClean = hold?.isConfirmed() ?? false;
+        this.receipts.push({ trade, identity, isClean, directory });
+        void log.append([{ kind: "trades", key: "S", value: Buffer.from(identity) }]);
+      });
+    }
+  }
+
+  /** Trades come for so long. */
+  play(lastsMs: number, everyMs = 400): void {
+    const untilMs = this.world.elapsedMs + lastsMs;
+    while (this.world.elapsedMs < untilMs) {
+      this.trade();
+      this.world.run(everyMs);
+    }
+  }
+
+  doubled(): string[] {
+    return [...this.arrived.values()].filter(({ size }) => size > 1).map((words) => [...words].join(" and "));
+  }
+
+  hasArrived({ trade, identity }: Receipt): boolean {
+    return this.arrived.get(trade)?.has(identity) ?? false;
+  }
+}
+
+function live(seed: number, directories: number, faultRate: number): Stage {
+  const stage = new Stage(seed, faultRate);
+  const { world, topic } = stage;
+  const homes = Array.from({ length: directories }, newDirectory);
+  const anyOne = () => stage.alive()[world.pick(Math.max(1, stage.alive().length))];
+  const isTaken = (directory: string) => stage.alive().some((one) => one.directory === directory);
+  const start = () => {
+    const home = homes[world.pick(homes.length)]!;
+    if (!isTaken(home)) stage.start(home);
+  };
+  const actions: (() => void)[] = [
+    start,
+    start,
+    start,
+    () => {
+      const one = anyOne();
+      if (one === undefined) return;
+      stage.kill(one);
+      if (world.chance(0.7))
+        world.after(world.between(10, 2_000), () => isTaken(one.directory) || stage.start(one.directory));
+    },
+    () => {
+      const one = anyOne();
+      if (one?.machine.state !== "awake") return;
+      one.machine.sleep();
+      world.after(world.between(100, 45_000), () => one.machine.wake());
+    },
+    () => world.chance(0.3) && anyOne()?.stop.abort(),
+    () => {
+      if (topic.isAway) return;
+      topic.setAway(true);
+      world.after(world.between(100, 60_000), () => topic.setAway(false));
+    },
+    () => {
+      if (directories === 1 || homes.length > directories + 2 || world.chance(0.7)) return;
+      const copy = newDirectory();
+      const from = homes[world.pick(homes.length)]!;
+      if (existsSync(from)) cpSync(from, copy, { recursive: true });
+      homes.push(copy);
+    },
+  ];
+  let isChaos = true;
+  const stir = () => {
+    if (!isChaos) return;
+    actions[world.pick(actions.length)]!();
+    world.after(world.between(10, 8_000), stir);
+  };
+  start();
+  stir();
+  stage.play(300_000);
+
+  // Calm. Every directory is started once more, so that what is left in it can go.
+  isChaos = false;
+  topic.faultRate = 0;
+  world.run(120_000);
+  for (const home of homes) {
+    for (const one of stage.alive()) one.stop.abort();
+    world.run(30_000);
+    for (const one of stage.alive()) stage.kill(one);
+    stage.start(home);
+    world.run(60_000);
+  }
+  for (const one of stage.alive()) {
+    const { recordCount } = one.log.health();
+    if (recordCount > 0) stage.mistakes.push(`${recordCount} records wait for ever`);
+    stage.kill(one);
+  }
+  return stage;
+}
+
+const SEEDS = 25;
+
+test("by seed: no trade reaches the log under two identities, and none is lost that one alone received", () => {
+  let asideCount = 0;
+  let arrivedCount = 0;
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const stage = live(seed, 3, seed % 2 === 0 ? 0.1 : 0);
+    const lost = stage.receipts.filter((receipt) => receipt.isClean && !stage.hasArrived(receipt));
+    expect([seed, stage.mistakes, stage.doubled(), lost]).toEqual([seed, [], [], []]);
+    asideCount += stage.receipts.filter((receipt) => !stage.hasArrived(receipt)).length;
+    arrivedCount += stage.arrived.size;
+  }
+  expect(asideCount).toBeGreaterThan(SEEDS);
+  expect(arrivedCount).toBeGreaterThan(SEEDS * 200);
+}, 120_000);
+
+test("by seed: one producer alone, whatever happens to it and to Kafka, sends every trade that it received", () => {
+  let inDoubtCount = 0;
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const stage = live(seed, 1, seed % 2 === 0 ? 0.1 : 0);
+    const lost = stage.receipts.filter((receipt) => !stage.hasArrived(receipt));
+    expect([seed, stage.mistakes, stage.doubled(), lost]).toEqual([seed, [], [], []]);
+    inDoubtCount += stage.receipts.filter(({ isClean }) => !isClean).length;
+  }
+  expect(inDoubtCount).toBeGreaterThan(SEEDS * 10);
+}, 120_000);
+
+/** A calm world, in which the first producer has the feed. */
+function openStage() {
+  const stage = new Stage(1, 0);
+  const home = newDirectory();
+  const first = stage.start(home);
+  stage.world.run(2_000);
+  expect(first.hold?.isConfirmed()).toBe(true);
+  return { stage, world: stage.world, topic: stage.topic, home, first };
+}
+
+const endOf = (stage: Stage) => {
+  for (const one of stage.alive()) stage.kill(one);
+  expect(stage.mistakes).toEqual([]);
+};
+
+test("of a backlog at its take-over a producer sends what came before any doubt, and sets the rest aside", () => {
+  const { stage, world, topic, home, first } = openStage();
+  topic.setAway(true);
+  stage.play(40_000);
+  stage.kill(first);
+  topic.setAway(false);
+  const heir = stage.start(newDirectory());
+  world.run(HOLD_MS_MAX + 10_000);
+  expect(heir.hold?.isConfirmed()).toBe(true);
+  stage.isUnwritable = true;
+  const back = stage.start(home);
+  expect(back.isFeedOpen).toBe(true);
+  world.run(15_000);
+  expect([back.isFeedOpen, back.result, stage.arrived.size]).toEqual([false, "living", 0]);
+  stage.isUnwritable = false;
+  world.run(5_000);
+  expect(back.result).toBe("refused");
+  expect(back.end?.message).toMatch(
+    /^another producer holds the feed: .*; \d+ messages that it .* are set aside$/,
+  );
+  const cleanCount = stage.receipts.filter(({ isClean }) => isClean).length;
+  expect(cleanCount).toBeGreaterThan(10);
+  expect(stage.receipts.filter((one) => stage.hasArrived(one)).length).toBe(cleanCount);
+
+  const log = openLog(home, world.machine());
+  const aside = stage.receipts.length - cleanCount;
+  expect(log.dead.count).toBe(aside);
+  expect(log.dead.list(1)[0]!.reason).toBe("another producer held the feed");
+  expect(log.dead.requeue()).toBe(0);
+  expect(log.hold).toMatchObject({ isHeld: false, doubtFrom: null });
+  expect(log.dead.dropDoubtful()).toBe(aside);
+  expect(log.dead.count).toBe(0);
+  log[Symbol.dispose]();
+  endOf(stage);
+});
+
+test("a start after a kill has its feed at once, also while the topic is away, and nothing is lost or set aside", () => {
+  const { stage, world, topic, home, first } = openStage();
+  stage.play(5_000);
+  topic.setAway(true);
+  stage.play(5_000);
+  stage.kill(first);
+  const second = stage.start(home);
+  expect(second.isFeedOpen).toBe(true);
+  stage.play(60_000);
+  stage.kill(second);
+  const third = stage.start(home);
+  stage.play(5_000);
+  expect(third.log.health().recordCount).toBeGreaterThan(150);
+  topic.setAway(false);
+  world.run(20_000);
+  expect(third.log.hold.doubtFrom).toBeNull();
+  expect(third.log.health().recordCount).toBe(0);
+  expect(stage.arrived.size).toBe(stage.receipts.length);
+  expect(stage.doubled()).toEqual([]);
+  endOf(stage);
+});
+
+test("after a release and after another's hold a start waits for the hold before its feed is opened", () => {
+  const { stage, world, home, first } = openStage();
+  first.stop.abort();
+  world.run(2_000);
+  expect(first.result).toBe("stopped");
+  const second = stage.start(home);
+  expect(second.isFeedOpen).toBe(false);
+  world.run(2_000);
+  expect(second.isFeedOpen).toBe(true);
+  second.machine.sleep();
+  const heir = stage.start(newDirectory());
+  world.run(HOLD_MS_MAX + 10_000);
+  expect(heir.hold?.isConfirmed()).toBe(true);
+  second.machine.wake();
+  world.run(3_000);
+  expect(second.result).toBe("refused");
+  expect(stage.start(home).isFeedOpen).toBe(false);
+  endOf(stage);
+});
+
+test("a copied directory neither opens the feed nor takes the hold of one that lives, however often it starts", () => {
+  const { stage, world, home, first } = openStage();
+  const copy = newDirectory();
+  cpSync(home, copy, { recursive: true });
+  for (let round = 0; round < 3; round++) {
+    const other = stage.start(copy);
+    expect(other.isFeedOpen).toBe(false);
+    world.run(10_000);
+    expect(other.result).toBe("refused");
+    expect(first.hold?.isConfirmed()).toBe(true);
+  }
+  stage.kill(first);
+  const other = stage.start(copy);
+  world.run(HOLD_MS_MAX + 10_000);
+  expect(other.hold?.isConfirmed()).toBe(true);
+  // The one it was copied from is not the last holder any more.
+  const back = stage.start(home);
+  world.run(10_000);
+  expect(back.result).toBe("refused");
+  expect(other.hold?.isConfirmed()).toBe(true);
+  endOf(stage);
+});
+
+test("a claim that was written down and never sent takes nothing from the hold before it", () => {
+  const { stage, world, topic, home, first } = openStage();
+  topic.setAway(true);
+  stage.play(20_000);
+  stage.kill(first);
+  const log = openLog(home, world.machine());
+  log.hold.claim("never sent");
+  log[Symbol.dispose]();
+  topic.setAway(false);
+  const second = stage.start(home);
+  world.run(3_000);
+  expect(second.hold?.isConfirmed()).toBe(true);
+  world.run(3_000);
+  expect(stage.arrived.size).toBe(stage.receipts.length);
+  endOf(stage);
+});
+
+test("what is set aside has a quarter of the outbox: of more the oldest are kept, and the event says how many", async () => {
+  const world = new World(1, NOON_MS);
+  const log = openLog(newDirectory(), world.machine(), 40_000);
+  const outbox = log.openForwarder();
+  log.hold.claim("a");
+  log.hold.guard(() => false);
+  const value = Buffer.alloc(1_000, 1);
+  const entry = { kind: "trades", key: "S", value } as const;
+  for (let count = 0; count < 20; count++) void log.append([entry]);
+  // An event of this producer no other one has.
+  void log.append([{ kind: "event", key: "S", value: Buffer.from("{}") }]);
+  expect(outbox.read(0, 10)).toEqual([]);
+  expect(outbox.endOffset).toBe(1);
+  let asideCount = 0;
+  void log.hold.disown().then((count) => {
+    asideCount = count;
+  });
+  world.run(100);
+  expect(asideCount).toBe(20);
+  expect(log.dead.list(99).map(({ offset }) => offset)).toEqual(
+    Array.from({ length: 10 }, (_, at) => at + 1),
+  );
+  const [own, event, ...more] = outbox.read(0, 10);
+  expect([own?.offset, more]).toEqual([21, []]);
+  const { type, detail } = JSON.parse(Buffer.from(event!.value).toString());
+  const doubt = { messageCount: 20, droppedCount: 10, fromMs: NOON_MS, toMs: NOON_MS };
+  expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", doubt]);
+  // And so has what is refused.
+  expect(() => outbox.bury({ ...event!, kind: "trades", key: "S", value }, "refused: x")).toThrow(
+    "fills its share",
+  );
+  log[Symbol.dispose]();
+});
+
+test("a file whose records one role left is refused to the other, and an empty one is not", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const commits = { load: () => null, save() {} };
+  const first = openLog(directory, machine);
+  first.openForwarder();
+  void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
+  first[Symbol.dispose]();
+  const second = openLog(directory, machine);
+  expect(() => second.openReader(commits)).toThrow("is the one of `producer`: 1 records wait in it");
+  second.openForwarder().remove(Float64Array.of(1));
+  machine.world.run(10);
+  second[Symbol.dispose]();
+  const third = openLog(directory, machine);
+  third.openReader(commits);
+  void third.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
+  third[Symbol.dispose]();
+  const fourth = openLog(directory, machine);
+  expect(() => fourth.openForwarder()).toThrow("is the one of `local`");
+  fourth[Symbol.dispose]();
+});
+
+test("holder, holds and doubt outlive a damaged file", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const first = openLog(directory, machine);
+  first.openForwarder();
+  first.hold.claim("a");
+  first.hold.keepSymbols(["AAPL"]);
+  void first.append([{ kind: "trades", key: "S", value: Buffer.from("clean") }]);
+  first.hold.guard(() => false);
+  void first.append([{ kind: "trades", key: "S", value: Buffer.from("damaged-here") }]);
+  const { holder } = first.hold;
+  first[Symbol.dispose]();
+  const path = join(directory, "outbox.sqlite");
+  const bytes = readFileSync(path);
+  bytes[bytes.indexOf("damaged-here")]! ^= 1;
+  writeFileSync(path, bytes);
+  const second = openLog(directory, machine);
+  const outbox = second.openForwarder();
+  expect(second.id).not.toBe(first.id);
+  expect(second.hold).toMatchObject({ holder, isHeld: true, doubtFrom: 2, symbols: ["AAPL"] });
+  expect(outbox.read(0, 9).map(({ value }) => Buffer.from(value).toString())).toEqual(["clean"]);
+  second[Symbol.dispose]();
+});
+
+test("what is received after a salvage that found no offset stays in doubt with what was before it", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const path = join(directory, "outbox.sqlite");
+  const entry = { kind: "trades", key: "S", value: Buffer.from("x") } as const;
+  {
+    using sent = openLog(directory, machine);
+    const outbox = sent.openForwarder();
+    void sent.append([entry]);
+    outbox.remove(new Float64Array([1]));
+    outbox.flush();
+  }
+  let doubtFrom: number | null;
+  {
+    using doubted = openLog(directory, machine);
+    doubted.openForwarder();
+    doubted.hold.guard(() => false);
+    void doubted.append([entry]);
+    ({ doubtFrom } = doubted.hold);
+  }
+  const bytes = readFileSync(path);
+  {
+    using file = new Database(path);
+    const roots = "SELECT rootpage FROM sqlite_schema WHERE name IN ('records', 'sqlite_sequence')";
+    for (const [page] of file.query(roots).values() as [number][]) {
+      bytes.fill(0xff, (page - 1) * PAGE_BYTES, page * PAGE_BYTES);
+    }
+  }
+  writeFileSync(path, bytes);
+  using after = openLog(directory, machine);
+  const outbox = after.openForwarder();
+  after.hold.guard(() => false);
+  void after.append([entry]);
+  expect(after.hold.doubtFrom).toBe(doubtFrom);
+  expect(after.health().recordCount).toBe(2);
+  expect(outbox.read(0, 9)).toEqual([]);
+});
+
+test("where the row of the hold is damaged the records are kept, and the outbox is a stranger to its own hold", () => {
+  const machine = new World(1, NOON_MS).machine();
+  const directory = newDirectory();
+  const first = openLog(directory, machine);
+  first.openForwarder();
+  first.hold.claim("a");
+  void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
+  const { holder } = first.hold;
+  first[Symbol.dispose]();
+  const path = join(directory, "outbox.sqlite");
+  const bytes = readFileSync(path);
+  bytes[bytes.indexOf(holder)]! ^= 1;
+  writeFileSync(path, bytes);
+  const second = openLog(directory, machine);
+  const [record] = second.openForwarder().read(0, 9);
+  expect(Buffer.from(record!.value).toString()).toBe("x");
+  expect(second.hold).toMatchObject({ isHeld: false, doubtFrom: null });
+  expect(second.hold.whose("a")).toBeNull();
+  second[Symbol.dispose]();
+});

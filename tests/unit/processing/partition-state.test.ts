@@ -1,0 +1,91 @@
+// The limits of one partition's memory, which no short history meets: beyond each of them it gets dearer,
+// never wrong. (What memory may answer for is shown in pipeline.test.ts, through the whole processor.)
+
+import { expect, test } from "bun:test";
+import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
+import { tradeRow } from "../../../lib/model/trade.ts";
+import { Partition, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
+import { NOON_MS, trade } from "../../support/builders.ts";
+
+const nothing = { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null };
+const candle = { kind: "candle", symbol: "AAPL", startMs: NOON_MS } as const;
+
+function pending(partition: Partition, tradedAtMs: number): PendingRow {
+  const nextOffset = partition.tracker.watermark + 1;
+  const row = tradeRow(trade({ tradedAtMs }), `00000000-0000-7000-8000-${nextOffset}`, NOON_MS);
+  return { row, ticket: partition.tracker.open(nextOffset, NOON_MS, 1), isResend: false };
+}
+
+test("of more sessions than are remembered, a new one counts as a copy; the known stay known", () => {
+  const partition = new Partition(0, nothing);
+  const session = (index: number) => index.toString(16).padStart(8, "0");
+  for (let index = 0; index < SESSIONS_MAX; index++) partition.meetMessage(session(index), 1);
+  expect(partition.meetMessage(session(SESSIONS_MAX), 1)).toBe(true);
+  expect(partition.meetMessage(session(SESSIONS_MAX), 2)).toBe(true);
+  expect(partition.meetMessage(session(7), 2)).toBe(false);
+  expect(partition.meetMessage(session(7), 2)).toBe(true);
+});
+
+test("an old sequence does not lower the highest that was seen", () => {
+  const partition = new Partition(0, nothing);
+  expect([5, 3, 4, 5, 6].map((sequence) => partition.meetMessage("0badcafe", sequence))).toEqual([
+    false,
+    true,
+    true,
+    true,
+    false,
+  ]);
+});
+
+test("reads that are forgotten for want of room are asked for again, those under way too", () => {
+  const partition = new Partition(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
+  const readNow = (startMs: number) =>
+    partition.endRead("AAPL", startMs, partition.beginRead("AAPL", startMs), newPane());
+  for (let index = 0; index < 12; index++) readNow(NOON_MS + index * PANE_MS);
+  expect(partition.panesOf(candle, new Map())).toMatchObject({ missing: [] });
+  const underWay = partition.beginRead("AAPL", NOON_MS);
+  // Others, until there is no room.
+  for (let index = 0; index < 10_001; index++) readNow(NOON_MS - (index + 1) * PANE_MS);
+  partition.endRead("AAPL", NOON_MS, underWay, newPane());
+  expect(partition.panesOf(candle, new Map()).missing).toHaveLength(12);
+});
+
+test("a pane that is being read counts as missing until the answer is there", () => {
+  const partition = new Partition(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
+  const read = partition.beginRead("AAPL", NOON_MS);
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
+  partition.endRead("AAPL", NOON_MS, read, newPane());
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([]);
+});
+
+test("what a take has read itself serves that take, even when a row has overtaken it", () => {
+  const partition = new Partition(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
+  const read = partition.beginRead("AAPL", NOON_MS);
+  partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
+  partition.endRead("AAPL", NOON_MS, read, newPane());
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
+  expect(partition.panesOf(candle, new Map([[`${NOON_MS} AAPL`, newPane()]])).missing).toEqual([]);
+  expect(partition.unwrittenCount).toBe(4);
+});
+
+test("the number of panes never exceeds its limit, and the oldest made go first", () => {
+  const partition = new Partition(0, nothing, 3);
+  for (let index = 0; index < 20; index++) {
+    partition.acknowledgeRow(pending(partition, NOON_MS + index * PANE_MS), NOON_MS);
+    expect(partition.paneCount).toBeLessThanOrEqual(3);
+  }
+  const last = { kind: "average", symbol: "AAPL", startMs: NOON_MS + 17 * PANE_MS } as const;
+  expect(partition.panesOf(last, new Map())).toMatchObject({ missing: [] });
+  expect(partition.panesOf({ ...last, startMs: NOON_MS + 16 * PANE_MS }, new Map()).missing).toHaveLength(1);
+});
+
+test("panes go idle by the time of their last row, not of their making", () => {
+  const partition = new Partition(0, nothing);
+  partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
+  partition.acknowledgeRow(pending(partition, NOON_MS + 1), NOON_MS + 100_000);
+  partition.dropIdle(NOON_MS + 280_000);
+  expect(partition.paneCount).toBe(1);
+  partition.dropIdle(NOON_MS + 280_001);
+  expect(partition.paneCount).toBe(0);
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
+});

@@ -1,0 +1,374 @@
+// GET /events as a browser meets it: the app as a value and a clock that is moved by hand, and over a real socket
+// what only a socket shows.
+
+import { expect, test } from "bun:test";
+import { type Clock, systemClock } from "../../../lib/base/clock.ts";
+import { silentReport } from "../../../lib/base/logger.ts";
+import { createMetrics } from "../../../lib/base/metrics.ts";
+import { healthDocument } from "../../../lib/health/health.ts";
+import { DAY_MS, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
+import { openSqliteStore } from "../../../lib/sqlite/store.ts";
+import { createWeb, type WebParts } from "../../../lib/web/app.ts";
+import type { Delta, Snapshot } from "../../../lib/web/live/protocol.ts";
+import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../../../lib/web/live/stream.ts";
+import { createLive } from "../../../lib/web/live/view.ts";
+import { serveWeb } from "../../../lib/web/server.ts";
+import { eventually, NOON_MS, temporaryDirectory, trade } from "../../support/builders.ts";
+
+type Event = Readonly<{ name: string; id: string; data: Snapshot & Delta }>;
+
+/** Timers fire only in `advance`, in their order. */
+function handClock() {
+  let elapsedMs = 0;
+  const timers = new Set<{ atMs: number; callback: () => void }>();
+  const clock: Clock = {
+    ...systemClock,
+    now: () => NOON_MS + elapsedMs,
+    monotonic: () => elapsedMs,
+    after(durationMs, callback) {
+      const timer = { atMs: elapsedMs + durationMs, callback };
+      timers.add(timer);
+      return () => timers.delete(timer);
+    },
+  };
+  return {
+    clock,
+    timerCount: () => timers.size,
+    /** Between two timers everything that waits for an event gets its turn. */
+    async advance(durationMs: number): Promise<void> {
+      const endMs = elapsedMs + durationMs;
+      for (;;) {
+        await turn();
+        const next = [...timers].toSorted((a, b) => a.atMs - b.atMs)[0];
+        if (next === undefined || next.atMs > endMs) break;
+        timers.delete(next);
+        elapsedMs = next.atMs;
+        next.callback();
+      }
+      elapsedMs = endMs;
+      await turn();
+    },
+  };
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+function openLiveWeb(fields: Partial<WebParts> = {}) {
+  const directory = temporaryDirectory();
+  const store = openSqliteStore({ directory: directory.path, sync: "normal" });
+  const time = handClock();
+  const live = createLive();
+  const wanted = ["AAPL", "MSFT"];
+  const stop = new AbortController();
+  const app = createWeb({
+    store,
+    live,
+    clock: time.clock,
+    report: silentReport,
+    metrics: createMetrics(),
+    health: () => healthDocument(true, {}),
+    tickers: () => ({ wanted, subscribed: wanted.slice(), unsubscribed: [] }),
+    simulated: true,
+    signal: stop.signal,
+    ...fields,
+  });
+  return {
+    app,
+    store,
+    live,
+    wanted,
+    stop,
+    ...time,
+    async open(path = "/events", headers: Record<string, string> = {}) {
+      const response = await app.request(path, { headers });
+      return { response, ...readEvents(response) };
+    },
+    [Symbol.dispose]() {
+      stop.abort();
+      store[Symbol.dispose]();
+      directory[Symbol.dispose]();
+    },
+  };
+}
+
+/** Reads while it is let: `events` grows; after `pause` nothing is taken any more. */
+function readEvents(response: Response) {
+  const events: Event[] = [];
+  const reader = response.body!.getReader();
+  const decoder = new TextDecoder();
+  let isPaused = false;
+  const state = { isEnded: false, isBroken: false };
+  let text = "";
+  async function read(): Promise<void> {
+    while (!isPaused) {
+      const { done, value } = await reader.read();
+      if (done) {
+        state.isEnded = true;
+        return;
+      }
+      text += decoder.decode(value, { stream: true });
+      const blocks = text.split("\n\n");
+      text = blocks.pop()!;
+      for (const block of blocks) {
+        const lines = new Map(block.split("\n").map((line) => line.split(/: (.*)/s) as [string, string]));
+        const data = lines.get("data");
+        if (data === undefined) continue;
+        events.push({ name: lines.get("event")!, id: lines.get("id")!, data: JSON.parse(data) });
+      }
+    }
+  }
+  const start = () => {
+    isPaused = false;
+    read().catch(() => {
+      state.isBroken = true;
+    });
+  };
+  start();
+  return {
+    events,
+    state,
+    /** After the next event, which is already asked for. */
+    pause: () => {
+      isPaused = true;
+    },
+    resume: start,
+    close: () => reader.cancel(),
+  };
+}
+
+let rowNumber = 0;
+function row(fields: Parameters<typeof trade>[0] = {}): TradeRow {
+  rowNumber += 1;
+  const uuid = `019b8d4e-0000-7000-8000-${rowNumber.toString(16).padStart(12, "0")}`;
+  return tradeRow(trade(fields), uuid, NOON_MS);
+}
+
+test("first comes the whole view, then what changed, at most ten times a second", async () => {
+  using web = openLiveWeb();
+  web.live.note([row({ price: 3 })], NOON_MS);
+  const { response, events } = await web.open("/events?symbol=AAPL");
+  expect(response.headers.get("content-type")).toBe("text/event-stream");
+  expect(response.headers.get("content-security-policy")).toContain("default-src 'none'");
+  await web.advance(TICK_MS);
+  expect(events).toHaveLength(1);
+  expect(events[0]).toMatchObject({
+    name: "snapshot",
+    data: {
+      simulated: true,
+      chosen: "AAPL",
+      seconds: [[NOON_MS / 1_000, 3, 3, 3, 1, 1]],
+      symbols: [
+        { symbol: "AAPL", state: "subscribed", last: [3, NOON_MS], open: [3, NOON_MS] },
+        { symbol: "MSFT", last: null, open: null, spark: [] },
+      ],
+    },
+  });
+  for (let price = 1; price <= 50; price++) {
+    web.live.note([row({ price, symbol: "MSFT" })], NOON_MS);
+    await web.advance(10);
+  }
+  expect(events).toHaveLength(6);
+  expect(events[5]).toMatchObject({ name: "delta", data: { last: [[1, 50, NOON_MS]] } });
+  expect(events[5]?.data.seconds).toBeUndefined(); // MSFT was not asked for.
+});
+
+test("a quiet minute has a sign of life each second and nothing else", async () => {
+  using web = openLiveWeb();
+  const { events, state } = await web.open();
+  await web.advance(600_000);
+  expect(events.length).toBeGreaterThanOrEqual(600);
+  expect(events.length).toBeLessThanOrEqual(601);
+  for (const { data } of events.slice(1)) expect(Object.keys(data)).toEqual(["nowMs", "status"]);
+  expect(state.isEnded || state.isBroken).toBe(false);
+});
+
+test("who comes back is told what it missed, each thing once; another run's client gets all", async () => {
+  using web = openLiveWeb();
+  const first = await web.open("/events?symbol=AAPL");
+  await web.advance(TICK_MS);
+  const { id } = first.events[0]!;
+  await first.close();
+  for (let price = 1; price <= 9; price++) web.live.note([row({ price })], NOON_MS);
+  const second = await web.open("/events?symbol=AAPL", { "last-event-id": id });
+  await web.advance(TICK_MS);
+  expect(second.events).toMatchObject([
+    { name: "delta", data: { last: [[0, 9, NOON_MS]], seconds: [[NOON_MS / 1_000, 9, 9, 1, 9, 9]] } },
+  ]);
+  const [run, list, version] = id.split(".");
+  for (const foreign of [
+    `ffffffff.${list}.${version}`,
+    `${run}.9.${version}`,
+    `${run}.${list}.99999`,
+    "x",
+    "",
+  ]) {
+    const other = await web.open("/events", { "last-event-id": foreign });
+    await web.advance(TICK_MS);
+    expect(other.events[0]?.name).toBe("snapshot");
+  }
+});
+
+test("when the symbols change everybody gets the whole view again", async () => {
+  using web = openLiveWeb();
+  const { events } = await web.open();
+  await web.advance(2_000);
+  web.wanted.push("TSLA");
+  await web.advance(1_000);
+  expect(events.filter(({ name }) => name === "snapshot")).toHaveLength(2);
+  expect(events.findLast(({ name }) => name === "snapshot")?.data.symbols).toHaveLength(3);
+});
+
+test("no timer runs without a client, one for all of them, and none after the last has gone", async () => {
+  using web = openLiveWeb();
+  expect(web.timerCount()).toBe(0);
+  const clients = [await web.open(), await web.open(), await web.open()];
+  await web.advance(1_000);
+  expect(web.timerCount()).toBe(1);
+  for (const client of clients) await client.close();
+  await web.advance(1_000);
+  expect(web.timerCount()).toBe(0);
+});
+
+test("for a client that does not read one event waits at most; then it gets the newest state", async () => {
+  using web = openLiveWeb();
+  const client = await web.open();
+  await web.advance(TICK_MS);
+  client.pause();
+  for (let price = 1; price <= 90; price++) {
+    web.live.note([row({ price })], NOON_MS);
+    await web.advance(TICK_MS);
+  }
+  const seenCount = client.events.length;
+  expect(seenCount).toBe(2); // The one that was asked for when it paused.
+  client.resume();
+  await web.advance(TICK_MS);
+  expect(client.events.slice(seenCount).map(({ data }) => data.last)).toEqual([[[0, 90, NOON_MS]]]);
+});
+
+test("a client that takes nothing for 15 s is let go, and the others do not notice", async () => {
+  using web = openLiveWeb();
+  const [slow, good] = [await web.open(), await web.open()];
+  await web.advance(TICK_MS);
+  slow.pause();
+  await web.advance(CLIENT_SLOW_MS_MAX + 2_000);
+  expect(good.events.length).toBeGreaterThan(15);
+  slow.resume();
+  await web.advance(TICK_MS);
+  expect(slow.state.isBroken).toBe(true);
+  expect(good.state.isBroken).toBe(false);
+});
+
+test("there are so many clients and no more; a place that gets free is given again", async () => {
+  using web = openLiveWeb();
+  const clients = [];
+  for (let count = 0; count < CLIENTS_MAX; count++) clients.push(await web.open());
+  const refused = await web.app.request("/events");
+  expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "2"]);
+  await clients[0]!.close();
+  expect((await web.app.request("/events")).status).toBe(200);
+});
+
+test("a stop ends every stream, and a new one ends at once", async () => {
+  using web = openLiveWeb();
+  const client = await web.open();
+  await web.advance(TICK_MS);
+  web.stop.abort();
+  await turn();
+  expect(client.state.isEnded).toBe(true);
+  expect(web.timerCount()).toBe(0);
+});
+
+test("HEAD opens no stream, and a mistake in the query is told", async () => {
+  using web = openLiveWeb();
+  const head = await web.app.request("/events", { method: "HEAD" });
+  expect([head.status, web.timerCount()]).toEqual([200, 0]);
+  expect((await web.app.request("/events?symbl=AAPL")).status).toBe(400);
+});
+
+test("after a restart last price, open and sparkline come from the store", async () => {
+  using web = openLiveWeb();
+  const midnightMs = NOON_MS - (NOON_MS % DAY_MS);
+  await web.store.putTrades([row({ price: 7, tradedAtMs: NOON_MS - 30_000 })]);
+  const candle = (window_start: number, open: number, close: number) => {
+    const fields = { symbol: "AAPL", day: "2026-01-05", high: 9, low: 1, volume: 1 };
+    const row = { ...fields, window_start, open, close, price_volume_sum: 1, vwap: 1, trade_count: 1 };
+    return { kind: "candle", row } as const;
+  };
+  await web.store.putWindows([candle(midnightMs + 60_000, 4, 5), candle(NOON_MS - 60_000, 6, 7)]);
+  const { events } = await web.open();
+  await web.advance(TICK_MS);
+  expect(events[0]?.data.symbols[0]).toMatchObject({
+    last: [7, NOON_MS - 30_000],
+    open: [4, midnightMs + 60_000],
+    spark: [[NOON_MS / 5_000 - 1, 7]],
+  });
+});
+
+// --- Over a socket ---------------------------------------------------------------------------------------------
+
+test("over a socket a client that reads nothing is let go, and little was made for it", async () => {
+  const wanted = Array.from({ length: 500 }, (_, number) => `S${number}`);
+  using web = openLiveWeb({ tickers: () => ({ wanted, subscribed: [], unsubscribed: [] }) });
+  await using server = serveWeb({ app: web.app, hostname: "127.0.0.1", port: 0, clock: systemClock });
+  let isClosed = false;
+  let receivedBytes = 0;
+  const socket = await Bun.connect({
+    hostname: "127.0.0.1",
+    port: server.port,
+    socket: {
+      data(_, chunk) {
+        receivedBytes += chunk.byteLength;
+      },
+      close() {
+        isClosed = true;
+      },
+      error() {
+        isClosed = true;
+      },
+    },
+  });
+  socket.write("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+  await eventually(5_000, "the stream", async () => {
+    await web.advance(TICK_MS);
+    return receivedBytes > 0;
+  });
+  socket.pause();
+  // Two minutes at full speed would be 1,200 events of 12 KB.
+  for (let tick = 0; tick < 1_200; tick++) {
+    web.live.note(
+      wanted.map((symbol) => row({ symbol, price: 1 + tick })),
+      NOON_MS,
+    );
+    await web.advance(TICK_MS);
+  }
+  expect(web.timerCount()).toBe(0);
+  socket.resume();
+  await eventually(5_000, "the end of the connection", async () => isClosed);
+  expect(receivedBytes).toBeLessThan(8_000_000);
+}, 30_000);
+
+test("over a socket the stream is exempt from the server's idle limit, and a stop does not wait for it", async () => {
+  using web = openLiveWeb();
+  const asked: number[] = [];
+  const app = {
+    fetch(request: Request, env: { server: Bun.Server<undefined> }) {
+      const { server } = env;
+      const timeout = (own: Request, seconds: number) => {
+        asked.push(seconds);
+        server.timeout(own, seconds);
+      };
+      return web.app.fetch(request, { server: { timeout } });
+    },
+  };
+  const server = serveWeb({ app, hostname: "127.0.0.1", port: 0, clock: systemClock });
+  const stream = readEvents(await fetch(`${server.url}/events`));
+  await eventually(5_000, "the first view", async () => {
+    await web.advance(TICK_MS);
+    return stream.events.length > 0;
+  });
+  expect(asked).toEqual([0]);
+  const startedAtMs = performance.now();
+  web.stop.abort();
+  await server.stop();
+  expect(performance.now() - startedAtMs).toBeLessThan(1_500);
+});
