@@ -73,9 +73,9 @@ test("an error as a field shows message, hint, code, causes and stack", () => {
         name: "Error",
         message: "in use",
         code: "EADDRINUSE",
-        stack: expect.stringContaining("report.test.ts"),
+        stack: expect.stringContaining("logger.test.ts"),
       },
-      stack: expect.stringMatching(/report\.test\.ts:\d+/),
+      stack: expect.stringMatching(/logger\.test\.ts:\d+/),
     },
   });
 });
