@@ -1,26 +1,26 @@
 // admin: the pipeline on a screen, and the operator's verbs. It chooses the parts, answers until it is told to stop,
 // and lets go of everything in reverse order.
 
-import { openAdmin } from "./lib/app/admin.ts";
+import { openAdminApp } from "./lib/app/admin.ts";
 import { startJobs } from "./lib/app/jobs.ts";
 import { run } from "./lib/app/lifecycle.ts";
-import { openStart } from "./lib/app/startup.ts";
-import { print } from "./lib/base/logger.ts";
-import { adminVerbs } from "./lib/commands/admin.ts";
-import { grafanaVerb } from "./lib/commands/grafana-check.ts";
-import { initVerb } from "./lib/commands/init.ts";
+import { openStartup } from "./lib/app/startup.ts";
+import { printLine } from "./lib/base/logger.ts";
+import { adminCommands } from "./lib/commands/admin.ts";
+import { grafanaCheckCommand } from "./lib/commands/grafana-check.ts";
+import { initCommand } from "./lib/commands/init.ts";
 
 const usage = `Shows the pipeline: its health, its tickers, its prices. Its verbs set it up and check it.`;
 
 await run(
   { name: "admin", usage },
   async (context) => {
-    await using start = openStart(context, "admin", context.config.source?.kind === "simulator");
-    print(`page: ${start.url}/`);
-    await using parts = await openAdmin(context, start);
+    await using start = openStartup(context, "admin", context.config.source?.kind === "simulator");
+    printLine(`page: ${start.url}/`);
+    await using parts = await openAdminApp(context, start);
     start.done(parts.health, parts.web);
-    await using _jobs = startJobs(parts.jobs, context.report);
+    await using _jobs = startJobs(parts.jobs, context.logger);
     await parts.run();
   },
-  [initVerb, ...adminVerbs, grafanaVerb],
+  [initCommand, ...adminCommands, grafanaCheckCommand],
 );

@@ -3,10 +3,10 @@
 
 import { startJobs } from "./lib/app/jobs.ts";
 import { run } from "./lib/app/lifecycle.ts";
-import { openLocal } from "./lib/app/local.ts";
+import { openLocalApp } from "./lib/app/local.ts";
 import { portOf } from "./lib/base/config.ts";
-import { print } from "./lib/base/logger.ts";
-import { localVerbs } from "./lib/commands/local.ts";
+import { printLine } from "./lib/base/logger.ts";
+import { localCommands } from "./lib/commands/local.ts";
 import { serveWeb } from "./lib/web/server.ts";
 
 const usage = `Stores every trade of Finnhub's websocket, aggregates it and shows it, in one process on SQLite.
@@ -15,24 +15,24 @@ Without a token it simulates a market.`;
 await run(
   { name: "local", usage },
   async (context) => {
-    const { config, clock, report } = context;
-    await using parts = await openLocal(context);
-    const { publisher, processor, follower, web, simulated } = parts;
+    const { config, clock, logger } = context;
+    await using parts = await openLocalApp(context);
+    const { ingest, processor, watchlistSync, web, simulated } = parts;
     const { bindAddress: hostname } = config.web;
     await using server = serveWeb({ app: web, hostname, port: portOf(config, "local"), clock });
-    await using _jobs = startJobs(parts.jobs, report);
+    await using _jobs = startJobs(parts.jobs, logger);
 
-    if (simulated) report.info("the market is simulated; set FINNHUB_API_TOKEN for the real one");
-    print(`page: ${server.url}/`);
+    if (simulated) logger.info("the market is simulated; set FINNHUB_API_TOKEN for the real one");
+    printLine(`page: ${server.url}/`);
 
     // The feed ends when a stop is asked for; the second loop follows when all that the first appended is read.
     const drained = new AbortController();
-    const publishing = publisher.run().then(parts.drain);
+    const ingesting = ingest.run().then(parts.drain);
     await Promise.all([
-      publishing.then(() => drained.abort()),
+      ingesting.then(() => drained.abort()),
       processor.run(drained.signal),
-      follower.run(context.signal),
+      watchlistSync.run(context.signal),
     ]);
   },
-  localVerbs,
+  localCommands,
 );

@@ -3,19 +3,19 @@
 
 import { startJobs } from "./lib/app/jobs.ts";
 import { run } from "./lib/app/lifecycle.ts";
-import { openProcessor } from "./lib/app/processor.ts";
-import { openStart } from "./lib/app/startup.ts";
-import { print } from "./lib/base/logger.ts";
+import { openProcessorApp } from "./lib/app/processor.ts";
+import { openStartup } from "./lib/app/startup.ts";
+import { printLine } from "./lib/base/logger.ts";
 
 const usage = `Stores every trade of the topic in Cassandra, and its averages and candles. Start as many as you like:
 they share the partitions of the topic.`;
 
 await run({ name: "processor", usage }, async (context) => {
-  const { config, report, signal } = context;
-  await using start = openStart(context, "processor", config.source?.kind === "simulator");
-  print(`health: ${start.url}/health`);
-  await using parts = await openProcessor(context, start);
+  const { config, logger, signal } = context;
+  await using start = openStartup(context, "processor", config.source?.kind === "simulator");
+  printLine(`health: ${start.url}/health`);
+  await using parts = await openProcessorApp(context, start);
   start.done(parts.health);
-  await using _jobs = startJobs(parts.jobs, report);
+  await using _jobs = startJobs(parts.jobs, logger);
   await parts.processor.run(signal);
 });

@@ -3,11 +3,11 @@
 
 import { startJobs } from "./lib/app/jobs.ts";
 import { run } from "./lib/app/lifecycle.ts";
-import { openProducer } from "./lib/app/producer.ts";
-import { openStart } from "./lib/app/startup.ts";
+import { openProducerApp } from "./lib/app/producer.ts";
+import { openStartup } from "./lib/app/startup.ts";
 import { chooseSource } from "./lib/base/config.ts";
-import { print } from "./lib/base/logger.ts";
-import { producerVerbs } from "./lib/commands/producer.ts";
+import { printLine } from "./lib/base/logger.ts";
+import { producerCommands } from "./lib/commands/producer.ts";
 
 const usage = `Receives every trade of Finnhub's websocket, keeps it on disk, and sends it to Kafka. One producer a topic.`;
 
@@ -15,12 +15,12 @@ await run(
   { name: "producer", usage },
   async (context) => {
     const simulated = chooseSource(context.config, "producer").kind === "simulator";
-    await using start = openStart(context, "producer", simulated);
-    print(`health: ${start.url}/health`);
-    await using parts = await openProducer(context, start);
+    await using start = openStartup(context, "producer", simulated);
+    printLine(`health: ${start.url}/health`);
+    await using parts = await openProducerApp(context, start);
     start.done(parts.health);
-    await using _jobs = startJobs(parts.jobs, context.report);
+    await using _jobs = startJobs(parts.jobs, context.logger);
     await parts.run();
   },
-  producerVerbs,
+  producerCommands,
 );

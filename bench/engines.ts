@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Admin, CompressionCodecs, CompressionTypes, Kafka, logLevel } from "kafkajs";
 import {
   buildBinaries,
-  runVerb,
+  runCommand,
   type ServiceProcess,
   type Settings,
   startService,
@@ -61,7 +61,7 @@ export async function openEngines() {
       LOG_LEVEL: "warn",
       ...more,
     };
-    const { code, out, err } = await runVerb(binaries.path("admin"), ["init"], settings);
+    const { code, out, err } = await runCommand(binaries.path("admin"), ["init"], settings);
     if (code !== 0) throw new Error(`admin init ended with ${code}\n${out}${err}`);
     return settings;
   }

@@ -174,7 +174,7 @@ async function insert(settings: Settings): Promise<void> {
   ready();
   let stored = 0;
   let next = 0;
-  const lane = async () => {
+  const worker = async () => {
     for (let batch = batches[next++]; batch !== undefined; batch = batches[next++]) {
       await client.batch(
         batch.params.map((params) => ({ query: INSERT, params })),
@@ -185,7 +185,7 @@ async function insert(settings: Settings): Promise<void> {
       if (before < settings.count && stored >= settings.count) console.log(`mark ${stored}`);
     }
   };
-  await Promise.all(Array.from({ length: BATCHES_IN_FLIGHT }, lane));
+  await Promise.all(Array.from({ length: BATCHES_IN_FLIGHT }, worker));
   console.log(`done ${stored}`);
   await new Promise(() => {}); // As above.
 }

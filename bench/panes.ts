@@ -1,6 +1,6 @@
 // Question: how many stored rows a second does one core take into panes, with all that keeps them right?
 
-import { Partition } from "../lib/processing/partition-state.ts";
+import { PartitionState } from "../lib/processing/partition-state.ts";
 import { type BareRow, panesFloor } from "./floors.ts";
 import { marketFrames, messagesOf, rowsOf } from "./material.ts";
 import { type Figure, ratesOf } from "./measure.ts";
@@ -16,19 +16,19 @@ export async function panes(): Promise<Figure[]> {
   const rows = rowsOf(messages);
   const bare = rows.map((row) => Object.values(row) as unknown as BareRow);
   const ours = () => {
-    const partition = new Partition(0, { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null });
+    const partition = new PartitionState(0, { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null });
     let at = 0;
     let untilTake = TAKE_EVERY;
     for (const [offset, { trades, session, sequence, receivedAtMs }] of messages.entries()) {
-      const isResend = partition.meetMessage(session, sequence);
-      const ticket = partition.tracker.open(offset + 1, receivedAtMs, trades.length);
+      const isResend = partition.observeMessage(session, sequence);
+      const inFlight = partition.tracker.open(offset + 1, receivedAtMs, trades.length);
       for (const { tradedAtMs } of trades) {
-        partition.meetTradeTime(tradedAtMs);
-        partition.acknowledgeRow({ row: rows[at++]!, ticket, isResend }, nowMs);
+        partition.observeTradeTime(tradedAtMs);
+        partition.acknowledgeRow({ row: rows[at++]!, inFlight, isResend }, nowMs);
       }
       untilTake -= trades.length;
       if (untilTake > 0) continue;
-      partition.take();
+      partition.drainDirty();
       untilTake = TAKE_EVERY;
     }
   };

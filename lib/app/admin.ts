@@ -5,24 +5,24 @@ import type { Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
-import { wantedSymbols } from "../contracts/watchlist.ts";
+import { watchedSymbols } from "../contracts/watchlist.ts";
 import { type HealthDocument, healthDocument } from "../health/health.ts";
 import { brokerPart, remotePart, storePart, tailPart } from "../health/pipeline.ts";
 import { checkKafka } from "../kafka/client.ts";
-import { openKafkaTickers } from "../kafka/control-topic.ts";
-import { watchLag } from "../kafka/lag-monitor.ts";
+import { openControlTopic } from "../kafka/control-topic.ts";
+import { createLagMonitor } from "../kafka/lag-monitor.ts";
 import { tailKafka } from "../kafka/tail.ts";
 import { openTopics, placeOf, topicNames } from "../kafka/topics.ts";
-import { rowsOf } from "../processing/decode.ts";
+import { rowsIn } from "../processing/decode.ts";
 import { createWeb, type TickerSets, type Web } from "../web/app.ts";
-import { createLive } from "../web/live/view.ts";
-import { createWatch } from "../web/remote-health.ts";
-import { createTickerControl } from "../web/watchlist-commands.ts";
+import { createLiveView } from "../web/live/view.ts";
+import { createRemoteHealth } from "../web/remote-health.ts";
+import { createWatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
-import type { Start } from "./startup.ts";
-import { openSymbolCheck, tickerJobs } from "./watchlist.ts";
+import type { Startup } from "./startup.ts";
+import { openSymbolCheck, watchlistJobs } from "./watchlist.ts";
 
-export type AdminParts = AsyncDisposable &
+export type AdminApp = AsyncDisposable &
   Readonly<{
     web: Web;
     jobs: readonly Job[];
@@ -31,19 +31,19 @@ export type AdminParts = AsyncDisposable &
     run(): Promise<void>;
   }>;
 
-export async function openAdmin(context: Context, start: Start): Promise<AdminParts> {
-  const { config, clock, report, metrics, signal } = context;
+export async function openAdminApp(context: Context, start: Startup): Promise<AdminApp> {
+  const { config, clock, logger, metrics, signal } = context;
   const { source, retentionDays } = config;
   const simulated = source?.kind === "simulator";
   const { topic, groupId, keyspace, dataDirectory: directory } = namesOf(config, source);
-  const kafka = { settings: config.kafka, clientId: "admin", clock, report, topic };
+  const kafka = { settings: config.kafka, clientId: "admin", clock, logger, topic };
   await using opened = new AsyncDisposableStack();
 
   const topics = opened.use(openTopics(kafka));
-  const tickers = opened.use(openKafkaTickers(kafka));
+  const tickers = opened.use(openControlTopic(kafka));
   const cassandra = opened.use(
     await start.waitFor("Cassandra", (onFault) =>
-      connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+      connectCassandra({ settings: config.cassandra, clock, logger, signal, onFault }),
     ),
   );
   const putDead = async () => {
@@ -51,7 +51,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
   };
   const store = opened.use(
     await start.waitFor("the tables", () =>
-      openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),
+      openCassandraStore({ cassandra, keyspace, retentionDays, clock, logger, metrics, putDead }),
     ),
   );
   // First: it looks closer than whoever merely asks, and says what the operator must change.
@@ -63,7 +63,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     Promise.race([tickers.ready(signal), following.then(() => Promise.reject(signal.reason))]),
   );
 
-  const live = createLive();
+  const live = createLiveView();
   let lastRecordAtMs: number | null = null;
   const tail = (runSignal: AbortSignal) =>
     tailKafka({
@@ -72,14 +72,14 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
       from: "now",
       onRecords(records) {
         lastRecordAtMs = clock.now();
-        for (const { value } of records) if (value !== null) live.note(rowsOf(value), lastRecordAtMs);
+        for (const { value } of records) if (value !== null) live.note(rowsIn(value), lastRecordAtMs);
       },
       signal: runSignal,
     });
 
   const { producerUrls, processorUrls, adminToken } = config.web;
-  const remotes = createWatch({ producer: producerUrls, processor: processorUrls }, clock);
-  const lags = watchLag(topics, groupId, clock);
+  const remotes = createRemoteHealth({ producer: producerUrls, processor: processorUrls }, clock);
+  const lags = createLagMonitor(topics, groupId, clock);
   /** Since when the topic grows and the live view hears nothing of it; null = it hears, or nothing comes. */
   let deafSinceMs: number | null = null;
   const pollLags = async () => {
@@ -121,7 +121,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
   const sets = (): TickerSets => {
     const feed = remotes.snapshots().find(({ name }) => name.startsWith("producer"))?.document?.parts.feed;
     return {
-      wanted: wantedSymbols(tickers.wanted),
+      wanted: watchedSymbols(tickers.wanted),
       subscribed: textsOf(feed?.subscribed),
       unsubscribed: textsOf(feed?.unsubscribed),
     };
@@ -131,13 +131,13 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
   // A simulator within another process has no REST side that could be asked from here.
   const check = simulated
     ? null
-    : openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
-  const control = createTickerControl({ wanted: tickers.wanted, check, symbolsMax, clock });
+    : openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
+  const control = createWatchlistCommands({ wanted: tickers.wanted, check, symbolsMax, clock });
   const web = createWeb({
     store,
     live,
     clock,
-    report,
+    logger,
     metrics,
     health,
     tickers: sets,
@@ -151,13 +151,13 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     { name: "health of the others", schedule: EVERY_2_SECONDS, run: remotes.poll },
     { name: "lag", schedule: EVERY_2_SECONDS, run: pollLags },
     { name: "store probe", schedule: EVERY_2_SECONDS, run: probeStore },
-    ...tickerJobs(check, null, signal),
+    ...watchlistJobs(check, null, signal),
   ];
   // The first answer shall be knowledge, not hope.
   await start.waitFor("a first look at the others", () =>
     Promise.all([remotes.poll(), pollLags(), probeStore()]),
   );
-  const held = opened.move();
+  const resources = opened.move();
   return {
     web,
     jobs,
@@ -165,7 +165,7 @@ export async function openAdmin(context: Context, start: Start): Promise<AdminPa
     async run() {
       await Promise.all([tail(signal), following]);
     },
-    [Symbol.asyncDispose]: () => held.disposeAsync(),
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
 

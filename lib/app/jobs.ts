@@ -2,7 +2,7 @@
 // A job that fails is reported and runs again at its next time; what must not fail in silence says so itself.
 
 import { CronJob } from "cron";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 
 export type Job = Readonly<{
   name: string;
@@ -21,7 +21,7 @@ export const EVERY_HOUR = "0 7 * * * *";
 export const EVERY_DAY = "0 23 4 * * *";
 
 /** Starts them all; disposing stops them and resolves when none is running any more. */
-export function startJobs(jobs: readonly Job[], report: Report): AsyncDisposable {
+export function startJobs(jobs: readonly Job[], logger: Logger): AsyncDisposable {
   const running = new Set<Promise<void>>();
   const started = jobs.map(({ name, schedule, run }) =>
     CronJob.from({
@@ -34,7 +34,7 @@ export function startJobs(jobs: readonly Job[], report: Report): AsyncDisposable
       onTick: () => {
         const tick: Promise<void> = run()
           .catch((error: unknown) =>
-            report.error("a job failed; it runs again at its next time", { name, error }),
+            logger.error("a job failed; it runs again at its next time", { name, error }),
           )
           .finally(() => running.delete(tick));
         running.add(tick);

@@ -9,10 +9,10 @@
 //   70  a fault that nothing handled: restart
 //   75  stopped before everything in flight was finished: a second signal, or a stop that took too long
 
-import { Command, CommanderError } from "commander";
+import { CommanderError, Command as Program } from "commander";
 import packageFile from "../../package.json" with { type: "json" };
 import { type Clock, systemClock } from "../base/clock.ts";
-import type { Context, Verb, VerbOptions } from "../base/command.ts";
+import type { Command, CommandOptions, Context } from "../base/command.ts";
 import {
   type Config,
   ConfigError,
@@ -24,8 +24,8 @@ import {
   type ServiceName,
 } from "../base/config.ts";
 import { PipelineError, SetupError } from "../base/errors.ts";
-import { ask, NO_ANSWER } from "../base/http-client.ts";
-import { complain, openReport, print, type Report } from "../base/logger.ts";
+import { httpRequest, NO_ANSWER } from "../base/http-client.ts";
+import { type Logger, openLogger, printError, printLine } from "../base/logger.ts";
 import { createMetrics, type Metrics } from "../base/metrics.ts";
 
 declare const BUILD_VERSION: string | undefined;
@@ -48,11 +48,11 @@ export type Service = Readonly<{ name: ServiceName; usage: string }>;
 export async function run(
   service: Service,
   main: (context: Context) => Promise<void>,
-  verbs: readonly Verb[] = [],
+  commands: readonly Command[] = [],
 ): Promise<never> {
   // Whoever read our output may have gone; that is no reason to stop working.
   process.stdout.on("error", () => {});
-  const program = createProgram(service, main, verbs);
+  const program = createProgram(service, main, commands);
   try {
     await program.parseAsync();
     return process.exit(EXIT_OK);
@@ -67,9 +67,9 @@ export async function run(
 function createProgram(
   service: Service,
   main: (context: Context) => Promise<void>,
-  verbs: readonly Verb[],
-): Command {
-  const program = new Command(service.name)
+  commands: readonly Command[],
+): Program {
+  const program = new Program(service.name)
     .description(service.usage)
     .version(version, "--version", "print the version")
     .option("--check-config", "print the settings as they are understood, without secrets, and exit")
@@ -80,10 +80,10 @@ function createProgram(
       "after",
       "\nSettings come from the environment; sample.env lists all of them with their defaults.",
     )
-    .configureOutput({ writeOut: (text) => print(text.trimEnd()), writeErr: () => {} })
+    .configureOutput({ writeOut: (text) => printLine(text.trimEnd()), writeErr: () => {} })
     .exitOverride()
     .action(async (options: { checkConfig?: true }) => {
-      if (options.checkConfig) return print(describeService(service.name, readConfig()));
+      if (options.checkConfig) return printLine(describeService(service.name, readConfig()));
       process.exit(await runProcess(service.name, main));
     });
   program
@@ -92,14 +92,16 @@ function createProgram(
     .helpOption("--help", "print this")
     .allowExcessArguments(false)
     .action(async () => process.exit(await askHealth(service.name, readConfig())));
-  for (const verb of verbs) {
-    const command = program
-      .command(verb.name)
-      .description(verb.usage)
+  for (const command of commands) {
+    const subcommand = program
+      .command(command.name)
+      .description(command.usage)
       .helpOption("--help", "print this")
       .allowExcessArguments(false)
-      .action(async (options: VerbOptions) => process.exit(await runProcess(service.name, verb, options)));
-    for (const [flags, description] of verb.options) command.option(flags, description);
+      .action(async (options: CommandOptions) =>
+        process.exit(await runProcess(service.name, command, options)),
+      );
+    for (const [flags, description] of command.options) subcommand.option(flags, description);
   }
   return program;
 }
@@ -107,41 +109,41 @@ function createProgram(
 /** Runs the service, or one of its verbs. Answers with the exit code. */
 async function runProcess(
   name: ServiceName,
-  work: Verb | ((context: Context) => Promise<void>),
-  options: VerbOptions = {},
+  work: Command | ((context: Context) => Promise<void>),
+  options: CommandOptions = {},
 ): Promise<number> {
   const config = readConfig();
-  const report = openReport({ name, ...config.log, secrets: config.secrets });
+  const logger = openLogger({ name, ...config.log, secrets: config.secrets });
   const clock = systemClock;
-  const stop = createStop(clock, report, (code) => process.exit(code));
-  for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.ask(event));
+  const stop = createStop(clock, logger, (code) => process.exit(code));
+  for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.request(event));
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.on(event, (error) => {
-      report.error("ended by a fault that nothing handled", { event, error });
+      logger.error("ended by a fault that nothing handled", { event, error });
       process.exit(EXIT_FAULT);
     });
   }
   const metrics = createMetrics();
   keepProcessGauges(metrics, clock);
-  const context = { config, clock, report, metrics, signal: stop.signal };
-  const isVerb = typeof work !== "function";
+  const context = { config, clock, logger, metrics, signal: stop.signal };
+  const isCommand = typeof work !== "function";
   try {
-    if (isVerb) return await work.main(context, options);
-    report.info("starting", { version, pid: process.pid });
+    if (isCommand) return await work.main(context, options);
+    logger.info("starting", { version, pid: process.pid });
     await work(context);
   } catch (error) {
     // `signal.throwIfAborted()` is one way to stop when asked.
     const isStop = stop.signal.aborted && error === stop.signal.reason;
     // A service tries again what may succeed later; somebody who waits for a verb is told.
-    const isSaid = isForOperator(error) || (isVerb && error instanceof PipelineError);
+    const isSaid = isForOperator(error) || (isCommand && error instanceof PipelineError);
     if (!isStop && isSaid) return explain(name, error, config.secrets);
-    if (isStop && isVerb) return EXIT_UNFINISHED;
+    if (isStop && isCommand) return EXIT_UNFINISHED;
     if (!isStop) {
-      report.error("ended by a fault that nothing handled", { error });
+      logger.error("ended by a fault that nothing handled", { error });
       return EXIT_FAULT;
     }
   }
-  report.info("stopped");
+  logger.info("stopped");
   return EXIT_OK;
 }
 
@@ -149,18 +151,18 @@ function isForOperator(error: unknown): boolean {
   return error instanceof SetupError || error instanceof ConfigError;
 }
 
-function explainUsage(program: Command, error: CommanderError): number {
+function explainUsage(program: Program, error: CommanderError): number {
   if (error.exitCode === 0) return EXIT_OK; // --help and --version end this way.
-  const verb = program.args[0];
-  const verbs = program.commands.map((command) => command.name());
-  const isUnknownVerb = error.code === "commander.excessArguments" && !verbs.includes(verb ?? "");
-  const fault = isUnknownVerb
-    ? `unknown verb '${verb}' (there is ${verbs.join(", ")})`
+  const command = program.args[0];
+  const commands = program.commands.map((command) => command.name());
+  const isUnknownCommand = error.code === "commander.excessArguments" && !commands.includes(command ?? "");
+  const fault = isUnknownCommand
+    ? `unknown verb '${command}' (there is ${commands.join(", ")})`
     : error.message
         .replace(/^error: /, "")
         .replace(/\n/g, " ")
         .replace(/\.$/, "");
-  complain(`${program.name()}: ${fault}; see ${program.name()} --help`);
+  printError(`${program.name()}: ${fault}; see ${program.name()} --help`);
   return EXIT_SETUP;
 }
 
@@ -168,18 +170,18 @@ function explainUsage(program: Command, error: CommanderError): number {
 function explain(name: ServiceName, error: unknown, secrets: readonly string[]): number {
   if (error instanceof ConfigError) {
     const count = error.mistakes.length;
-    complain(`${name}: ${count} ${count === 1 ? "setting needs" : "settings need"} your attention`);
-    for (const mistake of error.mistakes) complain(`  ${mistake}`, secrets);
+    printError(`${name}: ${count} ${count === 1 ? "setting needs" : "settings need"} your attention`);
+    for (const mistake of error.mistakes) printError(`  ${mistake}`, secrets);
     return EXIT_SETUP;
   }
   if (error instanceof PipelineError) {
-    complain(`${name}: ${error.message}`, secrets);
+    printError(`${name}: ${error.message}`, secrets);
     const because = error.cause instanceof Error ? error.cause.message : "";
-    if (!error.message.includes(because)) complain(`  because: ${because}`, secrets);
-    if (error.hint !== undefined) complain(`  ${error.hint}`, secrets);
+    if (!error.message.includes(because)) printError(`  because: ${because}`, secrets);
+    if (error.hint !== undefined) printError(`  ${error.hint}`, secrets);
     return EXIT_SETUP;
   }
-  complain(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, secrets);
+  printError(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, secrets);
   return EXIT_FAULT;
 }
 
@@ -196,20 +198,20 @@ function describeService(name: ServiceName, config: Config): string {
 }
 
 /** The two signals: the first asks, the second stops waiting. Exported for its test: it ends no process itself. */
-export function createStop(clock: Clock, report: Report, exit: (code: number) => void) {
+export function createStop(clock: Clock, logger: Logger, exit: (code: number) => void) {
   const controller = new AbortController();
   return {
     signal: controller.signal,
-    ask(cause: string): void {
+    request(cause: string): void {
       if (controller.signal.aborted) {
-        report.warn("asked twice to stop: not waiting for what is in flight", { cause });
+        logger.warn("asked twice to stop: not waiting for what is in flight", { cause });
         exit(EXIT_UNFINISHED);
         return;
       }
-      report.info("stopping: finishing what is in flight", { cause });
+      logger.info("stopping: finishing what is in flight", { cause });
       controller.abort();
       clock.after(STOP_MS_MAX, () => {
-        report.error("stopping took too long: what is in flight was left", { limitMs: STOP_MS_MAX });
+        logger.error("stopping took too long: what is in flight was left", { limitMs: STOP_MS_MAX });
         exit(EXIT_UNFINISHED);
       });
     },
@@ -220,18 +222,18 @@ export function createStop(clock: Clock, report: Report, exit: (code: number) =>
 async function askHealth(name: ServiceName, config: Config): Promise<number> {
   const port = portOf(config, name);
   if (port === 0) {
-    print("unknown: the port is 0 (any free one), so nobody can tell where to ask; set a port");
+    printLine("unknown: the port is 0 (any free one), so nobody can tell where to ask; set a port");
     return EXIT_SETUP;
   }
   const url = `http://${reachable(config.web.bindAddress)}:${port}/health`;
   try {
-    const { status, body } = await ask(url, HEALTHCHECK_MS_MAX);
-    print(`${status === 200 ? "ok" : "failing"}: ${url} answered ${status}${reasonIn(body)}`);
+    const { status, body } = await httpRequest(url, HEALTHCHECK_MS_MAX);
+    printLine(`${status === 200 ? "ok" : "failing"}: ${url} answered ${status}${reasonIn(body)}`);
     return status === 200 ? EXIT_OK : EXIT_SETUP;
   } catch (error) {
     const isLate = error instanceof Error && error.message.startsWith(NO_ANSWER);
     const fault = isLate ? `did not answer within ${HEALTHCHECK_MS_MAX} ms` : "cannot be reached";
-    print(`failing: ${url} ${fault}; is ${name} running, and with these settings?`);
+    printLine(`failing: ${url} ${fault}; is ${name} running, and with these settings?`);
     return EXIT_SETUP;
   }
 }

@@ -5,27 +5,27 @@ import type { Clock } from "../base/clock.ts";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import type { Feed } from "../contracts/feed.ts";
-import { wantedSymbols } from "../contracts/watchlist.ts";
+import { watchedSymbols } from "../contracts/watchlist.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
 import { type HealthDocument, localHealth } from "../health/health.ts";
-import { createPublisher, type Publisher } from "../ingest/ingest.ts";
-import { seedWanted, type TickerFollower } from "../ingest/watchlist-sync.ts";
+import { createIngest, type Ingest } from "../ingest/ingest.ts";
+import { seedWatchlist, type WatchlistSync } from "../ingest/watchlist-sync.ts";
 import { DAY_MS } from "../model/trade.ts";
 import { openSqliteLog } from "../outbox/log.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
 import { createWeb, type Web } from "../web/app.ts";
-import { createLive } from "../web/live/view.ts";
+import { createLiveView } from "../web/live/view.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
 import { openUpstream } from "./upstream.ts";
-import { openSymbolCheck, openTickers, tickerJobs, tickerSets } from "./watchlist.ts";
+import { openSymbolCheck, openWatchlist, tickerSets, watchlistJobs } from "./watchlist.ts";
 
-export type LocalParts = AsyncDisposable &
+export type LocalApp = AsyncDisposable &
   Readonly<{
-    publisher: Publisher;
+    ingest: Ingest;
     processor: Processor;
     /** Which tickers the feed streams. */
-    follower: TickerFollower;
+    watchlistSync: WatchlistSync;
     web: Web;
     jobs: readonly Job[];
     simulated: boolean;
@@ -39,7 +39,7 @@ const DRAIN_POLL_MS = 5;
 /** Between two slices of retention, so that it costs a tenth of a core at most. */
 const RETENTION_PAUSE_MS = 20;
 
-export async function openLocal({ config, clock, report, metrics, signal }: Context): Promise<LocalParts> {
+export async function openLocalApp({ config, clock, logger, metrics, signal }: Context): Promise<LocalApp> {
   const source = chooseSource(config, "local");
   const { dataDirectory: directory, topic } = namesOf(config, source);
   const { symbolsMax, tickers: setting } = config.finnhub;
@@ -47,66 +47,66 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
   await using opened = new AsyncDisposableStack();
 
   const store = opened.use(openSqliteStore({ directory, sync }));
-  const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, report }));
+  const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const reader = log.openReader(store.commits);
-  const { url, apiUrl, token, simulated } = opened.use(await openUpstream(source, config, { clock, report }));
+  const { url, apiUrl, token, simulated } = opened.use(await openUpstream(source, config, { clock, logger }));
   const { wanted } = store;
-  await seedWanted(wanted, setting, clock);
+  await seedWatchlist(wanted, setting, clock);
   const feed: Feed = openFinnhubFeed({
     url,
     token,
-    symbols: wantedSymbols(wanted),
+    symbols: watchedSymbols(wanted),
     symbolsMax,
     clock,
-    report,
+    logger,
     metrics,
     signal,
   });
 
-  const live = createLive();
-  const publisher = createPublisher({ feed, log, clock, report, metrics });
+  const live = createLiveView();
+  const ingest = createIngest({ feed, log, clock, logger, metrics });
   const processor = createProcessor({
     log: reader,
     store,
     clock,
-    report,
+    logger,
     metrics,
     onRowsStored: (rows) => live.note(rows, clock.now()),
   });
 
-  const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
+  const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
-  const { follower, control } = openTickers({
+  const { watchlistSync, control } = openWatchlist({
     config,
     wanted,
     check,
     feed,
-    publisher,
+    ingest,
     hasTraded,
     clock,
-    report,
+    logger,
   });
 
   const startedAtMs = clock.now();
   const health = (): HealthDocument => {
-    const symbols = follower.wanted().map((symbol) => ({
+    const symbols = watchlistSync.wanted().map((symbol) => ({
       symbol,
       lastTradeAtMs: live.of(symbol)?.trade_timestamp ?? null,
     }));
     const parts = {
       feed: feed.health(),
       outbox: log.health(),
-      publish: publisher.health(),
+      publish: ingest.health(),
       processor: processor.health(),
     };
     return localHealth({ simulated, startedAtMs, symbols, ahead: live.ahead(), ...parts }, clock.now());
   };
-  const sets = () => tickerSets(follower, feed.health());
+  const sets = () => tickerSets(watchlistSync, feed.health());
   const web = createWeb({
     store,
     live,
     clock,
-    report,
+    logger,
     metrics,
     health,
     tickers: sets,
@@ -122,22 +122,22 @@ export async function openLocal({ config, clock, report, metrics, signal }: Cont
       schedule: EVERY_HOUR,
       run: () => dropExpired(store, clock, config.retentionDays, signal),
     },
-    ...tickerJobs(check, follower, signal),
+    ...watchlistJobs(check, watchlistSync, signal),
   ];
   const drain = async () => {
     const endMs = clock.monotonic() + DRAIN_MS_MAX;
     while (log.health().unreadCount > 0 && clock.monotonic() < endMs) await clock.sleep(DRAIN_POLL_MS);
   };
-  const held = opened.move();
+  const resources = opened.move();
   return {
-    publisher,
+    ingest,
     processor,
-    follower,
+    watchlistSync,
     web,
     jobs,
     simulated,
     drain,
-    [Symbol.asyncDispose]: () => held.disposeAsync(),
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
 

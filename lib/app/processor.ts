@@ -10,17 +10,17 @@ import { consumerHealth } from "../health/pipeline.ts";
 import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "../kafka/consumer.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { EVERY_5_SECONDS, type Job } from "./jobs.ts";
-import type { Start } from "./startup.ts";
+import type { Startup } from "./startup.ts";
 
-export type ProcessorParts = AsyncDisposable &
+export type ProcessorApp = AsyncDisposable &
   Readonly<{ processor: Processor; jobs: readonly Job[]; health: () => HealthDocument }>;
 
-export async function openProcessor(context: Context, start: Start): Promise<ProcessorParts> {
-  const { config, clock, report, metrics, signal } = context;
+export async function openProcessorApp(context: Context, start: Startup): Promise<ProcessorApp> {
+  const { config, clock, logger, metrics, signal } = context;
   const simulated = config.source?.kind === "simulator";
   const { topic, groupId, keyspace } = namesOf(config, config.source);
   const { retentionDays } = config;
-  const kafka = { settings: config.kafka, clientId: "processor", clock, report, topic };
+  const kafka = { settings: config.kafka, clientId: "processor", clock, logger, topic };
   await using opened = new AsyncDisposableStack();
 
   const sender = opened.use(openKafkaSender(kafka));
@@ -28,24 +28,24 @@ export async function openProcessor(context: Context, start: Start): Promise<Pro
   // Both at once: each takes a moment, and a start shall be short.
   const [cassandra] = await Promise.all([
     start.waitFor("Cassandra", (onFault) =>
-      connectCassandra({ settings: config.cassandra, clock, report, signal, onFault }),
+      connectCassandra({ settings: config.cassandra, clock, logger, signal, onFault }),
     ),
     start.waitFor("Kafka", () => sender.ready()),
   ]);
   opened.use(cassandra);
   const store = opened.use(
     await start.waitFor("the tables", () =>
-      openCassandraStore({ cassandra, keyspace, retentionDays, clock, report, metrics, putDead }),
+      openCassandraStore({ cassandra, keyspace, retentionDays, clock, logger, metrics, putDead }),
     ),
   );
   const reader = opened.use(openKafkaReader({ ...kafka, groupId }));
-  const processor = createProcessor({ log: reader, store, clock, report, metrics });
+  const processor = createProcessor({ log: reader, store, clock, logger, metrics });
   const startedAtMs = clock.now();
-  const held = opened.move();
+  const resources = opened.move();
   return {
     processor,
     jobs: [{ name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger }],
     health: () => consumerHealth({ simulated, startedAtMs, processor: processor.health() }, clock.now()),
-    [Symbol.asyncDispose]: () => held.disposeAsync(),
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }

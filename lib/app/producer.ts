@@ -5,26 +5,26 @@ import { hostname } from "node:os";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { LogUnavailableError } from "../base/errors.ts";
-import { wantedSymbols } from "../contracts/watchlist.ts";
+import { watchedSymbols } from "../contracts/watchlist.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
 import type { HealthDocument } from "../health/health.ts";
 import { producerHealth } from "../health/pipeline.ts";
-import { createPublisher } from "../ingest/ingest.ts";
-import { createLastTrades } from "../ingest/last-values.ts";
-import { HeldElsewhereError, type Hold, takeHold } from "../ingest/lease.ts";
-import { createForwarder } from "../ingest/relay.ts";
-import { giveWay } from "../ingest/step-down.ts";
-import { checkTickers, seedWanted } from "../ingest/watchlist-sync.ts";
+import { createIngest } from "../ingest/ingest.ts";
+import { createLastValues } from "../ingest/last-values.ts";
+import { acquireLease, type Lease, LeaseLostError } from "../ingest/lease.ts";
+import { createRelay } from "../ingest/relay.ts";
+import { stepDown } from "../ingest/step-down.ts";
+import { checkTickers, seedWatchlist } from "../ingest/watchlist-sync.ts";
 import { openKafkaSender } from "../kafka/consumer.ts";
-import { openKafkaTickers } from "../kafka/control-topic.ts";
+import { openControlTopic } from "../kafka/control-topic.ts";
 import { newSession } from "../model/identity.ts";
 import { openSqliteLog } from "../outbox/log.ts";
 import type { Job } from "./jobs.ts";
-import type { Start } from "./startup.ts";
+import type { Startup } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
-import { openSymbolCheck, openTickers, tickerJobs } from "./watchlist.ts";
+import { openSymbolCheck, openWatchlist, watchlistJobs } from "./watchlist.ts";
 
-export type ProducerParts = AsyncDisposable &
+export type ProducerApp = AsyncDisposable &
   Readonly<{
     jobs: readonly Job[];
     health: () => HealthDocument;
@@ -38,26 +38,26 @@ export type ProducerParts = AsyncDisposable &
 /** A release that does not arrive costs the next producer its 15 s; a stop does not wait for it. */
 const RELEASE_MS_MAX = 3_000;
 
-export async function openProducer(context: Context, start: Start): Promise<ProducerParts> {
-  const { config, clock, report, metrics, signal } = context;
+export async function openProducerApp(context: Context, start: Startup): Promise<ProducerApp> {
+  const { config, clock, logger, metrics, signal } = context;
   const source = chooseSource(config, "producer");
   const { dataDirectory: directory, topic } = namesOf(config, source);
-  const kafka = { settings: config.kafka, clientId: "producer", clock, report, topic };
+  const kafka = { settings: config.kafka, clientId: "producer", clock, logger, topic };
   const { tickers: setting, symbolsMax } = config.finnhub;
   checkTickers(setting);
   await using opened = new AsyncDisposableStack();
 
-  const log = opened.use(openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, report }));
-  const outbox = log.openForwarder();
+  const log = opened.use(openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, logger }));
+  const outbox = log.openOutbox();
   // What is received while the hold is not confirmed is in doubt, and that it is not yet taken is no other case.
-  let hold: Hold | null = null;
-  log.hold.guard(() => hold?.isConfirmed() ?? false);
+  let lease: Lease | null = null;
+  log.lease.guard(() => lease?.isConfirmed() ?? false);
   // Nobody else was seen to hold since this outbox did: it need not wait for Kafka to receive.
-  const isHeld = log.hold.isHeld;
+  const isOwn = log.lease.isOwn;
   const sender = opened.use(openKafkaSender(kafka));
-  const tickers = opened.use(openKafkaTickers(kafka));
+  const tickers = opened.use(openControlTopic(kafka));
   const { wanted } = tickers;
-  const wantedNow = () => wantedSymbols(wanted);
+  const watchedNow = () => watchedSymbols(wanted);
   const upstream = opened.use(await openUpstream(source, config, context));
 
   let readying: Promise<void> | null = null;
@@ -69,11 +69,11 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   };
   // What an earlier run left is sent without a hold: nobody else has it. What is in doubt the outbox does not show.
   const received = new AbortController();
-  const forwarder = createForwarder({ outbox, sender: { ...sender, ready }, clock, report, metrics });
-  const forwarding = forwarder.run(received.signal);
+  const relay = createRelay({ outbox, sender: { ...sender, ready }, clock, logger, metrics });
+  const relaying = relay.run(received.signal);
   opened.defer(async () => {
     received.abort();
-    await Promise.allSettled([forwarding]);
+    await Promise.allSettled([relaying]);
   });
 
   // Followed for longer than the feed runs: the hold is let go at the very end.
@@ -83,7 +83,7 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   const stopped = new Promise<never>((_, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason));
   });
-  const failed = Promise.race([following, forwarding]).then(() => stopped);
+  const failed = Promise.race([following, relaying]).then(() => stopped);
   /** Whatever waits for Kafka learns that waiting is no help, and of a stop at once. */
   const orFailed = <T>(work: Promise<T>) => Promise.race([work, failed, stopped]);
 
@@ -97,13 +97,13 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
     const session = newSession(clock.random) + newSession(clock.random);
     const self = { session, host: hostname(), pid: process.pid };
     const taken = await start.waitFor("the hold on the topic", () =>
-      orFailed(takeHold({ topic: tickers.hold, self, memory: log.hold, clock, report, signal })),
+      orFailed(acquireLease({ topic: tickers.lease, self, journal: log.lease, clock, logger, signal })),
     );
-    hold = taken;
+    lease = taken;
     keeping = taken.run(kept.signal);
     keeping.catch(() => {});
     await start.waitFor("the tickers' topic", () =>
-      orFailed(Promise.race([seedWanted(wanted, setting, clock), keeping])),
+      orFailed(Promise.race([seedWatchlist(wanted, setting, clock), keeping])),
     );
     keepSymbols();
     wanted.onChange(keepSymbols);
@@ -112,32 +112,32 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   /** For a start during which Kafka is away. */
   function keepSymbols(): void {
     try {
-      log.hold.keepSymbols(wantedNow());
+      log.lease.keepSymbols(watchedNow());
     } catch (error) {
       if (!(error instanceof LogUnavailableError)) throw error;
-      report.warn("the wanted tickers were not written down for a start without Kafka", { error });
+      logger.warn("the wanted tickers were not written down for a start without Kafka", { error });
     }
   }
 
   /** Aborted: the feed ends, and the forwarder goes on until it is told. */
   const leaving = new AbortController();
-  let publishing: Promise<void> = Promise.resolve();
+  let ingesting: Promise<void> = Promise.resolve();
 
   /** With the feed closed. */
-  async function leave(error: HeldElsewhereError): Promise<HeldElsewhereError> {
+  async function leave(error: LeaseLostError): Promise<LeaseLostError> {
     leaving.abort();
-    await publishing;
-    return giveWay({ log, forwarding, received, clock, signal }, error);
+    await ingesting;
+    return stepDown({ log, relaying, received, clock, signal }, error);
   }
 
   const obtaining = obtain();
   // It is looked at below or in run; what comes between waits there.
-  for (const early of [obtaining, following, forwarding, failed, stopped]) early.catch(() => {});
-  if (!isHeld) {
+  for (const early of [obtaining, following, relaying, failed, stopped]) early.catch(() => {});
+  if (!isOwn) {
     try {
       await obtaining;
     } catch (error) {
-      throw error instanceof HeldElsewhereError ? await leave(error) : error;
+      throw error instanceof LeaseLostError ? await leave(error) : error;
     }
   }
 
@@ -145,76 +145,76 @@ export async function openProducer(context: Context, start: Start): Promise<Prod
   const feed = openFinnhubFeed({
     url,
     token,
-    symbols: isHeld ? (log.hold.symbols ?? setting) : wantedNow(),
+    symbols: isOwn ? (log.lease.symbols ?? setting) : watchedNow(),
     symbolsMax,
     clock,
-    report,
+    logger,
     metrics,
     signal: AbortSignal.any([signal, leaving.signal]),
   });
-  const trades = createLastTrades();
-  const publisher = createPublisher({ feed, log, clock, report, metrics, onMessage: trades.note });
-  const check = openSymbolCheck({ config, apiUrl, token, directory, clock, report, metrics });
+  const trades = createLastValues();
+  const ingest = createIngest({ feed, log, clock, logger, metrics, onMessage: trades.note });
+  const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => trades.of(symbol) !== null;
-  const { follower } = openTickers({ config, wanted, check, feed, publisher, hasTraded, clock, report });
+  const { watchlistSync } = openWatchlist({ config, wanted, check, feed, ingest, hasTraded, clock, logger });
 
   const startedAtMs = clock.now();
   const health = () => {
-    const symbols = follower.wanted().map((symbol) => ({ symbol, lastTradeAtMs: trades.of(symbol) }));
+    const symbols = watchlistSync.wanted().map((symbol) => ({ symbol, lastTradeAtMs: trades.of(symbol) }));
     const parts = {
       feed: feed.health(),
       outbox: log.health(),
-      publish: publisher.health(),
-      forward: forwarder.health(),
-      hold: { doubtSinceMs: log.hold.doubtSinceMs() },
+      publish: ingest.health(),
+      forward: relay.health(),
+      lease: { unconfirmedSinceMs: log.lease.unconfirmedSinceMs() },
     };
     return producerHealth({ simulated, startedAtMs, symbols, ahead: trades.ahead(), ...parts }, clock.now());
   };
 
   async function run(): Promise<void> {
-    publishing = publisher.run();
+    ingesting = ingest.run();
     // The feed ends when a stop is asked for, then the forwarder when it has sent what it can, then the hold.
-    const emptied = publishing.then(() => {
+    const emptied = ingesting.then(() => {
       if (!leaving.signal.aborted) received.abort();
-      return forwarding;
+      return relaying;
     });
     const work = Promise.all([
       emptied.then(() => kept.abort()),
-      obtaining.then(() => Promise.all([keeping, follower.run(signal)])),
+      obtaining.then(() => Promise.all([keeping, watchlistSync.run(signal)])),
     ]);
     try {
       // A broker that hangs is not waited for: what was received is safe on disk.
       await Promise.race([work, following, emptied.then(() => clock.sleep(RELEASE_MS_MAX))]);
     } catch (error) {
-      if (error instanceof HeldElsewhereError) throw await leave(error);
+      if (error instanceof LeaseLostError) throw await leave(error);
       if (signal.aborted && error === signal.reason) {
         // A stop that came before the hold did.
         await emptied;
       } else {
         leaving.abort();
-        await Promise.allSettled([publishing]);
+        await Promise.allSettled([ingesting]);
         throw error;
       }
     }
-    if (hold !== null) await release(hold);
+    if (lease !== null) await release(lease);
     over.abort();
     await Promise.race([following, clock.sleep(RELEASE_MS_MAX)]);
   }
 
-  async function release(taken: Hold): Promise<void> {
+  async function release(taken: Lease): Promise<void> {
     try {
       await Promise.race([taken.release(), clock.sleep(RELEASE_MS_MAX)]);
     } catch (error) {
       if (!(error instanceof LogUnavailableError)) throw error;
-      report.warn("the hold on the feed could not be let go: another producer will wait for it", { error });
+      logger.warn("the hold on the feed could not be let go: another producer will wait for it", { error });
     }
   }
 
-  const held = opened.move();
+  const resources = opened.move();
   return {
-    jobs: tickerJobs(check, follower, signal),
+    jobs: watchlistJobs(check, watchlistSync, signal),
     health,
     run,
-    [Symbol.asyncDispose]: () => held.disposeAsync(),
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }

@@ -7,7 +7,7 @@ import { portOf, type ServiceName } from "../base/config.ts";
 import { isTransient } from "../base/errors.ts";
 import type { HealthDocument } from "../health/health.ts";
 import { startingHealth } from "../health/pipeline.ts";
-import { createProbe } from "../web/health-app.ts";
+import { createHealthApp } from "../web/health-app.ts";
 import { serveWeb } from "../web/server.ts";
 
 type Answer = Response | Promise<Response>;
@@ -15,7 +15,7 @@ export type App = Readonly<{
   fetch(request: Request, env: Readonly<{ server: Bun.Server<undefined> }>): Answer;
 }>;
 
-export type Start = AsyncDisposable &
+export type Startup = AsyncDisposable &
   Readonly<{
     url: string;
     /**
@@ -30,13 +30,13 @@ export type Start = AsyncDisposable &
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2_000;
 
-export function openStart(context: Context, service: ServiceName, simulated: boolean): Start {
-  const { config, clock, report, metrics, signal } = context;
+export function openStartup(context: Context, service: ServiceName, simulated: boolean): Startup {
+  const { config, clock, logger, metrics, signal } = context;
   const startedAtMs = clock.now();
   /** Several may be waited for at once. */
   const waits = new Map<string, string | null>();
   let health = (): HealthDocument => startingHealth(simulated, waits, startedAtMs, clock.now());
-  let app: App = createProbe({ health: () => health(), metrics, simulated });
+  let app: App = createHealthApp({ health: () => health(), metrics, simulated });
   const server = serveWeb({
     app: { fetch: (request, env) => app.fetch(request, env) },
     hostname: config.web.bindAddress,
@@ -57,7 +57,7 @@ export function openStart(context: Context, service: ServiceName, simulated: boo
       } catch (error) {
         signal.throwIfAborted();
         if (!isTransient(error)) throw error;
-        if (attempt === 0) report.warn(`waiting for ${what}`, { error });
+        if (attempt === 0) logger.warn(`waiting for ${what}`, { error });
         onFault(error);
         await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
       }

@@ -15,7 +15,7 @@ const SIMULATOR_TOKEN = "simulated";
 export async function openUpstream(
   source: Source,
   { finnhub }: Pick<Config, "finnhub">,
-  { clock, report }: Pick<Context, "clock" | "report">,
+  { clock, logger }: Pick<Context, "clock" | "logger">,
 ): Promise<Upstream> {
   if (source.kind === "finnhub") {
     const { url, token } = source;
@@ -27,13 +27,13 @@ export async function openUpstream(
     tape: source.tapePath,
     speed: source.speed,
     clock,
-    report,
+    logger,
     // What the setting names is listed as long as it could be a symbol at all, for the check too.
     instruments: finnhub.tickers.flatMap((symbol) => instrumentOf(symbol) ?? []),
     ledger: false,
   });
   const { seed, recipe, speed } = source;
-  report.info("a simulator plays the market", { seed, recipe: recipe ?? "ordinary", speed });
+  logger.info("a simulator plays the market", { seed, recipe: recipe ?? "ordinary", speed });
   return {
     url: simulator.wsUrl,
     apiUrl: simulator.apiUrl,

@@ -4,18 +4,18 @@
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Config } from "../base/config.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Feed, FeedHealth } from "../contracts/feed.ts";
-import type { WantedSet } from "../contracts/watchlist.ts";
+import type { Watchlist } from "../contracts/watchlist.ts";
 import { createSymbolCheck, type FinnhubSymbols } from "../finnhub/symbol-lookup.ts";
-import type { Publisher } from "../ingest/ingest.ts";
-import { createTickerFollower, type TickerFollower } from "../ingest/watchlist-sync.ts";
+import type { Ingest } from "../ingest/ingest.ts";
+import { createWatchlistSync, type WatchlistSync } from "../ingest/watchlist-sync.ts";
 import type { TickerSets } from "../web/app.ts";
-import { createTickerControl, type TickerControl } from "../web/watchlist-commands.ts";
+import { createWatchlistCommands, type WatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_DAY, type Job } from "./jobs.ts";
 
-export type CheckParts = Readonly<{
+export type SymbolCheckDeps = Readonly<{
   config: Config;
   /** Finnhub's REST side, or that of whoever plays it. */
   apiUrl: string;
@@ -23,67 +23,67 @@ export type CheckParts = Readonly<{
   /** As namesOf says. */
   directory: string;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
 }>;
 
 /** Null: FINNHUB_VALIDATE_TICKERS=0. */
-export function openSymbolCheck(parts: CheckParts): FinnhubSymbols | null {
-  const { config, directory, ...rest } = parts;
+export function openSymbolCheck(deps: SymbolCheckDeps): FinnhubSymbols | null {
+  const { config, directory, ...rest } = deps;
   if (!config.finnhub.validateTickers) return null;
   return createSymbolCheck({ ...rest, directory: join(directory, "tickers") });
 }
 
-export type TickerParts = Readonly<{
+export type WatchlistDeps = Readonly<{
   config: Config;
-  wanted: WantedSet;
+  wanted: Watchlist;
   check: FinnhubSymbols | null;
   feed: Pick<Feed, "want">;
-  publisher: Pick<Publisher, "say">;
+  ingest: Pick<Ingest, "emitEvent">;
   hasTraded: (symbol: string) => boolean;
   clock: Clock;
-  report: Report;
+  logger: Logger;
 }>;
 
 /** For a process that has the feed; its web may change the tickers too. */
-export function openTickers(
-  parts: TickerParts,
-): Readonly<{ follower: TickerFollower; control: TickerControl }> {
-  const { config, wanted, check, feed, publisher, hasTraded, clock, report } = parts;
-  const { say } = publisher;
-  const follower = createTickerFollower({ feed, wanted, check, hasTraded, say, clock, report });
-  const { rejected, note: onVerdict } = follower;
+export function openWatchlist(
+  deps: WatchlistDeps,
+): Readonly<{ watchlistSync: WatchlistSync; control: WatchlistCommands }> {
+  const { config, wanted, check, feed, ingest, hasTraded, clock, logger } = deps;
+  const { emitEvent } = ingest;
+  const watchlistSync = createWatchlistSync({ feed, wanted, check, hasTraded, emitEvent, clock, logger });
+  const { rejected, note: onResult } = watchlistSync;
   const { symbolsMax } = config.finnhub;
   return {
-    follower,
-    control: createTickerControl({ wanted, check, symbolsMax, rejected, onVerdict, clock }),
+    watchlistSync,
+    control: createWatchlistCommands({ wanted, check, symbolsMax, rejected, onResult, clock }),
   };
 }
 
 /** What the web shows: a ticker that does not exist stands among those that are not subscribed. */
 export function tickerSets(
-  follower: TickerFollower,
+  watchlistSync: WatchlistSync,
   { subscribed, unsubscribed }: Pick<FeedHealth, "subscribed" | "unsubscribed">,
 ): TickerSets {
-  const { outcome } = follower;
+  const { outcome } = watchlistSync;
   return {
-    wanted: follower.wanted(),
+    wanted: watchlistSync.wanted(),
     subscribed,
-    unsubscribed: [...unsubscribed, ...follower.rejected()],
+    unsubscribed: [...unsubscribed, ...watchlistSync.rejected()],
     outcome,
   };
 }
 
 /** The lists anew, and with them another look at what no list had. */
-export function tickerJobs(
+export function watchlistJobs(
   check: FinnhubSymbols | null,
-  follower: Pick<TickerFollower, "recheck"> | null,
+  watchlistSync: Pick<WatchlistSync, "recheck"> | null,
   signal: AbortSignal,
 ): Job[] {
   if (check === null) return [];
   const run = async () => {
     await check.refresh(signal);
-    follower?.recheck();
+    watchlistSync?.recheck();
   };
   return [{ name: "ticker lists", schedule: EVERY_DAY, run }];
 }

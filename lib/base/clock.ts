@@ -50,7 +50,7 @@ export function backoffMs(attempt: number, firstMs: number, maxMs: number, rando
 const TURN_MS_MAX = 5;
 
 /** To be awaited between pieces of such work: lets sockets and timers have their turn when it is due. */
-export function createTurns(clock: Clock): () => Promise<void> {
+export function createYielder(clock: Clock): () => Promise<void> {
   let sinceMs = clock.monotonic();
   return async () => {
     if (clock.monotonic() - sinceMs < TURN_MS_MAX) return;

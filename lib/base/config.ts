@@ -8,7 +8,7 @@ import {
   FINNHUB_API_URL,
   FINNHUB_WS_URL,
   type Name,
-  type RecipeName,
+  type ScenarioName,
   SIMULATED_SUFFIX,
   secretNames,
   settingNames,
@@ -30,7 +30,7 @@ export type ServiceName = "local" | "producer" | "processor" | "admin";
 
 type Simulator = Readonly<{
   seed: number;
-  recipe: RecipeName | undefined;
+  recipe: ScenarioName | undefined;
   tapePath: string | undefined;
   speed: number | "max";
 }>;
@@ -296,7 +296,7 @@ function slips(environment: Environment): string[] {
   const found: string[] = [];
   for (const name of Object.keys(environment)) {
     if (known.has(name) || NO_SLIPS.has(name)) continue;
-    const distances = ours.map((candidate) => lettersApart(name.toUpperCase(), candidate));
+    const distances = ours.map((candidate) => editDistance(name.toUpperCase(), candidate));
     const least = Math.min(...distances);
     if (least > SLIP_LETTERS_MAX) continue;
     found.push(
@@ -307,7 +307,7 @@ function slips(environment: Environment): string[] {
 }
 
 /** Damerau-Levenshtein (adjacent letters may swap); anything beyond the limit answers Infinity early. */
-function lettersApart(one: string, other: string): number {
+function editDistance(one: string, other: string): number {
   if (Math.abs(one.length - other.length) > SLIP_LETTERS_MAX) return Number.POSITIVE_INFINITY;
   let beforeLast: number[] = [];
   let last = Array.from({ length: other.length + 1 }, (_, index) => index);

@@ -3,9 +3,9 @@
 import { type IncomingMessage, request as requestPlain } from "node:http";
 import { request as requestTls } from "node:https";
 
-export type Answer = Readonly<{ status: number; body: string }>;
+export type HttpAnswer = Readonly<{ status: number; body: string }>;
 /** Of a GET: nothing. `user:password` goes into a header, never into the URL. */
-export type Question = Readonly<{ json?: string; login?: string }>;
+export type RequestOptions = Readonly<{ json?: string; login?: string }>;
 
 /** How the reason begins when nothing came in time. */
 export const NO_ANSWER = "no answer";
@@ -17,7 +17,11 @@ const BODY_BYTES_MAX = 1_024 * 1_024;
  * GET, or POST where there is JSON to send. Rejects with an Error whose message is a reason in words: `refused`, `no answer within 3000 ms`, ...
  * Not by fetch: it would ask a proxy that the environment names, even for this machine.
  */
-export async function ask(url: string, limitMs: number, { json, login }: Question = {}): Promise<Answer> {
+export async function httpRequest(
+  url: string,
+  limitMs: number,
+  { json, login }: RequestOptions = {},
+): Promise<HttpAnswer> {
   const signal = AbortSignal.timeout(limitMs);
   try {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();

@@ -16,7 +16,7 @@ import { redactByField, redactByPattern } from "@logtape/redaction";
 
 export type Fields = Readonly<Record<string, unknown>>;
 
-export interface Report {
+export interface Logger {
   debug(message: string, fields?: Fields): void;
   info(message: string, fields?: Fields): void;
   warn(message: string, fields?: Fields): void;
@@ -24,9 +24,9 @@ export interface Report {
 }
 
 /** For tests and tools that want silence. */
-export const silentReport: Report = { debug() {}, info() {}, warn() {}, error() {} };
+export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-export type ReportOptions = Readonly<{
+export type LoggerOptions = Readonly<{
   /** The binary: stands in every line as `logger`. */
   name: string;
   level: "debug" | "info" | "warn" | "error";
@@ -48,7 +48,7 @@ const SECRET_PATTERNS = [
 ];
 
 /** One report a process: a second one takes the place of the first. */
-export function openReport(options: ReportOptions, write: (text: string) => void = writeStderr): Report {
+export function openLogger(options: LoggerOptions, write: (text: string) => void = writeStderr): Logger {
   const { name, level, format, secrets } = options;
   const guard = createGuard(secrets);
   const isPretty = format === "pretty" || (format === "auto" && isatty(STDERR));
@@ -213,12 +213,12 @@ const STDOUT = 1;
 const STDERR = 2;
 
 /** A line on standard output, for what was asked for: an address, a version, a report. */
-export function print(text: string): void {
+export function printLine(text: string): void {
   writeAll(STDOUT, `${text}\n`);
 }
 
 /** A plain sentence on standard error, for a person: a mistake in the settings, a refusal to start. */
-export function complain(text: string, secrets: readonly string[] = []): void {
+export function printError(text: string, secrets: readonly string[] = []): void {
   const clean = createGuard(secrets).text(text);
   const line = SECRET_PATTERNS.reduce(
     (done, { pattern, replacement }) => done.replace(pattern, replacement),

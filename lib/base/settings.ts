@@ -51,9 +51,11 @@ const visibleAscii = pattern(/^[\x21-\x7e]+$/, "it must have no blanks, control 
 
 const bytes = checked((size, fail) => {
   const powers = ["", "k", "m", "g", "t"];
-  const [, amount = "", letter = "", binary] = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(size) ?? [];
-  const value = Math.floor(Number(amount) * (binary ? 1_024 : 1_000) ** powers.indexOf(letter.toLowerCase()));
-  const isSize = amount !== "" && !(binary && letter === "") && Number.isSafeInteger(value);
+  const [, amount = "", deadLetter = "", binary] = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(size) ?? [];
+  const value = Math.floor(
+    Number(amount) * (binary ? 1_024 : 1_000) ** powers.indexOf(deadLetter.toLowerCase()),
+  );
+  const isSize = amount !== "" && !(binary && deadLetter === "") && Number.isSafeInteger(value);
   if (isSize && value >= 2 ** 20) return value;
   return fail("give a size of at least 1 MiB, like 1GiB, 256 MiB or 1073741824");
 });
@@ -140,9 +142,9 @@ const dataDirectory = pattern(
   "real data would mix with simulated data there: give another",
 );
 
-/** Days that the simulator can play: lib/simulator/recipes.ts says what each holds. */
+/** Days that the simulator can play: lib/simulator/scenarios.ts says what each holds. */
 const RECIPE_NAMES = ["calm", "bell", "bad-day"] as const;
-export type RecipeName = (typeof RECIPE_NAMES)[number];
+export type ScenarioName = (typeof RECIPE_NAMES)[number];
 
 export const FINNHUB_WS_URL = "wss://ws.finnhub.io";
 export const FINNHUB_API_URL = "https://finnhub.io/api/v1";

@@ -6,7 +6,7 @@ import { Client, type ClientOptions, errors, policies, types } from "cassandra-d
 import { backoffMs, type Clock } from "../base/clock.ts";
 import type { Config } from "../base/config.ts";
 import { RowRefusedError, SetupError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 
 export type CassandraSettings = Config["cassandra"];
 
@@ -30,10 +30,10 @@ export interface Cassandra extends AsyncDisposable {
   nodeCount(): number;
 }
 
-export type ConnectParts = Readonly<{
+export type ConnectDeps = Readonly<{
   settings: CassandraSettings;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   /** Ends the waiting for a node that does not answer yet. */
   signal: AbortSignal;
   /** Hears why it is still waiting, attempt after attempt. */
@@ -55,10 +55,10 @@ const RECONNECT_MAX_MS = 5_000;
 export async function connectCassandra({
   settings,
   clock,
-  report,
+  logger,
   signal,
   onFault,
-}: ConnectParts): Promise<Cassandra> {
+}: ConnectDeps): Promise<Cassandra> {
   const aborted = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
@@ -69,7 +69,7 @@ export async function connectCassandra({
     client.on("log", (level, className, message) => {
       // Verbose is two lines a request.
       if (level !== "verbose")
-        report.debug("cassandra-driver", { level, className, message: String(message) });
+        logger.debug("cassandra-driver", { level, className, message: String(message) });
     });
     const connecting = client.connect().then(
       () => null,
@@ -85,7 +85,7 @@ export async function connectCassandra({
     if (!(fault instanceof StoreUnavailableError)) throw fault;
     said = `: ${fault.message}`;
     onFault?.(fault);
-    if (attempt === 0) report.warn("Cassandra does not answer yet; trying until it does", { error: fault });
+    if (attempt === 0) logger.warn("Cassandra does not answer yet; trying until it does", { error: fault });
     await clock.sleep(backoffMs(attempt, CONNECT_RETRY_FIRST_MS, CONNECT_RETRY_MAX_MS, clock.random), signal);
   }
 }

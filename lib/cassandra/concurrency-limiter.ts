@@ -3,15 +3,15 @@
 // knows no time: answers alone move it.
 
 /** What a failed request says about the far end; null = nothing, the failure is the request's own. */
-export type Verdict = "overloaded" | "down" | null;
+export type Pressure = "overloaded" | "down" | null;
 
-export type GateOptions = Readonly<{
+export type LimiterOptions = Readonly<{
   limitMax: number;
-  verdictOf(error: unknown): Verdict;
+  verdictOf(error: unknown): Pressure;
   onLimit(limit: number): void;
 }>;
 
-export interface AdaptiveGate {
+export interface ConcurrencyLimiter {
   /** How many may run at once just now, from 1 to limitMax. */
   readonly limit: number;
   /** Runs the work when a place is free, in the order of the calls; its outcome is the work's. */
@@ -21,7 +21,11 @@ export interface AdaptiveGate {
 /** Answers to each place before there is one more: from 1 to 16 places that is some thousand answers. */
 const ANSWERS_PER_PLACE = 10;
 
-export function createAdaptiveGate({ limitMax, verdictOf, onLimit }: GateOptions): AdaptiveGate {
+export function createConcurrencyLimiter({
+  limitMax,
+  verdictOf,
+  onLimit,
+}: LimiterOptions): ConcurrencyLimiter {
   let limit = limitMax;
   let running = 0;
   let answers = 0;

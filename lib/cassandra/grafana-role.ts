@@ -5,7 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Cassandra } from "./client.ts";
 
-export type ReaderParts = Readonly<{
+export type GrafanaRoleDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   /** The settings have checked the name: letters, digits and _. */
@@ -21,7 +21,12 @@ const CHANGE_ATTEMPTS_MAX = 5;
  * Resolves with a sentence. The password becomes the given one, also of a user that was there. Rejects with SetupError
  * where passwords are off, where CASSANDRA_USERNAME may not make users, or where the user is a superuser.
  */
-export async function applyReader({ cassandra, keyspace, reader, clock }: ReaderParts): Promise<string> {
+export async function applyGrafanaRole({
+  cassandra,
+  keyspace,
+  reader,
+  clock,
+}: GrafanaRoleDeps): Promise<string> {
   const { username } = reader;
   const before = await found(cassandra, username);
   // He would be allowed everything whatever is granted; and it is most likely our own user, whose password this is not.

@@ -9,7 +9,7 @@ import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Cassandra, Row } from "./client.ts";
 
-export type SchemaParts = Readonly<{
+export type SchemaDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   datacenter: string;
@@ -82,10 +82,10 @@ function filesOf(retentionDays: number): readonly File[] {
  * the operator should know. Rejects with SetupError where a table of ours has another key, where the user may not,
  * or where the datacenter does not exist.
  */
-export async function applySchema(parts: SchemaParts): Promise<readonly string[]> {
-  const { cassandra, keyspace, replicationFactor, retentionDays, clock } = parts;
+export async function applySchema(deps: SchemaDeps): Promise<readonly string[]> {
+  const { cassandra, keyspace, replicationFactor, retentionDays, clock } = deps;
   const files = filesOf(retentionDays);
-  const said = await lookAtReplication(parts);
+  const said = await lookAtReplication(deps);
   const before = await readTables(cassandra, keyspace);
   refuseForeignTables(keyspace, files, before);
   const applied = before.has("schema_versions") ? await readVersions(cassandra, keyspace) : new Set<string>();
@@ -98,7 +98,7 @@ export async function applySchema(parts: SchemaParts): Promise<readonly string[]
     for (const statement of statementsOf(text)) {
       // Whoever may only use a keyspace is forbidden even the statement that would change nothing.
       if (isKeyspaceThere && statement.startsWith("CREATE KEYSPACE")) continue;
-      await cassandra.define(filled(statement, parts, tables[0]?.ttlS ?? 0));
+      await cassandra.define(filled(statement, deps, tables[0]?.ttlS ?? 0));
     }
     await cassandra.execute(`INSERT INTO ${keyspace}.schema_versions (file, applied_at) VALUES (?, ?)`, [
       name,
@@ -141,7 +141,7 @@ type FoundTable = Readonly<{
   compactionClass: string;
 }>;
 
-async function lookAtReplication({ cassandra, keyspace, datacenter, replicationFactor }: SchemaParts) {
+async function lookAtReplication({ cassandra, keyspace, datacenter, replicationFactor }: SchemaDeps) {
   const query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
   const { rows } = await cassandra.execute(query, [keyspace]);
   if (rows.length === 0) {
@@ -280,7 +280,7 @@ function statementsOf(text: string): string[] {
 /** The settings have checked the keyspace's name; a datacenter may be any text, so it is quoted. */
 function filled(
   statement: string,
-  { keyspace, datacenter, replicationFactor }: SchemaParts,
+  { keyspace, datacenter, replicationFactor }: SchemaDeps,
   ttlS: number,
 ): string {
   const values: Readonly<Record<string, string>> = {

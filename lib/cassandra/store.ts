@@ -4,13 +4,13 @@
 
 import type { Clock } from "../base/clock.ts";
 import { RowRefusedError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreMender, StoreReader, StoreWriter } from "../contracts/store.ts";
 import { DAY_MS, type DeadLetter, HOUR_MS, type TradeRow, type WindowRow } from "../model/trade.ts";
 import { windowVersion } from "../model/windows.ts";
 import type { Cassandra, Statement } from "./client.ts";
-import { createAdaptiveGate, type Verdict } from "./concurrency-limiter.ts";
+import { createConcurrencyLimiter, type Pressure } from "./concurrency-limiter.ts";
 import { readsOf } from "./lists.ts";
 import { dayKey, statementsFor } from "./rows.ts";
 import { checkSchema } from "./schema.ts";
@@ -22,10 +22,10 @@ export type CassandraStoreOptions = Readonly<{
   /** Only compared with the tables, which decide: `admin init` sets them. */
   retentionDays: number;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
   /** Where dead letters go; what it rejects with goes through. */
-  putDead: (letters: readonly DeadLetter[]) => Promise<void>;
+  putDead: (deadLetters: readonly DeadLetter[]) => Promise<void>;
 }>;
 
 export interface CassandraStore extends StoreWriter, StoreReader, StoreMender, AsyncDisposable {
@@ -48,27 +48,27 @@ const FRESH_MS = HOUR_MS;
 
 /** Rejects with SetupError ("run `admin init`") where the tables are not what this version needs. */
 export async function openCassandraStore(options: CassandraStoreOptions): Promise<CassandraStore> {
-  const { keyspace, retentionDays, clock, report, metrics, putDead } = options;
+  const { keyspace, retentionDays, clock, logger, metrics, putDead } = options;
   const { tradesTtlS } = await checkSchema(options.cassandra, keyspace);
   if (tradesTtlS * 1_000 !== retentionDays * DAY_MS) {
-    report.warn("the tables keep rows for another time than RETENTION_DAYS: run `admin init`", {
+    logger.warn("the tables keep rows for another time than RETENTION_DAYS: run `admin init`", {
       tradesTtlS,
       retentionDays,
     });
   }
   const cassandra = countingFaults(options.cassandra, metrics);
-  const gate = createAdaptiveGate({
+  const limiter = createConcurrencyLimiter({
     limitMax: PUTS_IN_FLIGHT_MAX,
     verdictOf,
     onLimit(limit) {
       metrics.storeRequestsMax.set(limit);
-      report.debug("writes that may run at once", { limit });
+      logger.debug("writes that may run at once", { limit });
     },
   });
   const statements = statementsFor(keyspace);
-  const write = (batch: readonly Statement[]) => gate.run(() => send(cassandra, batch));
+  const write = (batch: readonly Statement[]) => limiter.run(() => send(cassandra, batch));
   /** What is in no hurry. It never narrows by itself: what it lets through has the other gate before it. */
-  const unhurried = createAdaptiveGate({
+  const aggregateLimiter = createConcurrencyLimiter({
     limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
     verdictOf: () => null,
     onLimit() {},
@@ -77,10 +77,10 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   /** Statements by partition, batch after batch, some at once. After a failure no further one is begun. */
   async function writeAll(items: readonly (readonly [partition: string, Statement])[]): Promise<void> {
     const batches = batchesOf(items);
-    const lanes = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
+    const workers = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
       for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
         try {
-          await unhurried.run(() => write(batch));
+          await aggregateLimiter.run(() => write(batch));
         } catch (error) {
           batches.length = 0;
           throw error;
@@ -88,7 +88,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
       }
     });
     // All of them have ended when this does: nothing is written behind the caller's back.
-    const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
+    const failed = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
     if (failed?.status === "rejected") throw failed.reason;
   }
 
@@ -114,7 +114,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     groupOf: ({ hour, symbol }: TradeRow) => `${hour} ${symbol}`,
     rowsPerPutMax: ROWS_PER_PUT_MAX,
     get putsInFlightMax() {
-      return gate.limit;
+      return limiter.limit;
     },
 
     async putTrades(rows) {
@@ -201,7 +201,7 @@ function remainingTtlS(
   return remainingS <= 0 ? "expired" : remainingS;
 }
 
-function verdictOf(error: unknown): Verdict {
+function verdictOf(error: unknown): Pressure {
   if (error instanceof StoreOverloadedError) return "overloaded";
   return error instanceof StoreUnavailableError ? "down" : null;
 }

@@ -1,10 +1,10 @@
 // The operator's verbs of admin, on Kafka and Cassandra: verify, which may run at any time, and replay, which reads
 // the topics once more and commits nothing. It decides nothing about a trade.
 
-import type { Context, Verb, VerbOptions } from "../base/command.ts";
+import type { Command, CommandOptions, Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
 import { SetupError } from "../base/errors.ts";
-import { print } from "../base/logger.ts";
+import { printLine } from "../base/logger.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { type CassandraStore, openCassandraStore } from "../cassandra/store.ts";
 import { createDeadWriter, createKafkaWriter, openKafkaSender } from "../kafka/consumer.ts";
@@ -13,24 +13,24 @@ import { openTopics, partitionId, topicNames } from "../kafka/topics.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
 import { type DeadLetter, HOUR_MS } from "../model/trade.ts";
 import {
+  printRedriveCounts,
+  printReplayed,
   REPLAY_FLAGS,
   readRange,
   readRepair,
   readReplayRange,
   retentionStartMs,
-  sayDeadReplayed,
-  sayReplayed,
   VERIFY_FLAGS,
-  verifyAndSay,
+  verifyAndPrint,
 } from "./arguments.ts";
-import { replayDead, replayRows } from "./replay.ts";
+import { redriveAll, replayRows } from "./replay.ts";
 
 /** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;
 /** Between two commits, 5 s, some thousand records are nothing unusual. */
 const FORCE_LAG_MAX = 10_000;
 
-export const adminVerbs: readonly Verb[] = [
+export const adminCommands: readonly Command[] = [
   {
     name: "verify",
     usage:
@@ -49,7 +49,7 @@ export const adminVerbs: readonly Verb[] = [
   },
 ];
 
-async function verify(context: Context, options: VerbOptions): Promise<number> {
+async function verify(context: Context, options: CommandOptions): Promise<number> {
   const { config, clock, signal } = context;
   const { retentionDays } = config;
   const nowMs = clock.now();
@@ -59,13 +59,13 @@ async function verify(context: Context, options: VerbOptions): Promise<number> {
   await using store = await openStore(context, async () => {
     throw new Error("a verification puts nothing aside");
   });
-  return await verifyAndSay({ store, clock, range, retentionDays, repair, isLive: true, signal }, options);
+  return await verifyAndPrint({ store, clock, range, retentionDays, repair, isLive: true, signal }, options);
 }
 
 /** Who works off a backlog holds panes of long ago in memory, and would write over what was mended by force. */
-async function refuseWhileBehind({ config, clock, report }: Context): Promise<void> {
+async function refuseWhileBehind({ config, clock, logger }: Context): Promise<void> {
   const { topic, groupId } = namesOf(config, config.source);
-  await using topics = openTopics({ settings: config.kafka, clientId: "admin", clock, report, topic });
+  await using topics = openTopics({ settings: config.kafka, clientId: "admin", clock, logger, topic });
   const behind = (await topics.lag(groupId)).reduce((sum, { lag }) => sum + lag, 0);
   if (behind <= FORCE_LAG_MAX) return;
   throw new SetupError(
@@ -74,13 +74,13 @@ async function refuseWhileBehind({ config, clock, report }: Context): Promise<vo
   );
 }
 
-async function replay(context: Context, options: VerbOptions): Promise<number> {
-  const { config, clock, report, signal } = context;
+async function replay(context: Context, options: CommandOptions): Promise<number> {
+  const { config, clock, logger, signal } = context;
   const { retentionDays } = config;
   const isJson = options.json === true;
   const range = readReplayRange(options, clock.now());
   const names = topicNames(namesOf(config, config.source).topic);
-  const kafka = { settings: config.kafka, clientId: "admin", clock, report };
+  const kafka = { settings: config.kafka, clientId: "admin", clock, logger };
   await using sender = openKafkaSender({ ...kafka, topic: names.trades });
   await sender.ready();
   const log = createKafkaWriter(sender);
@@ -89,11 +89,11 @@ async function replay(context: Context, options: VerbOptions): Promise<number> {
     await using topics = openTopics({ ...kafka, topic: names.trades });
     const count = await topics.partitionCount();
     const partitions = Array.from({ length: count }, (_, index) => partitionId(names.trades, index));
-    const letters = readKafkaRange({ ...kafka, topic: names.dead, fromMs: null, signal });
-    const parts = { log, partitions, clock, retentionDays, signal };
+    const deadLetters = readKafkaRange({ ...kafka, topic: names.dead, fromMs: null, signal });
+    const deps = { log, partitions, clock, retentionDays, signal };
     const undecoded = { count: 0 };
-    sayDeadReplayed(await replayDead(parts, lettersOf(letters, undecoded)), isJson);
-    if (undecoded.count > 0) print(`${undecoded.count} records of ${names.dead} are no letters of ours`);
+    printRedriveCounts(await redriveAll(deps, lettersOf(deadLetters, undecoded)), isJson);
+    if (undecoded.count > 0) printLine(`${undecoded.count} records of ${names.dead} are no letters of ours`);
     return 0;
   }
 
@@ -101,8 +101,8 @@ async function replay(context: Context, options: VerbOptions): Promise<number> {
   // Records lie in the order of their append, which is at or after their receipt, however long after.
   const fromMs = Math.max(0, range.fromMs - CLOCKS_APART_MS);
   const records = readKafkaRange({ ...kafka, topic: names.trades, fromMs, signal });
-  const parts = { store, clock, report, retentionDays, signal };
-  sayReplayed(await replayRows(parts, records, range), range, isJson);
+  const deps = { store, clock, logger, retentionDays, signal };
+  printReplayed(await replayRows(deps, records, range), range, isJson);
   return 0;
 }
 
@@ -111,26 +111,26 @@ async function* lettersOf(
   undecoded: { count: number },
 ): AsyncGenerator<DeadLetter> {
   for await (const { value } of records) {
-    const letter = decodeDeadLetter(value);
-    if (letter === null) undecoded.count += 1;
-    else yield letter;
+    const deadLetter = decodeDeadLetter(value);
+    if (deadLetter === null) undecoded.count += 1;
+    else yield deadLetter;
   }
 }
 
 async function openStore(
-  { config, clock, report, metrics, signal }: Context,
-  putDead: (letters: readonly DeadLetter[]) => Promise<void>,
+  { config, clock, logger, metrics, signal }: Context,
+  putDead: (deadLetters: readonly DeadLetter[]) => Promise<void>,
 ): Promise<CassandraStore> {
   const { keyspace } = namesOf(config, config.source);
   const { retentionDays } = config;
   await using opened = new AsyncDisposableStack();
-  const cassandra = opened.use(await connectCassandra({ settings: config.cassandra, clock, report, signal }));
+  const cassandra = opened.use(await connectCassandra({ settings: config.cassandra, clock, logger, signal }));
   const store = await openCassandraStore({
     cassandra,
     keyspace,
     retentionDays,
     clock,
-    report,
+    logger,
     metrics,
     putDead,
   });

@@ -1,14 +1,14 @@
 // What the operator's verbs share: the times on the command line, and what a verification or a replay says at its
 // end. It opens nothing and decides nothing.
 
-import type { VerbOptions } from "../base/command.ts";
+import type { CommandOptions } from "../base/command.ts";
 import { SetupError } from "../base/errors.ts";
-import { print } from "../base/logger.ts";
+import { printLine } from "../base/logger.ts";
 import type { TimeRange } from "../contracts/store.ts";
 import { DAY_MS } from "../model/trade.ts";
 import { WINDOW_MS } from "../model/windows.ts";
-import type { DeadReplayed, Replayed } from "./replay.ts";
-import { type Difference, type Skipped, type Verified, type VerifyParts, verifyWindows } from "./verify.ts";
+import type { RedriveCounts, Replayed } from "./replay.ts";
+import { type Difference, type Skipped, type Verified, type VerifyDeps, verifyWindows } from "./verify.ts";
 
 type Flag = readonly [flags: string, description: string];
 
@@ -35,7 +35,7 @@ export const REPLAY_FLAGS: readonly Flag[] = [
 ];
 
 /** Of `replay`; null = the dead letters. Throws SetupError as readRange does. */
-export function readReplayRange(options: VerbOptions, nowMs: number): TimeRange | null {
+export function readReplayRange(options: CommandOptions, nowMs: number): TimeRange | null {
   if (!options.dead) return readRange(options, nowMs, null);
   if (options.from || options.to)
     throw new SetupError("--dead takes every letter", "leave --from and --to out, or --dead");
@@ -43,7 +43,7 @@ export function readReplayRange(options: VerbOptions, nowMs: number): TimeRange 
 }
 
 /** Throws SetupError for what is no time, and for a range that holds nothing. */
-export function readRange(options: VerbOptions, nowMs: number, fallbackFromMs: number | null): TimeRange {
+export function readRange(options: CommandOptions, nowMs: number, fallbackFromMs: number | null): TimeRange {
   const fromMs = readTime(options, "from") ?? fallbackFromMs;
   const toMs = readTime(options, "to") ?? nowMs;
   if (fromMs === null)
@@ -59,7 +59,7 @@ export function readRange(options: VerbOptions, nowMs: number, fallbackFromMs: n
 
 const ISO_8601 = /^(\d{4}-\d\d-\d\d)(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?$/;
 
-function readTime(options: VerbOptions, name: "from" | "to"): number | null {
+function readTime(options: CommandOptions, name: "from" | "to"): number | null {
   const text = options[name];
   if (typeof text !== "string") return null;
   if (/^\d{11,14}$/.test(text)) return Number(text);
@@ -77,13 +77,13 @@ function readTime(options: VerbOptions, name: "from" | "to"): number | null {
 }
 
 /** Throws SetupError where the flags contradict each other. */
-export function readRepair(options: VerbOptions): VerifyParts["repair"] {
+export function readRepair(options: CommandOptions): VerifyDeps["repair"] {
   if (options.force && !options.repair)
     throw new SetupError("--force without --repair changes nothing", "add --repair, or leave --force out");
   return options.force ? "force" : options.repair ? "fuller" : "nothing";
 }
 
-function readSymbol(options: VerbOptions): { symbol: string } | Record<string, never> {
+function readSymbol(options: CommandOptions): { symbol: string } | Record<string, never> {
   return typeof options.symbol === "string" ? { symbol: options.symbol } : {};
 }
 
@@ -118,18 +118,18 @@ function describeDifference({ window, what, columns, stored, computed, outcome }
   return `${what === "differs" ? "differs" : what}: ${name}: ${texts[what]}${OUTCOMES[outcome]}`;
 }
 
-type VerificationParts = Omit<VerifyParts, "symbol" | "onDifference" | "onSkipped">;
+type VerificationParts = Omit<VerifyDeps, "symbol" | "onDifference" | "onSkipped">;
 
 /** A verification from the command line, each difference told as it is found; answers with the exit code. */
-export async function verifyAndSay(parts: VerificationParts, options: VerbOptions): Promise<number> {
+export async function verifyAndPrint(deps: VerificationParts, options: CommandOptions): Promise<number> {
   const skipped: Skipped[] = [];
   const verified = await verifyWindows({
-    ...parts,
+    ...deps,
     ...readSymbol(options),
-    onDifference: (difference) => print(describeDifference(difference)),
+    onDifference: (difference) => printLine(describeDifference(difference)),
     onSkipped: (one) => skipped.push(one),
   });
-  return sayVerified(verified, skipped, parts.range, parts.repair, options.json === true);
+  return sayVerified(verified, skipped, deps.range, deps.repair, options.json === true);
 }
 
 /** The end of a verification; answers with the exit code: 1 when there was any difference. */
@@ -137,53 +137,53 @@ function sayVerified(
   verified: Verified,
   skipped: readonly Skipped[],
   range: TimeRange,
-  repair: VerifyParts["repair"],
+  repair: VerifyDeps["repair"],
   isJson: boolean,
 ): number {
   for (const { symbol, windowCount, fromMs, toMs } of skipped) {
     const where = `${isoOf(fromMs)} to ${isoOf(toMs)}`;
-    print(`skipped: ${symbol} ${where}: ${windowCount} windows, whose trades may have expired`);
+    printLine(`skipped: ${symbol} ${where}: ${windowCount} windows, whose trades may have expired`);
   }
   const { compared, differences, missing, extra, repaired, open } = verified;
   const kinds =
     differences === 0 ? "" : ` (${missing} missing, ${extra} extra, ${differences - missing - extra} other)`;
   if (compared + open + skipped.length === 0)
-    print("nothing was traded in that time, or nothing is kept of it");
-  print(
+    printLine("nothing was traded in that time, or nothing is kept of it");
+  printLine(
     `verified ${compared} windows from ${isoOf(range.fromMs)} to ${isoOf(range.toMs)}: ${differences} differences${kinds}` +
       `${repair === "nothing" || differences === 0 ? "" : `, ${repaired} repaired`}` +
       `${open === 0 ? "" : `; ${open} not compared, because they have just closed or not yet`}`,
   );
   if (repair === "force" && repaired > 0)
-    print(
+    printLine(
       "a later trade in a window mended by force may not show in it: its next --repair --force would say so",
     );
-  if (isJson) print(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
+  if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
   return differences === 0 ? 0 : 1;
 }
 
-export function sayReplayed(replayed: Replayed, range: TimeRange, isJson: boolean): void {
+export function printReplayed(replayed: Replayed, range: TimeRange, isJson: boolean): void {
   const { records, messages, rows, windows, expired, unfit, refused } = replayed;
-  print(
+  printLine(
     `replayed ${rows} trades of ${messages} messages (of ${records} records read), and wrote ${windows} windows` +
       said(expired, "trades not written: older than RETENTION_DAYS") +
       said(unfit, "trades not written: they cannot be true") +
       said(refused, "trades refused by the store"),
   );
-  if (isJson) print(JSON.stringify({ verb: "replay", ...range, ...replayed }));
+  if (isJson) printLine(JSON.stringify({ verb: "replay", ...range, ...replayed }));
 }
 
-export function sayDeadReplayed(replayed: DeadReplayed, isJson: boolean): void {
-  const { letters, taken, trades, messages, expired, unfit } = replayed;
+export function printRedriveCounts(replayed: RedriveCounts, isJson: boolean): void {
+  const { deadLetters, taken, trades, messages, expired, unfit } = replayed;
   const reasons = Object.entries(unfit)
     .sort()
     .map(([reason, count]) => `; ${count} still unfit: ${reason}`);
-  print(
-    `read ${letters} dead letters and took ${taken} of them: ${trades} trades in ${messages} messages` +
+  printLine(
+    `read ${deadLetters} dead letters and took ${taken} of them: ${trades} trades in ${messages} messages` +
       said(expired, "trades not taken: older than RETENTION_DAYS") +
       reasons.join(""),
   );
-  if (isJson) print(JSON.stringify({ verb: "replay", dead: true, ...replayed }));
+  if (isJson) printLine(JSON.stringify({ verb: "replay", dead: true, ...replayed }));
 }
 
 function said(count: number, words: string): string {

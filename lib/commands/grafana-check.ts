@@ -1,9 +1,9 @@
 // `admin grafana-check`: whether a Grafana shows the market as it should, said point by point. It only asks.
 
 import market from "../../grafana/dashboards/market.json" with { type: "json" };
-import type { Verb } from "../base/command.ts";
+import type { Command } from "../base/command.ts";
 import { SetupError } from "../base/errors.ts";
-import { print } from "../base/logger.ts";
+import { printLine } from "../base/logger.ts";
 import { checkGrafana, type ExpectedDashboard } from "./grafana-client.ts";
 
 const EXIT_OK = 0;
@@ -11,7 +11,7 @@ const EXIT_FAILED = 1;
 const SOURCE = { type: "hadesarchitect-cassandra-datasource", uid: "cassandra", version: "3.3.0" } as const;
 const URL_HINT = "give the address of Grafana, like --url http://localhost:3003";
 
-export const grafanaVerb: Verb = {
+export const grafanaCheckCommand: Command = {
   name: "grafana-check",
   usage:
     "ask a Grafana whether it shows the market: health, data source, dashboard, refresh, every panel's query.\n" +
@@ -41,9 +41,11 @@ export const grafanaVerb: Verb = {
     })) {
       count += 1;
       if (!ok) failedCount += 1;
-      print(hidden(`${ok ? "ok  " : "FAIL"}  ${what}: ${said.replace(/\s+/g, " ").slice(0, 300)}`));
+      printLine(hidden(`${ok ? "ok  " : "FAIL"}  ${what}: ${said.replace(/\s+/g, " ").slice(0, 300)}`));
     }
-    print(failedCount === 0 ? `all ${count} points are well` : `${failedCount} of ${count} points failed`);
+    printLine(
+      failedCount === 0 ? `all ${count} points are well` : `${failedCount} of ${count} points failed`,
+    );
     return failedCount === 0 ? EXIT_OK : EXIT_FAILED;
   },
 };

@@ -2,7 +2,7 @@
 // one thing needs the other. It changes nothing there, and no answer of it holds a secret.
 
 import type { Clock } from "../base/clock.ts";
-import { ask } from "../base/http-client.ts";
+import { httpRequest } from "../base/http-client.ts";
 
 export type Point = Readonly<{ what: string; ok: boolean; said: string }>;
 
@@ -14,7 +14,7 @@ export type ExpectedDashboard = Readonly<{
 }>;
 export type ExpectedTarget = Readonly<{ refId: string; target: string }> & Readonly<Record<string, unknown>>;
 
-export type GrafanaParts = Readonly<{
+export type GrafanaCheckDeps = Readonly<{
   /** Where it is, without a slash at the end. */
   url: string;
   username: string;
@@ -32,8 +32,8 @@ const ANSWER_MS_MAX = 10_000;
 const RANGE_MS = 900_000;
 
 /** Points as they are found. It ends where the next one could only repeat a failure. */
-export async function* checkGrafana(parts: GrafanaParts): AsyncGenerator<Point> {
-  const { url, username, password, dashboard, source, clock, signal } = parts;
+export async function* checkGrafana(deps: GrafanaCheckDeps): AsyncGenerator<Point> {
+  const { url, username, password, dashboard, source, clock, signal } = deps;
   const login = `${username}:${password}`;
 
   /** The parsed answer, or a failed point's sentence. */
@@ -44,7 +44,7 @@ export async function* checkGrafana(parts: GrafanaParts): AsyncGenerator<Point> 
     signal.throwIfAborted();
     try {
       const question = { login, ...(json !== undefined && { json }) };
-      const { status, body } = await ask(`${url}${path}`, ANSWER_MS_MAX, question);
+      const { status, body } = await httpRequest(`${url}${path}`, ANSWER_MS_MAX, question);
       const parsed = parsedJson(body);
       if (status === 200) return { body: parsed, fault: parsed === null ? "the answer is not JSON" : null };
       const message = textIn(parsed, "message") ?? textIn(errorIn(parsed), "error");
@@ -125,10 +125,7 @@ export async function* checkGrafana(parts: GrafanaParts): AsyncGenerator<Point> 
 
   for (const { title, targets } of dashboard.panels) {
     for (const target of targets) {
-      const text = target.target.replaceAll(
-        `\${symbol:sqlstring}`,
-        `'${parts.symbol.replaceAll("'", "''")}'`,
-      );
+      const text = target.target.replaceAll(`\${symbol:sqlstring}`, `'${deps.symbol.replaceAll("'", "''")}'`);
       const nowMs = clock.now();
       const query = { ...target, target: text, intervalMs: 500, maxDataPoints: 1_000 };
       const body = JSON.stringify({ from: String(nowMs - RANGE_MS), to: String(nowMs), queries: [query] });

@@ -1,15 +1,15 @@
 // `admin init`: makes the topics and the tables that the other binaries need, waiting for engines that are still
 // starting. It can be run any number of times, says what it did, and takes nothing away.
 
-import type { Context, Verb } from "../base/command.ts";
+import type { Command, Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
-import { print } from "../base/logger.ts";
+import { printLine } from "../base/logger.ts";
 import { connectCassandra } from "../cassandra/client.ts";
-import { applyReader } from "../cassandra/grafana-role.ts";
+import { applyGrafanaRole } from "../cassandra/grafana-role.ts";
 import { applySchema } from "../cassandra/schema.ts";
 import { openTopics } from "../kafka/topics.ts";
 
-export const initVerb: Verb = {
+export const initCommand: Command = {
   name: "init",
   usage: "make the topics and the tables; safe to repeat, waits for Kafka and Cassandra",
   options: [
@@ -22,7 +22,7 @@ export const initVerb: Verb = {
     const faults: unknown[] = [];
     const told = async (work: Promise<readonly string[]>) => {
       try {
-        for (const sentence of await work) print(sentence);
+        for (const sentence of await work) printLine(sentence);
       } catch (error) {
         faults.push(error);
         refused.abort();
@@ -35,10 +35,10 @@ export const initVerb: Verb = {
   },
 };
 
-async function initTopics({ config, clock, report, signal }: Context, force: boolean) {
+async function initTopics({ config, clock, logger, signal }: Context, force: boolean) {
   const { topic } = namesOf(config, config.source);
-  const parts = { settings: config.kafka, clientId: "admin", clock, report, topic };
-  await using topics = openTopics(parts);
+  const deps = { settings: config.kafka, clientId: "admin", clock, logger, topic };
+  await using topics = openTopics(deps);
   await topics.ready(signal);
   return await topics.create({
     partitions: config.kafka.partitions,
@@ -47,13 +47,13 @@ async function initTopics({ config, clock, report, signal }: Context, force: boo
   });
 }
 
-async function initTables({ config, clock, report, signal }: Context) {
+async function initTables({ config, clock, logger, signal }: Context) {
   const { keyspace } = namesOf(config, config.source);
   const { datacenter, replicationFactor } = config.cassandra;
-  await using cassandra = await connectCassandra({ settings: config.cassandra, clock, report, signal });
+  await using cassandra = await connectCassandra({ settings: config.cassandra, clock, logger, signal });
   const { retentionDays } = config;
   const { cassandraRole: reader } = config.grafana;
   const tables = { cassandra, keyspace, datacenter, replicationFactor, retentionDays, clock };
   const said = await applySchema(tables);
-  return reader === null ? said : [...said, await applyReader({ cassandra, keyspace, reader, clock })];
+  return reader === null ? said : [...said, await applyGrafanaRole({ cassandra, keyspace, reader, clock })];
 }

@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
-import type { Context, Verb, VerbOptions } from "../base/command.ts";
+import type { Command, CommandOptions, Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { LogFullError, SetupError } from "../base/errors.ts";
 import { takeOwnership } from "../base/sqlite.ts";
@@ -13,24 +13,24 @@ import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.t
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { openSqliteStore } from "../sqlite/store.ts";
 import {
+  printRedriveCounts,
+  printReplayed,
   REPLAY_FLAGS,
   readRange,
   readRepair,
   readReplayRange,
   retentionStartMs,
-  sayDeadReplayed,
-  sayReplayed,
   VERIFY_FLAGS,
-  verifyAndSay,
+  verifyAndPrint,
 } from "./arguments.ts";
-import { type ReplayRecord, replayDead, replayRows, replayWindows } from "./replay.ts";
+import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "./replay.ts";
 
 const POLL_MS = 5;
 /** A log that is full is emptied by storing what it holds, so often at most for one append. */
 const ROOM_ATTEMPTS_MAX = 20;
 const ROOM_PAUSE_MS = 50;
 
-export const localVerbs: readonly Verb[] = [
+export const localCommands: readonly Command[] = [
   {
     name: "verify",
     usage:
@@ -50,7 +50,7 @@ export const localVerbs: readonly Verb[] = [
   },
 ];
 
-async function verify({ config, clock, signal }: Context, options: VerbOptions): Promise<number> {
+async function verify({ config, clock, signal }: Context, options: CommandOptions): Promise<number> {
   const { retentionDays } = config;
   const nowMs = clock.now();
   const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
@@ -58,46 +58,46 @@ async function verify({ config, clock, signal }: Context, options: VerbOptions):
   const { directory } = placeOf(config);
   using _alone = repair === "nothing" ? null : takeAlone(directory, "verify --repair");
   using store = openSqliteStore({ directory, sync: config.outbox.sync });
-  return await verifyAndSay(
+  return await verifyAndPrint(
     { store, clock, range, retentionDays, repair, isLive: repair === "nothing", signal },
     options,
   );
 }
 
-async function replay(context: Context, options: VerbOptions): Promise<number> {
-  const { config, clock, report, metrics, signal } = context;
+async function replay(context: Context, options: CommandOptions): Promise<number> {
+  const { config, clock, logger, metrics, signal } = context;
   const { retentionDays } = config;
   const range = readReplayRange(options, clock.now());
   const { directory, topic } = placeOf(config);
   const { sync, bytesMax } = config.outbox;
   using store = openSqliteStore({ directory, sync });
   using log = alone("replay", () =>
-    openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, report }),
+    openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }),
   );
   const isJson = options.json === true;
   if (range !== null) {
-    const parts = { store, clock, report, retentionDays, signal };
-    const fromLog = await replayRows(parts, recordsOf(log, signal), range);
+    const deps = { store, clock, logger, retentionDays, signal };
+    const fromLog = await replayRows(deps, recordsOf(log, signal), range);
     // The rows of the log are among these by now, and so are their windows.
-    const fromTable = await replayWindows(parts, store.scanReceived(range.fromMs), range);
-    sayReplayed({ ...fromLog, windows: fromTable.windows }, range, isJson);
+    const fromTable = await replayWindows(deps, store.scanReceived(range.fromMs), range);
+    printReplayed({ ...fromLog, windows: fromTable.windows }, range, isJson);
     return 0;
   }
 
   // The messages go the way of every trade: through the log, by the loops of local.
   const reader = log.openReader(store.commits);
-  const processor = createProcessor({ log: reader, store, clock, report, metrics });
+  const processor = createProcessor({ log: reader, store, clock, logger, metrics });
   const stopped = new AbortController();
   const running = processor.run(AbortSignal.any([stopped.signal, signal]));
   const work = async () => {
-    const parts = {
+    const deps = {
       log: roomyWriter(log, processor, clock),
       partitions: [`${topic}/0`],
       clock,
       retentionDays,
       signal,
     };
-    const replayed = await replayDead(parts, store.scanDead());
+    const replayed = await redriveAll(deps, store.scanDead());
     await allRead(log, clock);
     return replayed;
   };
@@ -105,7 +105,7 @@ async function replay(context: Context, options: VerbOptions): Promise<number> {
     const replayed = await Promise.race([work(), running.then(() => Promise.reject(signal.reason))]);
     stopped.abort();
     await running;
-    sayDeadReplayed(replayed, isJson);
+    printRedriveCounts(replayed, isJson);
     return 0;
   } finally {
     stopped.abort();

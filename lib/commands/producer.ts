@@ -3,16 +3,16 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Verb } from "../base/command.ts";
+import type { Command } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { SetupError } from "../base/errors.ts";
-import { print } from "../base/logger.ts";
+import { printLine } from "../base/logger.ts";
 import { openSqliteLog } from "../outbox/log.ts";
 
 /** Enough to see what is wrong with them. */
 const LISTED_MAX = 10;
 
-export const producerVerbs: readonly Verb[] = [
+export const producerCommands: readonly Command[] = [
   {
     name: "replay",
     usage:
@@ -21,7 +21,7 @@ export const producerVerbs: readonly Verb[] = [
       ["--dead", "the messages in outbox_dead that Kafka refused"],
       ["--drop-doubtful", "delete there what was set aside because another producer held the feed"],
     ],
-    async main({ config, clock, metrics, report }, { dead, dropDoubtful }) {
+    async main({ config, clock, metrics, logger }, { dead, dropDoubtful }) {
       if (!dead) {
         throw new SetupError(
           "replay without --dead has nothing to replay here: what was acknowledged is Kafka's",
@@ -35,19 +35,21 @@ export const producerVerbs: readonly Verb[] = [
           "set DATA_DIR as it is set for the producer",
         );
       }
-      using log = openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, report });
+      using log = openSqliteLog({ directory, topic, ...config.outbox, clock, metrics, logger });
       for (const { kind, key, bytes, reason, refusedAtMs } of log.dead.list(LISTED_MAX)) {
-        print(`${kind} ${key}, ${bytes} bytes, refused ${new Date(refusedAtMs).toISOString()}: ${reason}`);
+        printLine(
+          `${kind} ${key}, ${bytes} bytes, refused ${new Date(refusedAtMs).toISOString()}: ${reason}`,
+        );
       }
       const count = log.dead.requeue();
-      print(`${count} messages put back; start the producer to send them`);
+      printLine(`${count} messages put back; start the producer to send them`);
       if (dropDoubtful)
-        print(`${log.dead.dropDoubtful()} messages deleted that another producer may have had too`);
+        printLine(`${log.dead.dropDoubtful()} messages deleted that another producer may have had too`);
       else if (log.dead.count > 0) {
-        print(
+        printLine(
           `${log.dead.count} messages stay: another producer held the feed, and may have sent its own copies`,
         );
-        print("  --drop-doubtful deletes them");
+        printLine("  --drop-doubtful deletes them");
       }
       return 0;
     },

@@ -11,16 +11,16 @@ import {
   badTrade,
   type DeadLetter,
   type DeadReason,
-  holeOf,
-  isHole,
+  isPlaceholder,
   type Message,
+  placeholderFor,
   TRADES_PER_MESSAGE_MAX,
   type Trade,
   WHOLE_MESSAGE,
 } from "../model/trade.ts";
 
 /** `unfit`: why a trade, or a letter in which no trade can be read, cannot be taken even now. */
-export type TakenLetter = Readonly<{ messages: readonly Message[]; unfit: readonly DeadReason[] }>;
+export type Redriven = Readonly<{ messages: readonly Message[]; unfit: readonly DeadReason[] }>;
 
 /** What of a letter belongs to one symbol, in order. A string: why this one is no trade. */
 type Part = Readonly<{
@@ -35,12 +35,12 @@ type Part = Readonly<{
  * `places`: the session that a record without an identity gets in each partition (derivedSession of it and ""), and
  * the partition: from which the identity of its parts is derived.
  */
-export function takeLetter(letter: DeadLetter, places: ReadonlyMap<string, string>): TakenLetter {
+export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): Redriven {
   const messages: Message[] = [];
   const unfit: DeadReason[] = [];
-  const parts = partsOf(letter, places);
-  if (parts === null) return { messages, unfit: [letter.reason] };
-  for (const part of parts) {
+  const deps = partsOf(deadLetter, places);
+  if (deps === null) return { messages, unfit: [deadLetter.reason] };
+  for (const part of deps) {
     for (const { session, sequence, receivedAtMs, symbol, elements } of inMessages(part)) {
       if (!isIdentity(session, sequence, receivedAtMs)) {
         unfit.push("bad_identity");
@@ -52,8 +52,8 @@ export function takeLetter(letter: DeadLetter, places: ReadonlyMap<string, strin
         const reason = typeof element === "string" ? element : badTrade(element, receivedAtMs);
         if (typeof element !== "string" && reason === null) length = trades.push(element);
         else {
-          if (reason !== null && (typeof element === "string" || !isHole(element))) unfit.push(reason);
-          trades.push(holeOf(symbol));
+          if (reason !== null && (typeof element === "string" || !isPlaceholder(element))) unfit.push(reason);
+          trades.push(placeholderFor(symbol));
         }
       }
       trades.length = length;
@@ -63,11 +63,11 @@ export function takeLetter(letter: DeadLetter, places: ReadonlyMap<string, strin
   return { messages, unfit };
 }
 
-function partsOf(letter: DeadLetter, places: ReadonlyMap<string, string>): readonly Part[] | null {
-  const { session, sequence, receivedAtMs, item, source, payload } = letter;
+function partsOf(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): readonly Part[] | null {
+  const { session, sequence, receivedAtMs, item, source, payload } = deadLetter;
   if (item === WHOLE_MESSAGE && source === "feed") {
     const elements = frameElements(Buffer.from(payload).toString("utf8"), receivedAtMs);
-    return elements && partsBySymbol(letter, session, elements);
+    return elements && partsBySymbol(deadLetter, session, elements);
   }
   const decoded = decodeMessage(payload);
   if (decoded.ok && item === WHOLE_MESSAGE) {
@@ -78,13 +78,16 @@ function partsOf(letter: DeadLetter, places: ReadonlyMap<string, string>): reado
     // One trade of a message whose others were taken: those before it are the holes.
     if (item < 0 || item >= TRADES_PER_MESSAGE_MAX) return null;
     const { symbol } = decoded;
-    const elements = [...Array<Trade>(item).fill(holeOf(symbol)), ...decoded.message.trades.slice(0, 1)];
+    const elements = [
+      ...Array<Trade>(item).fill(placeholderFor(symbol)),
+      ...decoded.message.trades.slice(0, 1),
+    ];
     return [{ session, sequence, receivedAtMs, symbol, elements }];
   }
   const foreign = item === WHOLE_MESSAGE ? readForeign(payload) : null;
   if (foreign === null) return null;
   const elements = foreign.trades.map((trade) => ({ symbol: trade.symbol, element: trade }));
-  return partsBySymbol(letter, places.get(session) ?? session, elements, "always derived");
+  return partsBySymbol(deadLetter, places.get(session) ?? session, elements, "always derived");
 }
 
 type FrameElement = { symbol: string | null; element: Trade | DeadReason };
@@ -130,13 +133,13 @@ function partsBySymbol(
 /** Beyond what a message takes, the rest has sessions of its own: no symbol that can be traded holds a zero. */
 function inMessages(part: Part): Part[] {
   const { session, symbol, elements } = part;
-  const parts: Part[] = [];
+  const deps: Part[] = [];
   for (let from = 0, number = 0; from < elements.length; from += TRADES_PER_MESSAGE_MAX, number++) {
-    parts.push({
+    deps.push({
       ...part,
       session: number === 0 ? session : derivedSession(session, `${symbol}\u0000${number}`),
       elements: elements.slice(from, from + TRADES_PER_MESSAGE_MAX),
     });
   }
-  return parts;
+  return deps;
 }

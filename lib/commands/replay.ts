@@ -5,7 +5,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { RowRefusedError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import { patiently } from "../base/retry.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
@@ -16,15 +16,15 @@ import {
   badTrade,
   DAY_MS,
   type DeadLetter,
-  isHole,
+  isPlaceholder,
   type Message,
   type TradeRow,
   tradeRow,
   type WindowRow,
 } from "../model/trade.ts";
-import { refusedLetter } from "../processing/decode.ts";
+import { deadLetterOf } from "../processing/decode.ts";
 import { recomputeAround } from "../processing/recompute.ts";
-import { takeLetter } from "./redrive.ts";
+import { redriveDeadLetter } from "./redrive.ts";
 
 /** A record of the topic as it lies there; `partition` and `offset` say where. */
 export type ReplayRecord = Readonly<{
@@ -34,10 +34,10 @@ export type ReplayRecord = Readonly<{
   value: Uint8Array;
 }>;
 
-export type ReplayParts = Readonly<{
+export type ReplayDeps = Readonly<{
   store: StoreWriter;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   retentionDays: number;
   signal: AbortSignal;
 }>;
@@ -62,13 +62,13 @@ const WINDOWS_PER_PUT_MAX = 500;
 
 /** Writes the rows of every message that was received in the range, and then the windows of these rows. */
 export async function replayRows(
-  parts: ReplayParts,
+  deps: ReplayDeps,
   records: AsyncIterable<ReplayRecord>,
   range: TimeRange,
 ): Promise<Replayed> {
-  const { store, clock, retentionDays, signal } = parts;
+  const { store, clock, retentionDays, signal } = deps;
   const replayed = nothingReplayed();
-  const touched = touchedPanes(parts, replayed);
+  const touched = touchedPanes(deps, replayed);
   let held: TradeRow[] = [];
 
   for await (const { value } of records) {
@@ -86,7 +86,7 @@ export async function replayRows(
     const uuidOf = tradeUuids(session, sequence, receivedAtMs);
     for (const [index, trade] of trades.entries()) {
       if (badTrade(trade, receivedAtMs) === null) held.push(tradeRow(trade, uuidOf(index), receivedAtMs));
-      else if (!isHole(trade)) replayed.unfit += 1;
+      else if (!isPlaceholder(trade)) replayed.unfit += 1;
     }
     if (held.length >= ROWS_HELD_MAX) await putHeld();
   }
@@ -116,7 +116,7 @@ export async function replayRows(
       if (group.length > 1) for (const one of group) await put([one]);
       else if (row !== undefined) {
         replayed.refused += 1;
-        await patiently(clock, signal, () => store.putDead([refusedLetter({ row })]));
+        await patiently(clock, signal, () => store.putDead([deadLetterOf({ row })]));
       }
     }
   }
@@ -124,12 +124,12 @@ export async function replayRows(
 
 /** Writes the windows of the given rows that were received in the range: for a store that outlives its log. */
 export async function replayWindows(
-  parts: ReplayParts,
+  deps: ReplayDeps,
   pages: AsyncIterable<readonly TradeRow[]>,
   range: TimeRange,
 ): Promise<Replayed> {
   const replayed = nothingReplayed();
-  const touched = touchedPanes(parts, replayed);
+  const touched = touchedPanes(deps, replayed);
   for await (const rows of pages) {
     touched.note(
       rows.filter((row) => row.ingest_timestamp >= range.fromMs && row.ingest_timestamp < range.toMs),
@@ -150,7 +150,7 @@ function isExpired(receivedAtMs: number, retentionDays: number, clock: Clock): b
 }
 
 /** The panes whose rows were written, until their windows are: read from the table, at the fuller row's versions. */
-function touchedPanes({ store, clock, report, signal }: ReplayParts, replayed: Replayed) {
+function touchedPanes({ store, clock, logger, signal }: ReplayDeps, replayed: Replayed) {
   let panes = new Map<string, Set<number>>();
   let count = 0;
 
@@ -161,7 +161,7 @@ function touchedPanes({ store, clock, report, signal }: ReplayParts, replayed: R
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
       if (windows.length > 1) for (const window of windows) await put([window]);
-      else report.error("the store refuses an aggregate for good", { error, window: windows[0] });
+      else logger.error("the store refuses an aggregate for good", { error, window: windows[0] });
     }
   }
 
@@ -204,7 +204,7 @@ function groupsOf(store: StoreWriter, rows: readonly TradeRow[]): TradeRow[][] {
 
 // ---- Dead letters -----------------------------------------------------------------------------------------------
 
-export type DeadReplayParts = Readonly<{
+export type RedriveDeps = Readonly<{
   log: LogWriter;
   /** Of the topic, all that there ever were: the place of a message without an identity is found among them. */
   partitions: readonly PartitionId[];
@@ -213,8 +213,8 @@ export type DeadReplayParts = Readonly<{
   signal: AbortSignal;
 }>;
 
-export type DeadReplayed = {
-  letters: number;
+export type RedriveCounts = {
+  deadLetters: number;
   /** Letters of which something was sent. */
   taken: number;
   messages: number;
@@ -230,19 +230,19 @@ const ENTRIES_HELD_MAX = 256;
 const ENTRY_BYTES_HELD_MAX = 512 * 1_024;
 
 /** Sends what can be taken now. Letters stay where they are: sent again, they write the same rows. */
-export async function replayDead(
-  { log, partitions, clock, retentionDays, signal }: DeadReplayParts,
-  letters: AsyncIterable<DeadLetter>,
-): Promise<DeadReplayed> {
-  const replayed: DeadReplayed = { letters: 0, taken: 0, messages: 0, trades: 0, expired: 0, unfit: {} };
+export async function redriveAll(
+  { log, partitions, clock, retentionDays, signal }: RedriveDeps,
+  deadLetters: AsyncIterable<DeadLetter>,
+): Promise<RedriveCounts> {
+  const replayed: RedriveCounts = { deadLetters: 0, taken: 0, messages: 0, trades: 0, expired: 0, unfit: {} };
   const places = new Map(partitions.map((partition) => [derivedSession(partition, ""), partition]));
   let held: LogEntry[] = [];
   let heldBytes = 0;
 
-  for await (const letter of letters) {
+  for await (const deadLetter of deadLetters) {
     signal.throwIfAborted();
-    replayed.letters += 1;
-    const { messages, unfit } = takeLetter(letter, places);
+    replayed.deadLetters += 1;
+    const { messages, unfit } = redriveDeadLetter(deadLetter, places);
     for (const reason of unfit) replayed.unfit[reason] = (replayed.unfit[reason] ?? 0) + 1;
     const messagesBefore = replayed.messages;
     for (const message of messages) await take(message);
@@ -252,7 +252,7 @@ export async function replayDead(
   return replayed;
 
   async function take(message: Message): Promise<void> {
-    const tradeCount = message.trades.filter((trade) => !isHole(trade)).length;
+    const tradeCount = message.trades.filter((trade) => !isPlaceholder(trade)).length;
     if (isExpired(message.receivedAtMs, retentionDays, clock)) {
       replayed.expired += tradeCount;
       return;

@@ -3,7 +3,7 @@
 // writing that very window. It remembers one hour of one symbol at a time, and on its own it changes nothing;
 // asked to repair, it writes fuller rows, and only by force any other.
 
-import { type Clock, createTurns } from "../base/clock.ts";
+import { type Clock, createYielder } from "../base/clock.ts";
 import { patiently } from "../base/retry.ts";
 import type { StoredWindow, StoreMender, StoreWriter, TimeRange } from "../contracts/store.ts";
 import { DAY_MS, HOUR_MS, hourOf, TRADE_AHEAD_MS, type WindowRow } from "../model/trade.ts";
@@ -11,7 +11,7 @@ import { WINDOW_MS, type Window, windowsOfPane, windowVersion } from "../model/w
 import { PANE_IDLE_MS } from "../processing/partition-state.ts";
 import { readPanes, recomputeWindow, rowFromPanes, type Trades } from "../processing/recompute.ts";
 
-export type VerifyParts = Readonly<{
+export type VerifyDeps = Readonly<{
   store: Trades & StoreMender & Pick<StoreWriter, "putWindows">;
   clock: Clock;
   /** Every window that overlaps it. */
@@ -84,8 +84,8 @@ const VERSION_STEPS_MAX = 32;
 
 type Pending = { window: Window; stored: StoredWindow | null; computed: WindowRow | null; reads: number };
 
-export async function verifyWindows(parts: VerifyParts): Promise<Verified> {
-  const { store, clock, range, symbol: only, retentionDays, repair, isLive, signal } = parts;
+export async function verifyWindows(deps: VerifyDeps): Promise<Verified> {
+  const { store, clock, range, symbol: only, retentionDays, repair, isLive, signal } = deps;
   const retentionMs = retentionDays * DAY_MS;
   const verified: Verified = {
     compared: 0,
@@ -98,7 +98,7 @@ export async function verifyWindows(parts: VerifyParts): Promise<Verified> {
   };
   const skipped = new Map<string, { windowCount: number; fromMs: number; toMs: number }>();
   let pending: Pending[] = [];
-  const giveTurn = createTurns(clock);
+  const yieldIfDue = createYielder(clock);
   const insist = <T>(work: () => Promise<T>) => patiently(clock, signal, work);
 
   for (const listed of listings(range, clock.now(), retentionMs)) {
@@ -106,12 +106,12 @@ export async function verifyWindows(parts: VerifyParts): Promise<Verified> {
       for (const hour of [...hours].sort((a, b) => a - b)) {
         await checkHour(symbol, hour);
         if (pending.length >= PENDING_MAX) await settlePending();
-        await giveTurn();
+        await yieldIfDue();
       }
     }
   }
   await settlePending();
-  for (const [symbol, entry] of skipped) parts.onSkipped({ symbol, ...entry });
+  for (const [symbol, entry] of skipped) deps.onSkipped({ symbol, ...entry });
   return verified;
 
   /** By symbol. An hour owns the averages that end in it: the trades of the hour before may be in them. */
@@ -200,7 +200,7 @@ export async function verifyWindows(parts: VerifyParts): Promise<Verified> {
         const again = { ...before, ...now, reads: before.reads + 1 };
         if (isSame(before, again) || again.reads >= READS_MAX) await conclude(again);
         else pending.push(again);
-        await giveTurn();
+        await yieldIfDue();
       }
     }
   }
@@ -221,7 +221,7 @@ export async function verifyWindows(parts: VerifyParts): Promise<Verified> {
     if (what !== "differs") verified[what] += 1;
     if (outcome === "repaired") verified.repaired += 1;
     const columns = stored && computed ? differingColumns(stored.window, computed) : [];
-    parts.onDifference({ window, what, columns, stored: stored?.window ?? null, computed, outcome });
+    deps.onDifference({ window, what, columns, stored: stored?.window ?? null, computed, outcome });
   }
 
   async function mend(

@@ -1,7 +1,7 @@
 // Which producer holds the feed: a fold over the records of one key, the same for whoever reads them in their order.
 // It knows no time: who is silent, and for how long, is for its caller to say. `atMs` and `sinceMs` are for people.
 
-export type HoldWords = Readonly<{
+export type LeaseFields = Readonly<{
   /** The outbox: the same over restarts. */
   holder: string;
   /** Of one process, never used again. */
@@ -13,7 +13,7 @@ export type HoldWords = Readonly<{
   atMs: number;
 }>;
 
-export type HoldRecord = HoldWords &
+export type LeaseRecord = LeaseFields &
   (
     | /**
      * A wish to hold, after the term that was seen (0 = none was) and after its last record that counted, by offset:
@@ -25,7 +25,7 @@ export type HoldRecord = HoldWords &
     | Readonly<{ type: "released"; term: number }>
   );
 
-export type HoldState = HoldWords &
+export type LeaseState = LeaseFields &
   Readonly<{
     /** Later holds have larger terms; no two holds have the same. */
     term: number;
@@ -38,24 +38,24 @@ export type HoldState = HoldWords &
   }>;
 
 /** The topic of the hold, as whoever takes it needs it. */
-export interface HoldTopic {
+export interface LeaseTopic {
   put(record: Uint8Array): Promise<void>;
   /** Resolves when everything that was written before the call has been read. Rejects with LogUnavailableError. */
-  look(): Promise<void>;
-  state(): HoldState | null;
+  readToEnd(): Promise<void>;
+  state(): LeaseState | null;
   /** Hears of each record after it was folded. */
-  onRecord(listener: (record: HoldRecord, state: HoldState | null) => void): () => void;
+  onRecord(listener: (record: LeaseRecord, state: LeaseState | null) => void): () => void;
 }
 
 /** What an outbox remembers of its own holds. True after any crash, when a call returned. */
-export interface HoldMemory {
+export interface LeaseJournal {
   /** The same over restarts; a copied directory has it too. */
   readonly holder: string;
   /**
    * Of a session whose hold no other's is known to have followed: `here` = of a process in this very directory, which
    * is gone; `elsewhere` = in the one that this was copied from. Null: another's.
    */
-  whose(session: string): "here" | "elsewhere" | null;
+  ownerOf(session: string): "here" | "elsewhere" | null;
   /** Before a claim is sent, and before a release is. Throw LogUnavailableError. */
   claim(session: string): void;
   release(): void;
@@ -65,23 +65,27 @@ export interface HoldMemory {
    * Another held the feed. What was received in doubt is set aside; how many messages. Rejects with
    * LogUnavailableError.
    */
-  disown(): Promise<number>;
+  quarantineUnconfirmed(): Promise<number>;
 }
 
-export const HOLD_KEY = "#producer";
+export const LEASE_KEY = "#producer";
 
 /**
  * Of several claims after one term the first wins; a sign of life of a later term is definitive, because compaction
  * may have eaten the claim. A term is its claim's offset, which no other claim can have.
  */
-export function foldHold(state: HoldState | null, offset: number, record: HoldRecord): HoldState | null {
+export function applyLeaseRecord(
+  state: LeaseState | null,
+  offset: number,
+  record: LeaseRecord,
+): LeaseState | null {
   switch (record.type) {
     case "claim": {
       const { after, seen } = record;
       if (state !== null && (after !== state.term || seen !== state.offset)) return state;
       const term = Math.max(offset, after + 1);
       return {
-        ...wordsOf(record),
+        ...fieldsOf(record),
         term,
         after,
         isProven: state !== null || after === 0,
@@ -96,7 +100,7 @@ export function foldHold(state: HoldState | null, offset: number, record: HoldRe
       const isSame = state?.term === record.term && state.session === record.session;
       const isReleased = record.type === "released" || (isSame && state.isReleased);
       const after = state?.term === record.term ? state.after : record.term;
-      return { ...wordsOf(record), term: record.term, after, isProven: true, isReleased, offset };
+      return { ...fieldsOf(record), term: record.term, after, isProven: true, isReleased, offset };
     }
   }
 }
@@ -106,28 +110,28 @@ export function foldHold(state: HoldState | null, offset: number, record: HoldRe
  * is right, for everybody. An unproven claim may have lost to what was compacted away: whoever held what it followed,
  * or came after, is right.
  */
-function isCurrent(state: HoldState, { term, session }: { term: number; session: string }): boolean {
+function isCurrent(state: LeaseState, { term, session }: { term: number; session: string }): boolean {
   if (term === state.term) return session >= state.session;
   return term > state.term || (!state.isProven && term >= state.after);
 }
 
 /** Nobody has to be waited for: the feed is free, or its holder was a process of this very outbox, which is gone. */
-export function isFree(state: HoldState | null, memory: Pick<HoldMemory, "whose">): boolean {
-  return state === null || state.isReleased || memory.whose(state.session) === "here";
+export function isFree(state: LeaseState | null, journal: Pick<LeaseJournal, "ownerOf">): boolean {
+  return state === null || state.isReleased || journal.ownerOf(state.session) === "here";
 }
 
-function wordsOf({ holder, session, host, pid, sinceMs, atMs }: HoldRecord): HoldWords {
+function fieldsOf({ holder, session, host, pid, sinceMs, atMs }: LeaseRecord): LeaseFields {
   return { holder, session, host, pid, sinceMs, atMs };
 }
 
-export function encodeHold(record: HoldRecord): Uint8Array {
+export function encodeLeaseRecord(record: LeaseRecord): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(record));
 }
 
 const WORD_LENGTH_MAX = 256;
 
 /** Null: it is none, whoever wrote it. */
-export function parseHold(value: Uint8Array | null): HoldRecord | null {
+export function parseLeaseRecord(value: Uint8Array | null): LeaseRecord | null {
   const fields = objectOf(value);
   if (fields === null) return null;
   const { type, after, seen, term, number, holder, session, host, pid, sinceMs, atMs } = fields;

@@ -76,7 +76,7 @@ export type SendBatch = Readonly<{ partition: PartitionId; entries: readonly Log
  * did not acknowledge; what is not may have been written all the same. One send in flight a partition is the
  * caller's to keep.
  */
-export interface LogSender {
+export interface PartitionSender {
   /** Of every entry of that kind and key, for as long as the sender lives. Throws before `ready` has resolved. */
   partitionOf(kind: RecordKind, key: string): PartitionId;
   /** Resolves when the topics are known; rejects with LogUnavailableError (try again) or SetupError. */
@@ -120,7 +120,7 @@ export interface Outbox {
   /** What is still to be removed, now; at the end of a run. */
   flush(): void;
   /** Puts one record aside, in one step. Throws LogFullError or LogUnavailableError when that cannot be: it stays. */
-  bury(record: OutboxRecord, reason: string): void;
+  deadLetter(record: OutboxRecord, reason: string): void;
   /** Called back after every append, in its tick; another one replaces it. */
   onAppend(callback: () => void): void;
   health(): OutboxHealth;

@@ -28,7 +28,7 @@ export interface StoreWriter {
   putTrades(rows: readonly TradeRow[]): Promise<void>;
   putWindows(windows: readonly WindowRow[]): Promise<void>;
   putEvents(rows: readonly FeedEventRow[]): Promise<void>;
-  putDead(letters: readonly DeadLetter[]): Promise<void>;
+  putDead(deadLetters: readonly DeadLetter[]): Promise<void>;
   /** Whether `trades` holds no row at all. */
   isEmpty(): Promise<boolean>;
   /**

@@ -7,31 +7,31 @@
 
 import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
 
-export type WantedRecord = Readonly<{
+export type WatchlistEntry = Readonly<{
   symbol: string;
   wanted: boolean;
   /** ms since 1970. The older, the sooner it gets a place where the upstream takes only so many. */
   changedAtMs: number;
   /** What the setting made, the setting may change again; an operator's word stands above it. */
-  by: WantedBy;
+  by: WatchlistAuthor;
 }>;
 
-export type WantedBy = "setting" | "operator";
+export type WatchlistAuthor = "setting" | "operator";
 
-export interface WantedSet {
+export interface Watchlist {
   /** Every record, removals too, oldest change first; those of one moment in the order of their puts. */
-  list(): readonly WantedRecord[];
-  put(record: WantedRecord): Promise<void>;
+  list(): readonly WatchlistEntry[];
+  put(record: WatchlistEntry): Promise<void>;
   /** The returned function ends it. */
   onChange(listener: () => void): () => void;
 }
 
 /** In the order of the list, which is that of priority. */
-export function wantedSymbols({ list }: Pick<WantedSet, "list">): string[] {
+export function watchedSymbols({ list }: Pick<Watchlist, "list">): string[] {
   return list().flatMap((record) => (record.wanted ? record.symbol : []));
 }
 
-export type Verdict =
+export type SymbolCheckResult =
   | Readonly<{ kind: "found" }>
   /** Proven; symbols that were perhaps meant, the likeliest first. */
   | Readonly<{ kind: "not_found"; suggestions: readonly string[] }>
@@ -40,7 +40,7 @@ export type Verdict =
 
 export interface SymbolCheck {
   /** Never rejects. A signal that aborts makes it `unknown`; what was being asked is finished and remembered. */
-  check(symbol: string, signal: AbortSignal): Promise<Verdict>;
+  check(symbol: string, signal: AbortSignal): Promise<SymbolCheckResult>;
 }
 
 /** Keys with this sign are the pipeline's own, beside the symbols. */

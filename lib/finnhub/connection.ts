@@ -4,11 +4,11 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { FeedEventType, FeedHealth } from "../contracts/feed.ts";
 
-export const LINK_LIMITS = {
+export const CONNECTION_LIMITS = {
   /** An upgrade was once answered after 65 s (#38); trying again is faster. */
   connectMsMax: 10_000,
   /** 2.5 of Finnhub's pings, which come each minute, also while trades flow. */
@@ -24,16 +24,16 @@ export const LINK_LIMITS = {
   tooManyMsMin: 75_000,
 } as const;
 
-export type LinkOptions = Readonly<{
+export type ConnectionOptions = Readonly<{
   /** ws: or wss:, without the token. */
   url: string;
   token: string | undefined;
   /** Takes the token out of a text of the other side. */
   hide: (text: string) => string;
-  limits: Readonly<Record<keyof typeof LINK_LIMITS, number>>;
+  limits: Readonly<Record<keyof typeof CONNECTION_LIMITS, number>>;
   openSocket: (address: string) => WebSocket;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
   /** A socket is open, nothing was said of it yet: how many symbols were subscribed on it. */
   opened: () => number;
@@ -41,7 +41,7 @@ export type LinkOptions = Readonly<{
   lost: () => void;
   /** Whatever came in one frame, and when, by both of the clock's times. */
   received: (data: unknown, atMs: number, monotonicMs: number) => void;
-  say: (type: FeedEventType, detail: Readonly<Record<string, unknown>>) => void;
+  emitEvent: (type: FeedEventType, detail: Readonly<Record<string, unknown>>) => void;
 }>;
 
 /** Why there is no connection. A closed list: it is a metric's label. */
@@ -80,8 +80,8 @@ type Outage = {
 };
 
 /** Nothing is opened before `connect`, which is called once. */
-export function createLink(options: LinkOptions) {
-  const { hide, limits, openSocket, clock, report, metrics, opened, lost, received, say } = options;
+export function createConnection(options: ConnectionOptions) {
+  const { hide, limits, openSocket, clock, logger, metrics, opened, lost, received, emitEvent } = options;
   const target = socketUrl(options.url, options.token);
 
   let link: LinkState = { state: "closed", sinceMs: clock.now() };
@@ -129,8 +129,8 @@ export function createLink(options: LinkOptions) {
     const symbolCount = opened();
     const { fromMs } = outage;
     const outMs = Math.round(monotonicMs - outage.fromMonotonicMs);
-    say("connected", { attempt, symbolCount, fromMs, outMs });
-    report.info("connected", { attempt, symbolCount, outMs });
+    emitEvent("connected", { attempt, symbolCount, fromMs, outMs });
+    logger.info("connected", { attempt, symbolCount, outMs });
     attempt = 0;
     unauthorized = 0;
     watch(limits.silentMsMax);
@@ -197,16 +197,16 @@ export function createLink(options: LinkOptions) {
     const isNews = outage.said !== reason && monotonicMs - outage.saidMonotonicMs >= OUTAGE_EVENT_MS_MIN;
     const fields = { reason, detail, attempt, waitMs };
     if (reason === "refused_401") {
-      report.error("Finnhub refuses the token (401); is FINNHUB_API_TOKEN right?", fields);
+      logger.error("Finnhub refuses the token (401); is FINNHUB_API_TOKEN right?", fields);
     } else if (isFirst || isNews || reason === "refused_429") {
-      report.warn("no connection to Finnhub", fields);
+      logger.warn("no connection to Finnhub", fields);
     } else {
-      report.debug("no connection to Finnhub", fields);
+      logger.debug("no connection to Finnhub", fields);
     }
     if (!isFirst && !isNews) return;
     outage.said = reason;
     outage.saidMonotonicMs = monotonicMs;
-    say("disconnected", { reason, fromMs: outage.fromMs, detail });
+    emitEvent("disconnected", { reason, fromMs: outage.fromMs, detail });
   }
 
   /** Leaves the socket of this link, if it has one: nothing of it is heard from here on. */
@@ -225,7 +225,7 @@ export function createLink(options: LinkOptions) {
     if (link.state === "closed") return false;
     if (link.state === "connected") {
       metrics.disconnectsTotal.inc({ reason: "stopped" });
-      say("disconnected", { reason: "stopped", fromMs: aliveAtMs, detail: "" });
+      emitEvent("disconnected", { reason: "stopped", fromMs: aliveAtMs, detail: "" });
     }
     const isOpen = link.state === "connected";
     const socket = release();

@@ -3,16 +3,16 @@
 
 import { createBoundedQueue } from "../base/bounded-queue.ts";
 import type { Clock } from "../base/clock.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
 import { TRADE_AHEAD_MS, type Trade } from "../model/trade.ts";
-import { createLink, LINK_LIMITS } from "./connection.ts";
+import { CONNECTION_LIMITS, createConnection } from "./connection.ts";
 import { createDuplicateHint, type Frame, parseFrame } from "./frame.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 
 export const FINNHUB_LIMITS = {
-  ...LINK_LIMITS,
+  ...CONNECTION_LIMITS,
   /** Trades: seconds of a wild market, 3 MB. Larger ones took a flood no faster. */
   queueWeightMax: 16_384,
 } as const;
@@ -27,7 +27,7 @@ export type FinnhubOptions = Readonly<{
   /** Subscriptions at a time: 50 on the free plan. */
   symbolsMax: number;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
   signal: AbortSignal;
   /** Bun's websocket client, unless a simulation plays the other side. */
@@ -45,7 +45,7 @@ const TOKEN_LENGTH_MIN = 6;
 const CHARACTERS_PER_TRADE = 128;
 
 export function openFinnhubFeed(options: FinnhubOptions): Feed {
-  const { url, token, clock, report, metrics, signal, symbolsMax } = options;
+  const { url, token, clock, logger, metrics, signal, symbolsMax } = options;
   const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
   const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options };
   const hide = tokenHider(token);
@@ -58,17 +58,17 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     onTickEnd: sumUpTick,
   });
   const tickers = createSubscriptions(options.symbols, symbolsMax, (type, symbol) => link.send(type, symbol));
-  const link = createLink({
+  const link = createConnection({
     url,
     token,
     hide,
     limits,
     openSocket,
     clock,
-    report,
+    logger,
     metrics,
     received,
-    say,
+    emitEvent,
     opened() {
       tickers.connected();
       return tickers.subscribed().length;
@@ -95,7 +95,7 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     switch (frame.type) {
       case "trade":
         for (const { reason, payload } of frame.refused) refuse(reason, payload, receivedAtMs);
-        if (frame.trades.length > 0) takeTrades(frame.trades, receivedAtMs, monotonicMs);
+        if (frame.trades.length > 0) decodeTrades(frame.trades, receivedAtMs, monotonicMs);
         return;
       case "ping":
         tickers.proven();
@@ -109,12 +109,12 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
       case "other":
         if (unknownTypes.size >= UNKNOWN_TYPES_SAID_MAX || unknownTypes.has(frame.name)) return;
         unknownTypes.add(frame.name);
-        report.warn("Finnhub sent a frame of a type that is not known", { type: hide(frame.name) });
+        logger.warn("Finnhub sent a frame of a type that is not known", { type: hide(frame.name) });
         return;
     }
   }
 
-  function takeTrades(trades: readonly Trade[], receivedAtMs: number, monotonicMs: number): void {
+  function decodeTrades(trades: readonly Trade[], receivedAtMs: number, monotonicMs: number): void {
     lastTradeAtMs = receivedAtMs;
     let newestMs = 0;
     for (const trade of trades) {
@@ -139,11 +139,11 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
   function takeError(message: string): void {
     if (/too many symbols/i.test(message) && tickers.tooMany()) return;
     const symbol = /^Invalid symbol (.+)$/i.exec(message)?.[1];
-    const verdict = symbol === undefined ? "not_subscribed" : tickers.reject(symbol);
-    if (verdict === "known") return;
-    if (verdict === "rejected") {
-      report.warn("Finnhub does not know a ticker", { symbol });
-      say("ticker_rejected", { symbol, message });
+    const result = symbol === undefined ? "not_subscribed" : tickers.reject(symbol);
+    if (result === "known") return;
+    if (result === "rejected") {
+      logger.warn("Finnhub does not know a ticker", { symbol });
+      emitEvent("ticker_rejected", { symbol, message });
       return;
     }
     const monotonicMs = clock.monotonic();
@@ -156,12 +156,12 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
       return;
     }
     errorsSaid++;
-    report.warn("Finnhub sent an error", { message, unsaidCount: errorsUnsaid });
-    say("upstream_error", { message, unsaidCount: errorsUnsaid });
+    logger.warn("Finnhub sent an error", { message, unsaidCount: errorsUnsaid });
+    emitEvent("upstream_error", { message, unsaidCount: errorsUnsaid });
     errorsUnsaid = 0;
   }
 
-  function say(type: FeedEventType, detail: Readonly<Record<string, unknown>>): void {
+  function emitEvent(type: FeedEventType, detail: Readonly<Record<string, unknown>>): void {
     queue.push({ kind: "event", receivedAtMs: clock.now(), type, detail }, 1);
   }
 
@@ -173,8 +173,8 @@ export function openFinnhubFeed(options: FinnhubOptions): Feed {
     if (words === overCapSaid) return;
     overCapSaid = words;
     const detail = { symbols: overCap.slice(0, SYMBOLS_SAID_MAX), symbolCount: overCap.length };
-    report.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
-    say("tickers_over_cap", detail);
+    logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
+    emitEvent("tickers_over_cap", detail);
   }
 
   function stop(): void {

@@ -8,7 +8,7 @@ import type { Metrics } from "../base/metrics.ts";
 /** No answer that proves anything; the message is a sentence without a secret. */
 export class UnansweredError extends PipelineError {}
 
-export type CallOptions = Readonly<{
+export type RestClientOptions = Readonly<{
   /** Up to and with `/api/v1`. */
   apiUrl: string;
   token: string | undefined;
@@ -18,7 +18,7 @@ export type CallOptions = Readonly<{
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
 }>;
 
-export type Calls = Readonly<{
+export type RestClient = Readonly<{
   /** The parsed body of a 200. Rejects with UnansweredError. */
   get(path: string, parameters: Readonly<Record<string, string>>): Promise<unknown>;
 }>;
@@ -47,7 +47,7 @@ const BLOCKED_MS_MIN = 1_000;
 const RESET_MS_MAX = MINUTE_MS;
 const RETRY_AFTER_MS_MAX = 900_000;
 
-export function createCalls(options: CallOptions): Calls {
+export function createRestClient(options: RestClientOptions): RestClient {
   const { apiUrl, token, clock, metrics } = options;
   const { fetch: request = (url: string, init: RequestInit) => fetch(url, init) } = options;
   /** Monotonic, of the last minute, the oldest first. */

@@ -5,16 +5,16 @@
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
-import { type Calls, UnansweredError } from "./rest-client.ts";
+import { type RestClient, UnansweredError } from "./rest-client.ts";
 
 export type ListSource = Readonly<{ path: string; exchange: string | null }>;
 
 /** Symbol (or exchange) to what people call it: `BINANCE:BTCUSDT` to `BTC/USDT`. */
 export type List = Readonly<{ fetchedAtMs: number; items: ReadonlyMap<string, string> }>;
 
-export type Lists = Readonly<{
+export type SymbolLists = Readonly<{
   /** As it is in memory or on disk, however old; null = nowhere. */
   known(source: ListSource): Promise<List | null>;
   /** Not older than that, or asked for now. Rejects with UnansweredError. */
@@ -24,11 +24,11 @@ export type Lists = Readonly<{
   ageMs(list: List): number;
 }>;
 
-export type ListParts = Readonly<{
+export type SymbolListsDeps = Readonly<{
   directory: string;
-  calls: Calls;
+  calls: RestClient;
   clock: Clock;
-  report: Report;
+  logger: Logger;
 }>;
 
 /** The largest, of US stocks, has some 30,000. */
@@ -37,7 +37,7 @@ const FILE_BYTES_MAX = 128 * 1_024 * 1_024;
 /** Lists in memory: Finnhub has some 40 exchanges of all kinds. */
 const LISTS_MAX = 200;
 
-export function createLists({ directory, calls, clock, report }: ListParts): Lists {
+export function createSymbolLists({ directory, calls, clock, logger }: SymbolListsDeps): SymbolLists {
   const inMemory = new Map<string, Readonly<{ source: ListSource; list: List }>>();
   /** Whoever asks for a list that is on its way waits for that one. */
   const onTheirWay = new Map<string, Promise<List>>();
@@ -66,7 +66,7 @@ export function createLists({ directory, calls, clock, report }: ListParts): Lis
     const kept = inMemory.get(name);
     if (kept !== undefined) return kept.list;
     if (lookedOnDisk.has(name)) return null;
-    const list = await readList(fileOf(name), report);
+    const list = await readList(fileOf(name), logger);
     if (list !== null) keep(name, source, list);
     else if (lookedOnDisk.size < LISTS_MAX) lookedOnDisk.add(name);
     return list;
@@ -78,7 +78,7 @@ export function createLists({ directory, calls, clock, report }: ListParts): Lis
     const list = { fetchedAtMs: clock.now(), items };
     if (items.size === 0) return list; // An outage, or no such exchange: nothing to remember.
     keep(name, source, list);
-    await writeList(directory, fileOf(name), list, report);
+    await writeList(directory, fileOf(name), list, logger);
     return list;
   }
 
@@ -104,7 +104,7 @@ export function createLists({ directory, calls, clock, report }: ListParts): Lis
           await fetchOnce(source);
         } catch (error) {
           if (!(error instanceof UnansweredError)) throw error;
-          report.warn("a list of Finnhub's symbols was not refreshed", { list: name, error });
+          logger.warn("a list of Finnhub's symbols was not refreshed", { list: name, error });
         }
       }
     },
@@ -136,7 +136,7 @@ function isName(value: unknown): value is string {
 
 type Header = Readonly<{ fetchedAtMs: number; crc: number }>;
 
-async function writeList(directory: string, path: string, list: List, report: Report): Promise<void> {
+async function writeList(directory: string, path: string, list: List, logger: Logger): Promise<void> {
   const rest = JSON.stringify([...list.items]);
   const header: Header = { fetchedAtMs: list.fetchedAtMs, crc: Bun.hash.crc32(rest) };
   const unfinished = `${path}.${process.pid}.tmp`;
@@ -145,21 +145,21 @@ async function writeList(directory: string, path: string, list: List, report: Re
     await writeFile(unfinished, `${JSON.stringify(header)}\n${rest}`);
     await rename(unfinished, path);
   } catch (error) {
-    report.warn("a list of Finnhub's symbols was not kept on disk; it will be asked for again", { error });
+    logger.warn("a list of Finnhub's symbols was not kept on disk; it will be asked for again", { error });
     await rm(unfinished, { force: true }).catch((leftover: unknown) =>
-      report.debug("an unfinished list stays on disk", { error: leftover }),
+      logger.debug("an unfinished list stays on disk", { error: leftover }),
     );
   }
 }
 
-async function readList(path: string, report: Report): Promise<List | null> {
+async function readList(path: string, logger: Logger): Promise<List | null> {
   try {
     const { size } = await stat(path);
     if (size > FILE_BYTES_MAX) throw new Error(`${size} bytes are too many`);
     return listOf(await readFile(path, "utf8"));
   } catch (error) {
     const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    if (!isMissing) report.warn("a list of Finnhub's symbols on disk is not usable", { path, error });
+    if (!isMissing) logger.warn("a list of Finnhub's symbols on disk is not usable", { path, error });
     return null;
   }
 }

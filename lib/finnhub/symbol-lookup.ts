@@ -3,12 +3,12 @@
 // no verdict holds the token.
 
 import type { Clock } from "../base/clock.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
-import type { SymbolCheck, Verdict } from "../contracts/watchlist.ts";
-import { type CallOptions, createCalls, UnansweredError } from "./rest-client.ts";
+import type { SymbolCheck, SymbolCheckResult } from "../contracts/watchlist.ts";
+import { createRestClient, type RestClientOptions, UnansweredError } from "./rest-client.ts";
 import { nearestExchange, suggest } from "./suggestions.ts";
-import { createLists, type List, type ListSource } from "./symbol-lists.ts";
+import { createSymbolLists, type List, type ListSource } from "./symbol-lists.ts";
 
 export type SymbolCheckOptions = Readonly<{
   apiUrl: string;
@@ -16,9 +16,9 @@ export type SymbolCheckOptions = Readonly<{
   /** Where the lists are kept; it may be deleted at any time. */
   directory: string;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
-  fetch?: NonNullable<CallOptions["fetch"]>;
+  fetch?: NonNullable<RestClientOptions["fetch"]>;
 }>;
 
 export type FinnhubSymbols = SymbolCheck &
@@ -51,9 +51,9 @@ const PREFIX_OF_EXCHANGE: Readonly<Record<string, string>> = { "forex.com": "for
 const USUAL_EXCHANGES = ["BINANCE", "OANDA"];
 
 export function createSymbolCheck(options: SymbolCheckOptions): FinnhubSymbols {
-  const { clock, report } = options;
-  const calls = createCalls(options);
-  const lists = createLists({ directory: options.directory, calls, clock, report });
+  const { clock, logger } = options;
+  const calls = createRestClient(options);
+  const lists = createSymbolLists({ directory: options.directory, calls, clock, logger });
 
   /** A list that holds the symbol, or one young enough to prove that it does not. */
   async function listFor(source: ListSource, symbol: string): Promise<List> {
@@ -72,7 +72,7 @@ export function createSymbolCheck(options: SymbolCheckOptions): FinnhubSymbols {
     );
   }
 
-  async function judgePlain(symbol: string): Promise<Verdict> {
+  async function judgePlain(symbol: string): Promise<SymbolCheckResult> {
     const known = await lists.known(US_STOCKS);
     if (known?.items.has(symbol) && lists.ageMs(known) <= FOUND_MS_MAX) return { kind: "found" };
     let searchProblem: string | null = null;
@@ -96,7 +96,7 @@ export function createSymbolCheck(options: SymbolCheckOptions): FinnhubSymbols {
     return { kind: "not_found", suggestions: suggest(symbol, entriesOf([stocks, ...others])) };
   }
 
-  async function judgePair(symbol: string, prefix: string): Promise<Verdict> {
+  async function judgePair(symbol: string, prefix: string): Promise<SymbolCheckResult> {
     const source = await symbolsOf(prefix);
     if (source !== null) {
       const listed = await listFor(source, symbol);
@@ -158,7 +158,7 @@ export function createSymbolCheck(options: SymbolCheckOptions): FinnhubSymbols {
     return Promise.race([getting(), clock.sleep(SUGGEST_MS_MAX, patience.signal).then(() => null)]);
   }
 
-  async function judge(symbol: string): Promise<Verdict> {
+  async function judge(symbol: string): Promise<SymbolCheckResult> {
     try {
       const colon = symbol.indexOf(":");
       return await (colon < 0 ? judgePlain(symbol) : judgePair(symbol, symbol.slice(0, colon)));
@@ -170,7 +170,7 @@ export function createSymbolCheck(options: SymbolCheckOptions): FinnhubSymbols {
 
   return {
     async check(symbol, signal) {
-      const { promise: stopped, resolve: stop } = Promise.withResolvers<Verdict>();
+      const { promise: stopped, resolve: stop } = Promise.withResolvers<SymbolCheckResult>();
       const onAbort = () => stop(unknown("there was no time to ask Finnhub"));
       if (signal.aborted) onAbort();
       signal.addEventListener("abort", onAbort);
@@ -188,7 +188,7 @@ function prefixOf(exchange: string): string {
   return PREFIX_OF_EXCHANGE[exchange.toLowerCase()] ?? exchange;
 }
 
-function unknown(reason: string): Verdict {
+function unknown(reason: string): SymbolCheckResult {
   return { kind: "unknown", reason };
 }
 

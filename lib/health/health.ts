@@ -46,7 +46,7 @@ export type OutboxSnapshot = Readonly<{
 }>;
 
 /** A PublishHealth fits. */
-export type PublishSnapshot = Readonly<{
+export type IngestSnapshot = Readonly<{
   lastAppendAtMs: number | null;
   refusingSinceMs: number | null;
   tradesLost: number;
@@ -74,7 +74,7 @@ export type LocalSnapshot = Readonly<{
   feed: FeedSnapshot;
   symbols: readonly SymbolSnapshot[];
   outbox: OutboxSnapshot;
-  publish: PublishSnapshot;
+  publish: IngestSnapshot;
   processor: ProcessorSnapshot;
   ahead: AheadSnapshot;
 }>;
@@ -152,7 +152,7 @@ export function feedPart(
   };
 }
 
-export function outboxPart(outbox: OutboxSnapshot, publish: PublishSnapshot, nowMs: number): PartHealth {
+export function outboxPart(outbox: OutboxSnapshot, publish: IngestSnapshot, nowMs: number): PartHealth {
   const { recordCount, bytes, bytesMax, oldestAtMs } = outbox;
   const { refusingSinceMs, tradesLost, problem, lastAppendAtMs } = publish;
   const reasons: string[] = [];

@@ -9,19 +9,19 @@ import {
   feedPart,
   type HealthDocument,
   healthDocument,
+  type IngestSnapshot,
   judged,
   type OutboxSnapshot,
   outboxPart,
   type PartHealth,
   type ProcessorSnapshot,
-  type PublishSnapshot,
   processorPart,
   type SymbolSnapshot,
   spell,
 } from "./health.ts";
 
 /** A ForwardHealth fits. */
-export type ForwardSnapshot = Readonly<{
+export type RelaySnapshot = Readonly<{
   /** Why the log could not be reached at all; null = it could. */
   problem: string | null;
   lastAckAtMs: number | null;
@@ -33,7 +33,7 @@ export type ForwardSnapshot = Readonly<{
 }>;
 
 /** `doubtSinceMs`: since when what is received waits for the hold to be confirmed; null = it is, or nothing waits. */
-export type HoldSnapshot = Readonly<{ doubtSinceMs: number | null }>;
+export type LeaseSnapshot = Readonly<{ unconfirmedSinceMs: number | null }>;
 
 export type ProducerSnapshot = Readonly<{
   simulated: boolean;
@@ -41,9 +41,9 @@ export type ProducerSnapshot = Readonly<{
   feed: FeedSnapshot;
   symbols: readonly SymbolSnapshot[];
   outbox: OutboxSnapshot;
-  publish: PublishSnapshot;
-  forward: ForwardSnapshot;
-  hold: HoldSnapshot;
+  publish: IngestSnapshot;
+  forward: RelaySnapshot;
+  lease: LeaseSnapshot;
   ahead: AheadSnapshot;
 }>;
 
@@ -57,28 +57,28 @@ export const UNCOMMITTED_MS_MAX = 60_000;
 export const PROBE_AGE_MS_MAX = 10_000;
 
 export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): HealthDocument {
-  const { simulated, startedAtMs, feed, symbols, outbox, publish, forward, hold, ahead } = snapshot;
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, forward, lease, ahead } = snapshot;
   return healthDocument(simulated, {
     feed: feedPart(feed, symbols, startedAtMs, nowMs),
     outbox: outboxPart(outbox, publish, nowMs),
-    kafka: forwardPart(forward, nowMs),
-    hold: holdPart(hold, nowMs),
+    kafka: relayPart(forward, nowMs),
+    hold: leasePart(lease, nowMs),
     clock: clockPart(ahead, nowMs),
   });
 }
 
 /** Kafka may be away, or the process was paused: both pass, or somebody needs to know. */
-export function holdPart({ doubtSinceMs }: HoldSnapshot, nowMs: number): PartHealth {
-  const doubtMs = doubtSinceMs === null ? 0 : nowMs - doubtSinceMs;
+export function leasePart({ unconfirmedSinceMs }: LeaseSnapshot, nowMs: number): PartHealth {
+  const doubtMs = unconfirmedSinceMs === null ? 0 : nowMs - unconfirmedSinceMs;
   const reason = `not confirmed as the producer that holds the feed: what is received waits for ${spell(doubtMs)}`;
   return {
     ...judged(doubtMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
-    doubtSince: doubtSinceMs,
+    doubtSince: unconfirmedSinceMs,
   };
 }
 
 /** Nothing waiting is no fault, however long ago the last acknowledgement was. */
-export function forwardPart(forward: ForwardSnapshot, nowMs: number): PartHealth {
+export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   const { lastAckAtMs, unacknowledgedSinceMs, failing, problem, deadCount } = forward;
   const reasons: string[] = [];
   const late = failing.filter(({ sinceMs }) => nowMs - sinceMs > UNACKNOWLEDGED_MS_MAX);

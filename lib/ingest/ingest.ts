@@ -4,7 +4,7 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Feed, FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry, LogWriter } from "../contracts/log.ts";
@@ -12,17 +12,17 @@ import { encodeDeadLetter, encodeEvent, encodeMessage } from "../model/codec.ts"
 import { newSession, SEQUENCE_MAX } from "../model/identity.ts";
 import { dayOf, TRADES_PER_MESSAGE_MAX, type Trade, WHOLE_MESSAGE } from "../model/trade.ts";
 
-export type PublishParts = Readonly<{
+export type IngestDeps = Readonly<{
   feed: Feed;
   log: LogWriter;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
   /** Hears of each message before it is appended: for health. It must not throw. */
   onMessage?: (symbol: string, receivedAtMs: number, trades: readonly Trade[]) => void;
 }>;
 
-export type PublishHealth = Readonly<{
+export type IngestHealth = Readonly<{
   session: string;
   lastAppendAtMs: number | null;
   /** Since when the log is full and trades are refused; null = they are taken. */
@@ -34,22 +34,22 @@ export type PublishHealth = Readonly<{
 
 type Gap = { sinceMs: number; messageCount: number; tradeCount: number };
 
-export type Publisher = Readonly<{
+export type Ingest = Readonly<{
   /** Ends when the feed ends and everything it handed over is appended. */
   run(): Promise<void>;
   /** An event that is not the feed's: resolves when it is appended. */
-  say(type: FeedEventType, detail: Readonly<Record<string, unknown>>): Promise<void>;
-  health(): PublishHealth;
+  emitEvent(type: FeedEventType, detail: Readonly<Record<string, unknown>>): Promise<void>;
+  health(): IngestHealth;
 }>;
 
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 2_000;
 
-export function createPublisher(parts: PublishParts): Publisher {
-  const { feed, log, clock, report, metrics, onMessage } = parts;
+export function createIngest(deps: IngestDeps): Ingest {
+  const { feed, log, clock, logger, metrics, onMessage } = deps;
   const identity = { session: newSession(clock.random), sequence: 0 };
   let refused: Gap | null = null;
-  let health: Omit<PublishHealth, "session" | "refusingSinceMs"> = {
+  let health: Omit<IngestHealth, "session" | "refusingSinceMs"> = {
     lastAppendAtMs: null,
     tradesLost: 0,
     problem: null,
@@ -108,7 +108,7 @@ export function createPublisher(parts: PublishParts): Publisher {
         const { session, sequence } = next();
         const { reason, receivedAtMs } = item;
         const payload = Buffer.from(item.payload);
-        const letter = {
+        const deadLetter = {
           session,
           sequence,
           item: WHOLE_MESSAGE,
@@ -117,7 +117,7 @@ export function createPublisher(parts: PublishParts): Publisher {
           source: "feed",
           payload,
         } as const;
-        entries.push({ kind: "dead", key: session, value: encodeDeadLetter(letter) });
+        entries.push({ kind: "dead", key: session, value: encodeDeadLetter(deadLetter) });
       }
     }
     for (const [symbol, { receivedAtMs, trades }] of bySymbol)
@@ -134,7 +134,7 @@ export function createPublisher(parts: PublishParts): Publisher {
         return;
       } catch (error) {
         if (!(error instanceof LogUnavailableError)) throw error;
-        if (attempt === 0) report.warn("the log cannot be reached; trying again until it can", { error });
+        if (attempt === 0) logger.warn("the log cannot be reached; trying again until it can", { error });
         health = { ...health, problem: error.message };
         await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random));
       }
@@ -149,7 +149,7 @@ export function createPublisher(parts: PublishParts): Publisher {
     try {
       await append([...told, ...entries]);
       if (gapEnd === null) return;
-      report.info("the log takes trades again", { tradesLost: gapEnd.tradeCount });
+      logger.info("the log takes trades again", { tradesLost: gapEnd.tradeCount });
       refused = null;
     } catch (error) {
       if (!(error instanceof LogFullError)) throw error;
@@ -174,7 +174,7 @@ export function createPublisher(parts: PublishParts): Publisher {
     const refusedCount = entries.length - events.length;
     if (refused === null) {
       refused = { sinceMs: clock.now(), messageCount: 0, tradeCount: 0 };
-      report.error("trades are refused: the log is full", { error });
+      logger.error("trades are refused: the log is full", { error });
       events.push(event("trades_refused", refused.sinceMs, { fromMs: refused.sinceMs, toMs: null }));
     }
     refused.messageCount += refusedCount;
@@ -187,7 +187,7 @@ export function createPublisher(parts: PublishParts): Publisher {
       if (events.length > 0) await append(events);
     } catch (eventError) {
       if (!(eventError instanceof LogFullError)) throw eventError;
-      report.error("feed events are refused too: the log has no room left for them", {
+      logger.error("feed events are refused too: the log has no room left for them", {
         eventCount: events.length,
       });
     }
@@ -200,7 +200,7 @@ export function createPublisher(parts: PublishParts): Publisher {
       const ended: FeedItem = { kind: "event", type: "session_ended", receivedAtMs: clock.now(), detail: {} };
       await appendItems(refused === null ? [ended] : [gapItem(refused), ended]);
     },
-    say: (type, detail) => appendItems([{ kind: "event", type, receivedAtMs: clock.now(), detail }]),
+    emitEvent: (type, detail) => appendItems([{ kind: "event", type, receivedAtMs: clock.now(), detail }]),
     health: () => ({ ...health, session: identity.session, refusingSinceMs: refused?.sinceMs ?? null }),
   };
 }

@@ -6,7 +6,7 @@ import { type AheadTrade, TRADE_AHEAD_MS, type Trade } from "../model/trade.ts";
 /** Beyond it new symbols are not taken; a feed subscribes hundreds at the very most. */
 const SYMBOLS_MAX = 10_000;
 
-export type LastTrades = Readonly<{
+export type LastValues = Readonly<{
   /** The trades of one message: all of one symbol. */
   note(symbol: string, receivedAtMs: number, trades: readonly Trade[]): void;
   /** Event time, ms since 1970; null = none was seen. */
@@ -15,7 +15,7 @@ export type LastTrades = Readonly<{
   ahead(): AheadTrade | null;
 }>;
 
-export function createLastTrades(): LastTrades {
+export function createLastValues(): LastValues {
   const lastAtMs = new Map<string, number>();
   let ahead: AheadTrade | null = null;
   return {

@@ -4,25 +4,25 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import {
-  encodeHold,
-  type HoldMemory,
-  type HoldState,
-  type HoldTopic,
-  type HoldWords,
+  encodeLeaseRecord,
   isFree,
+  type LeaseFields,
+  type LeaseJournal,
+  type LeaseState,
+  type LeaseTopic,
 } from "../contracts/lease.ts";
 
 /** A sign of life, three of which may go missing before a hold is in doubt. */
-export const ALIVE_EVERY_MS = 3_000;
+export const HEARTBEAT_EVERY_MS = 3_000;
 /** Silence after which another may take over. */
-export const HOLD_MS_MAX = 15_000;
+export const LEASE_MS_MAX = 15_000;
 /** Without a confirmed sign of life for so long nothing is sent: well before another may take over. */
 export const CONFIRMED_MS_MAX = 10_000;
 const LOOK_EVERY_MS = 1_000;
 /** Signs of life that prove somebody alive. */
-const SIGNS_MIN = 2;
+const HEARTBEATS_SEEN_MIN = 2;
 /** Of one start: each is lost to somebody, and a dead one's records come to an end. */
 const CLAIMS_MAX = 10;
 /** What one look may count as silence: had it taken longer, the brokers were away, for the holder too. */
@@ -30,18 +30,18 @@ const LOOK_MS_MAX = 2_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 3_000;
 /** Signs of life on their way to being read back. */
-const ON_THEIR_WAY_MAX = 16;
+const HEARTBEATS_IN_FLIGHT_MAX = 16;
 
-export type HoldParts = Readonly<{
-  topic: HoldTopic;
-  self: Pick<HoldWords, "session" | "host" | "pid">;
-  memory: HoldMemory;
+export type LeaseDeps = Readonly<{
+  topic: LeaseTopic;
+  self: Pick<LeaseFields, "session" | "host" | "pid">;
+  journal: LeaseJournal;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   signal: AbortSignal;
 }>;
 
-export interface Hold {
+export interface Lease {
   /** Signs of life, until the signal aborts or the hold is lost: then it rejects with HeldElsewhereError. */
   run(signal: AbortSignal): Promise<void>;
   /** Asked at every receipt: false = another may hold the feed by now, and receive the same. */
@@ -51,7 +51,7 @@ export interface Hold {
 }
 
 /** Another producer holds the feed. */
-export class HeldElsewhereError extends SetupError {}
+export class LeaseLostError extends SetupError {}
 
 type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
 
@@ -59,60 +59,60 @@ type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
  * Resolves when this process holds the feed. Rejects with HeldElsewhereError when another does; the signal's abort
  * rejects with its reason. Brokers that are away are waited for.
  */
-export async function takeHold(parts: HoldParts): Promise<Hold> {
-  const { topic, self, memory, clock } = parts;
-  await insist(parts, () => topic.look());
+export async function acquireLease(deps: LeaseDeps): Promise<Lease> {
+  const { topic, self, journal, clock } = deps;
+  await insist(deps, () => topic.readToEnd());
   for (let attempt = 1; ; attempt++) {
-    const passed = await waitUntilFree(parts);
+    const passed = await waitUntilFree(deps);
     // Before the claim, which would make the other one's hold unseen for the next start.
-    const isForeign = passed !== null && memory.whose(passed.session) === null;
-    if (isForeign) await insist(parts, async () => void (await memory.disown()));
-    await insist(parts, async () => memory.claim(self.session));
-    const sent = momentOf(clock);
-    const words = { ...self, holder: memory.holder, sinceMs: clock.now(), atMs: clock.now() };
+    const isForeign = passed !== null && journal.ownerOf(passed.session) === null;
+    if (isForeign) await insist(deps, async () => void (await journal.quarantineUnconfirmed()));
+    await insist(deps, async () => journal.claim(self.session));
+    const sent = readClocks(clock);
+    const words = { ...self, holder: journal.holder, sinceMs: clock.now(), atMs: clock.now() };
     const place = { after: passed?.term ?? 0, seen: passed?.offset ?? 0 };
-    const claim = encodeHold({ ...words, type: "claim", ...place });
+    const claim = encodeLeaseRecord({ ...words, type: "claim", ...place });
     // Repeated it is the same claim: it wins once or not at all.
-    await insist(parts, () => topic.put(claim));
-    await insist(parts, () => topic.look());
+    await insist(deps, () => topic.put(claim));
+    await insist(deps, () => topic.readToEnd());
     const state = topic.state();
-    if (state?.session === self.session) return openHold(parts, state, sent);
+    if (state?.session === self.session) return openLease(deps, state, sent);
     // Somebody was first, or showed life in the last moment; perhaps a process of this same outbox, killed since.
     if (attempt < CLAIMS_MAX) continue;
-    if (state !== null) throw refusal(state);
+    if (state !== null) throw refusalError(state);
     throw new LogUnavailableError("the hold on the feed was not read back", "start again");
   }
 }
 
 /** What may be passed over: should it change before the claim arrives, the claim is void. Null: nobody ever held. */
-async function waitUntilFree(parts: HoldParts): Promise<HoldState | null> {
+async function waitUntilFree(deps: LeaseDeps): Promise<LeaseState | null> {
   for (;;) {
-    const state = parts.topic.state();
-    if (state === null || isFree(state, parts.memory)) return state;
-    const silent = await silentOne(parts, state);
+    const state = deps.topic.state();
+    if (state === null || isFree(state, deps.journal)) return state;
+    const silent = await waitWhileSilent(deps, state);
     if (silent !== null) return silent;
   }
 }
 
 /** That hold as it is after the silence; null: it is another one by now. Rejects when it shows life. */
-async function silentOne(
-  { topic, clock, report, signal }: HoldParts,
-  held: HoldState,
-): Promise<HoldState | null> {
+async function waitWhileSilent(
+  { topic, clock, logger, signal }: LeaseDeps,
+  held: LeaseState,
+): Promise<LeaseState | null> {
   const { host, pid, session } = held;
-  report.info("another producer held the feed: waiting whether it is alive", {
+  logger.info("another producer held the feed: waiting whether it is alive", {
     host,
     pid,
-    waitMsMax: HOLD_MS_MAX,
+    waitMsMax: LEASE_MS_MAX,
   });
   let last = held;
   let signCount = 0;
   let silentMs = 0;
   let lookedAtMs = clock.monotonic();
-  while (silentMs < HOLD_MS_MAX) {
+  while (silentMs < LEASE_MS_MAX) {
     await clock.sleep(LOOK_EVERY_MS, signal);
     signal.throwIfAborted();
-    const isSeen = await didLook(topic, report);
+    const isSeen = await didRead(topic, logger);
     const nowMs = clock.monotonic();
     const state = topic.state();
     if (state === null || state.session !== session || state.isReleased) return null;
@@ -121,43 +121,43 @@ async function silentOne(
     if (state.offset === last.offset) continue;
     // One may have been on its way when its process died.
     signCount += 1;
-    if (signCount >= SIGNS_MIN) throw refusal(state);
+    if (signCount >= HEARTBEATS_SEEN_MIN) throw refusalError(state);
     last = state;
     silentMs = 0;
   }
-  report.warn("the producer that held the feed is silent; taking over", { host, pid, silentMs });
+  logger.warn("the producer that held the feed is silent; taking over", { host, pid, silentMs });
   return last;
 }
 
-async function didLook(topic: HoldTopic, report: Report): Promise<boolean> {
+async function didRead(topic: LeaseTopic, logger: Logger): Promise<boolean> {
   try {
-    await topic.look();
+    await topic.readToEnd();
     return true;
   } catch (error) {
     if (!(error instanceof LogUnavailableError)) throw error;
-    report.warn("Kafka cannot be read just now: the wait for the other producer begins anew", { error });
+    logger.warn("Kafka cannot be read just now: the wait for the other producer begins anew", { error });
     return false;
   }
 }
 
-async function insist({ clock, report, signal }: HoldParts, work: () => Promise<void>): Promise<void> {
+async function insist({ clock, logger, signal }: LeaseDeps, work: () => Promise<void>): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     signal.throwIfAborted();
     try {
       return await work();
     } catch (error) {
       if (!(error instanceof LogUnavailableError)) throw error;
-      if (attempt === 0) report.warn("the hold on the feed waits for Kafka", { error });
+      if (attempt === 0) logger.warn("the hold on the feed waits for Kafka", { error });
       await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
     }
   }
 }
 
-function openHold(parts: HoldParts, taken: HoldState, claimed: Moment): Hold {
-  const { topic, memory, clock, report } = parts;
-  const self = { ...parts.self, holder: memory.holder };
+function openLease(deps: LeaseDeps, taken: LeaseState, claimed: Moment): Lease {
+  const { topic, journal, clock, logger } = deps;
+  const self = { ...deps.self, holder: journal.holder };
   const { term, sinceMs } = taken;
-  const { promise: lost, resolve: lose } = Promise.withResolvers<HoldState>();
+  const { promise: lost, resolve: lose } = Promise.withResolvers<LeaseState>();
   const onTheirWay = new Map<number, Moment>();
   let confirmed: Moment | null = claimed;
   let number = 0;
@@ -179,41 +179,41 @@ function openHold(parts: HoldParts, taken: HoldState, claimed: Moment): Hold {
 
   /** Nobody came between, and for the moment nobody can: whatever was received so far has only this outbox. */
   function settle(): void {
-    if (isConfirmed()) memory.confirm();
+    if (isConfirmed()) journal.confirm();
   }
 
   /** By both clocks: a suspended machine's monotonic one stands still, and the other may be set. */
   function isConfirmed(): boolean {
     if (confirmed === null) return false;
-    const { monotonicMs, wallMs } = momentOf(clock);
+    const { monotonicMs, wallMs } = readClocks(clock);
     const age = Math.max(monotonicMs - confirmed.monotonicMs, Math.abs(wallMs - confirmed.wallMs));
     return age < CONFIRMED_MS_MAX;
   }
 
-  async function showLife(): Promise<void> {
+  async function sendHeartbeat(): Promise<void> {
     // Also after a long time without: of an older term it changes nothing, and of the current one it is awaited.
-    const sent = momentOf(clock);
+    const sent = readClocks(clock);
     number += 1;
     onTheirWay.set(number, sent);
     for (const oldest of onTheirWay.keys()) {
-      if (onTheirWay.size <= ON_THEIR_WAY_MAX) break;
+      if (onTheirWay.size <= HEARTBEATS_IN_FLIGHT_MAX) break;
       onTheirWay.delete(oldest);
     }
-    await topic.put(encodeHold({ ...self, type: "alive", term, number, sinceMs, atMs: clock.now() }));
+    await topic.put(encodeLeaseRecord({ ...self, type: "alive", term, number, sinceMs, atMs: clock.now() }));
   }
 
-  async function showLifeForEver(signal: AbortSignal): Promise<void> {
+  async function sendHeartbeats(signal: AbortSignal): Promise<void> {
     let isAway = false;
     while (!signal.aborted && !isOver) {
       try {
-        await showLife();
+        await sendHeartbeat();
         isAway = false;
       } catch (error) {
         if (!(error instanceof LogUnavailableError)) throw error;
-        if (!isAway) report.warn("no sign of life could be given: Kafka cannot be reached", { error });
+        if (!isAway) logger.warn("no sign of life could be given: Kafka cannot be reached", { error });
         isAway = true;
       }
-      await clock.sleep(ALIVE_EVERY_MS, signal);
+      await clock.sleep(HEARTBEAT_EVERY_MS, signal);
     }
   }
 
@@ -224,16 +224,16 @@ function openHold(parts: HoldParts, taken: HoldState, claimed: Moment): Hold {
       const stop = () => stopping.abort();
       signal.addEventListener("abort", stop);
       if (signal.aborted) stop();
-      const living = showLifeForEver(stopping.signal);
+      const living = sendHeartbeats(stopping.signal);
       try {
         const other = await Promise.race([lost, living.then(() => null)]);
-        if (other !== null) throw lossOf(other);
+        if (other !== null) throw lossError(other);
       } finally {
         stop();
         signal.removeEventListener("abort", stop);
       }
       await living;
-      if (isOver) throw lossOf(await lost);
+      if (isOver) throw lossError(await lost);
     },
     isConfirmed,
     async release() {
@@ -241,31 +241,31 @@ function openHold(parts: HoldParts, taken: HoldState, claimed: Moment): Hold {
       if (isOver) return;
       isOver = true;
       confirmed = null;
-      memory.release();
-      await topic.put(encodeHold({ ...self, type: "released", term, sinceMs, atMs: clock.now() }));
+      journal.release();
+      await topic.put(encodeLeaseRecord({ ...self, type: "released", term, sinceMs, atMs: clock.now() }));
     },
   };
 }
 
-function momentOf(clock: Clock): Moment {
+function readClocks(clock: Clock): Moment {
   return { monotonicMs: clock.monotonic(), wallMs: clock.now() };
 }
 
-function refusal(state: HoldState): HeldElsewhereError {
-  return new HeldElsewhereError(
-    `another producer holds the feed: ${whoOf(state)}`,
+function refusalError(state: LeaseState): LeaseLostError {
+  return new LeaseLostError(
+    `another producer holds the feed: ${describeOwner(state)}`,
     "two would store every trade twice: stop that one, or give this one a KAFKA_TOPIC_NAME of its own",
   );
 }
 
-function lossOf(state: HoldState): HeldElsewhereError {
-  return new HeldElsewhereError(
-    `another producer has taken over the feed: ${whoOf(state)}`,
+function lossError(state: LeaseState): LeaseLostError {
+  return new LeaseLostError(
+    `another producer has taken over the feed: ${describeOwner(state)}`,
     "this one was silent for too long (paused, suspended, or cut off from Kafka), so it stops sending; run only one " +
       "of them",
   );
 }
 
-function whoOf({ host, pid, sinceMs }: HoldState): string {
+function describeOwner({ host, pid, sinceMs }: LeaseState): string {
   return `process ${pid} on ${host}, since ${new Date(sinceMs).toISOString()}`;
 }

@@ -6,35 +6,35 @@
 import assert from "node:assert/strict";
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError, RestartError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type {
-  LogSender,
   Outbox,
   OutboxHealth,
   OutboxRecord,
   PartitionId,
+  PartitionSender,
   RecordKind,
   SendOutcome,
 } from "../contracts/log.ts";
 
-export type ForwardParts = Readonly<{
+export type RelayDeps = Readonly<{
   outbox: Outbox;
-  sender: LogSender;
+  sender: PartitionSender;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
-  limits?: ForwardLimits;
+  limits?: RelayLimits;
 }>;
 
-export type ForwardLimits = Readonly<{
+export type RelayLimits = Readonly<{
   /** Of one partition in one send; a larger message goes alone. As much again waits in memory behind it. */
   batchBytesMax: number;
   /** Of one read of the outbox: a fraction of a millisecond of the event loop. */
   pageRecordsMax: number;
 }>;
 
-export type ForwardHealth = OutboxHealth &
+export type RelayHealth = OutboxHealth &
   Readonly<{
     /** Why the log could not be reached at all so far; null once it was, or not yet tried. */
     problem: string | null;
@@ -49,7 +49,7 @@ export type ForwardHealth = OutboxHealth &
     heldBytes: number;
   }>;
 
-export type Forwarder = Readonly<{
+export type Relay = Readonly<{
   /**
    * Ends when the signal aborts, after what still can be sent within DRAIN_MS_MAX: abort it when nothing is appended
    * any more. The rest stays for the next start. Throws SetupError when the log says so before the first send, and
@@ -57,10 +57,10 @@ export type Forwarder = Readonly<{
    * received meanwhile has only this process.
    */
   run(signal: AbortSignal): Promise<void>;
-  health(): ForwardHealth;
+  health(): RelayHealth;
 }>;
 
-const LIMITS: ForwardLimits = {
+const LIMITS: RelayLimits = {
   // Kafka takes a megabyte a batch unless told otherwise; beyond a quarter of it sending gets no cheaper.
   batchBytesMax: 256 * 1024,
   pageRecordsMax: 256,
@@ -74,14 +74,14 @@ const DRAIN_MS_MAX = 5_000;
 /** Partitions that are gone may be on their way back, where somebody makes a topic anew step by step. */
 const RESTART_MS_MIN = 5_000;
 /** A far end that takes nothing in between refuses all, whatever it says: then they wait. */
-const BURIED_IN_A_ROW_MAX = 8;
+const DEAD_LETTERS_IN_A_ROW_MAX = 8;
 /** Of what the far end says about a refused message; it is kept with it. */
 const REASON_LENGTH_MAX = 500;
 /** Keys whose partition is remembered; beyond it they are asked for again. */
 const KEYS_MAX = 10_000;
 
 /** What one partition waits for. */
-type Lane = {
+type PartitionQueue = {
   readonly partition: PartitionId;
   /** Taken from the outbox and not acknowledged, in order. The first `flightCount` of them are in a send. */
   rows: OutboxRecord[];
@@ -95,7 +95,7 @@ type Lane = {
   batchBytesMax: number;
   batchRowsMax: number;
   /** Messages put aside since the last acknowledgement. */
-  buriedInARow: number;
+  deadLettersInARow: number;
   failure: Failure | null;
   /** During one page: whether its rows are taken. */
   isTaking: boolean;
@@ -103,14 +103,14 @@ type Lane = {
 
 type Failure = { readonly sinceMs: number; reason: string; attempt: number; isDue: boolean };
 
-export function createForwarder(parts: ForwardParts): Forwarder {
-  const { outbox, sender, clock, report, metrics } = parts;
-  const { batchBytesMax, pageRecordsMax } = parts.limits ?? LIMITS;
+export function createRelay(deps: RelayDeps): Relay {
+  const { outbox, sender, clock, logger, metrics } = deps;
+  const { batchBytesMax, pageRecordsMax } = deps.limits ?? LIMITS;
   /** While a send is out, fewer new records than this are not worth a read. */
   const readAheadRecordsMin = pageRecordsMax / 2;
   const startedAtMs = clock.now();
-  const lanes = new Map<PartitionId, Lane>();
-  const byKey: Record<RecordKind, Map<string, Lane>> = {
+  const queues = new Map<PartitionId, PartitionQueue>();
+  const byKey: Record<RecordKind, Map<string, PartitionQueue>> = {
     trades: new Map(),
     event: new Map(),
     dead: new Map(),
@@ -127,18 +127,18 @@ export function createForwarder(parts: ForwardParts): Forwarder {
   let signal = new AbortController().signal;
   let isOver = false;
   let fault: { error: unknown } | null = null;
-  let bell = Promise.withResolvers<void>();
-  const ring = () => bell.resolve();
+  let wakeup = Promise.withResolvers<void>();
+  const wakeUp = () => wakeup.resolve();
 
   // ---- Reading ----------------------------------------------------------------------------------------------
 
-  function laneOf({ kind, key }: OutboxRecord): Lane {
+  function queueFor({ kind, key }: OutboxRecord): PartitionQueue {
     const known = byKey[kind].get(key);
     if (known !== undefined) return known;
     const partition = sender.partitionOf(kind, key);
-    let lane = lanes.get(partition);
-    if (lane === undefined) {
-      lane = {
+    let queue = queues.get(partition);
+    if (queue === undefined) {
+      queue = {
         partition,
         rows: [],
         flightCount: 0,
@@ -147,59 +147,59 @@ export function createForwarder(parts: ForwardParts): Forwarder {
         from: head,
         batchBytesMax,
         batchRowsMax: Number.POSITIVE_INFINITY,
-        buriedInARow: 0,
+        deadLettersInARow: 0,
         failure: null,
         isTaking: true,
       };
-      lanes.set(partition, lane);
+      queues.set(partition, queue);
     }
     if (byKey[kind].size >= KEYS_MAX) byKey[kind].clear();
-    byKey[kind].set(key, lane);
-    return lane;
+    byKey[kind].set(key, queue);
+    return queue;
   }
 
   /** A page from `start` on, for every lane that has looked at everything before it and has room. */
   function readPage(start: number): number {
-    for (const lane of lanes.values()) {
-      lane.isTaking = lane.from >= start && lane.waitingBytes < batchBytesMax;
+    for (const queue of queues.values()) {
+      queue.isTaking = queue.from >= start && queue.waitingBytes < batchBytesMax;
     }
     const records = outbox.read(start, pageRecordsMax);
     for (const record of records) {
-      const lane = laneOf(record);
-      if (!lane.isTaking || record.offset < lane.from) continue;
-      lane.rows.push(record);
-      lane.waitingBytes += bytesOf(record);
+      const queue = queueFor(record);
+      if (!queue.isTaking || record.offset < queue.from) continue;
+      queue.rows.push(record);
+      queue.waitingBytes += bytesOf(record);
     }
     const next = records.length === 0 ? outbox.endOffset : records.at(-1)!.offset + 1;
-    for (const lane of lanes.values()) if (lane.isTaking) lane.from = Math.max(lane.from, next);
+    for (const queue of queues.values()) if (queue.isTaking) queue.from = Math.max(queue.from, next);
     return next;
   }
 
   /** A healthy partition holds the others back for a round trip; one that is not is passed, and catches up later. */
   function isHeadHeld(): boolean {
-    for (const lane of lanes.values()) {
-      if (lane.from >= head && lane.waitingBytes >= batchBytesMax && isSteady(lane)) return true;
+    for (const queue of queues.values()) {
+      if (queue.from >= head && queue.waitingBytes >= batchBytesMax && isHealthy(queue)) return true;
     }
     return false;
   }
 
-  function isSteady(lane: Lane): boolean {
+  function isHealthy(queue: PartitionQueue): boolean {
     return (
-      lane.failure === null &&
-      lane.batchBytesMax === batchBytesMax &&
-      lane.batchRowsMax === Number.POSITIVE_INFINITY
+      queue.failure === null &&
+      queue.batchBytesMax === batchBytesMax &&
+      queue.batchRowsMax === Number.POSITIVE_INFINITY
     );
   }
 
   /** In turn, so that one with hours to catch up leaves room for one with seconds. */
-  function nextBehind(): Lane | undefined {
-    const all = [...lanes.values()];
+  function nextBehind(): PartitionQueue | undefined {
+    const all = [...queues.values()];
     for (let step = 1; step <= all.length; step++) {
       const index = (lastCaughtUp + step) % all.length;
-      const lane = all[index]!;
-      if (lane.from >= head || lane.waitingBytes >= batchBytesMax / 2) continue;
+      const queue = all[index]!;
+      if (queue.from >= head || queue.waitingBytes >= batchBytesMax / 2) continue;
       lastCaughtUp = index;
-      return lane;
+      return queue;
     }
     return undefined;
   }
@@ -220,32 +220,32 @@ export function createForwarder(parts: ForwardParts): Forwarder {
   // ---- Sending ----------------------------------------------------------------------------------------------
 
   /** Puts the front of the lane's rows into flight. */
-  function takeBatch(lane: Lane): OutboxRecord[] {
-    assert.equal(lane.flightCount, 0, "never two sends for one partition");
-    const { rows } = lane;
+  function takeBatch(queue: PartitionQueue): OutboxRecord[] {
+    assert.equal(queue.flightCount, 0, "never two sends for one partition");
+    const { rows } = queue;
     let bytes = 0;
     let count = 0;
-    while (count < rows.length && count < lane.batchRowsMax) {
+    while (count < rows.length && count < queue.batchRowsMax) {
       const added = bytesOf(rows[count]!);
-      if (count > 0 && bytes + added > lane.batchBytesMax) break;
+      if (count > 0 && bytes + added > queue.batchBytesMax) break;
       bytes += added;
       count += 1;
     }
-    lane.flightCount = count;
-    lane.flightBytes = bytes;
-    lane.waitingBytes -= bytes;
+    queue.flightCount = count;
+    queue.flightBytes = bytes;
+    queue.waitingBytes -= bytes;
     // A copy: rows are added behind it while it is out.
     return rows.slice(0, count);
   }
 
   function startSends(): void {
-    const healthy: Lane[] = [];
-    for (const lane of lanes.values()) {
-      if (lane.flightCount > 0 || lane.rows.length === 0) continue;
-      if (lane.failure === null) healthy.push(lane);
-      else if (lane.failure.isDue && !signal.aborted) {
-        lane.failure.isDue = false;
-        start([lane]);
+    const healthy: PartitionQueue[] = [];
+    for (const queue of queues.values()) {
+      if (queue.flightCount > 0 || queue.rows.length === 0) continue;
+      if (queue.failure === null) healthy.push(queue);
+      else if (queue.failure.isDue && !signal.aborted) {
+        queue.failure.isDue = false;
+        start([queue]);
       }
     }
     if (isCommonOut || healthy.length === 0) return;
@@ -255,9 +255,9 @@ export function createForwarder(parts: ForwardParts): Forwarder {
     });
   }
 
-  function start(sent: readonly Lane[], onBack = () => {}): void {
+  function start(sent: readonly PartitionQueue[], onBack = () => {}): void {
     sendsOut += 1;
-    const batches = sent.map((lane) => ({ partition: lane.partition, entries: takeBatch(lane) }));
+    const batches = sent.map((queue) => ({ partition: queue.partition, entries: takeBatch(queue) }));
     sender
       .send(batches)
       .then((outcomes) => {
@@ -270,86 +270,86 @@ export function createForwarder(parts: ForwardParts): Forwarder {
       .catch((error: unknown) => {
         fault ??= { error };
       })
-      .finally(ring);
+      .finally(wakeUp);
   }
 
   // ---- Outcomes ---------------------------------------------------------------------------------------------
 
-  function settle(sent: readonly Lane[], outcomes: readonly SendOutcome[]): void {
+  function settle(sent: readonly PartitionQueue[], outcomes: readonly SendOutcome[]): void {
     let count = 0;
     for (const [index, { flightCount }] of sent.entries()) {
       if (outcomes[index]!.kind === "acknowledged") count += flightCount;
     }
     const acknowledged = new Float64Array(count);
     let at = 0;
-    for (const [index, lane] of sent.entries()) {
+    for (const [index, queue] of sent.entries()) {
       const outcome = outcomes[index]!;
       if (outcome.kind === "acknowledged") {
-        for (let row = 0; row < lane.flightCount; row++) acknowledged[at++] = lane.rows[row]!.offset;
-        acknowledge(lane);
+        for (let row = 0; row < queue.flightCount; row++) acknowledged[at++] = queue.rows[row]!.offset;
+        acknowledge(queue);
       } else {
-        lane.waitingBytes += lane.flightBytes;
-        resend(lane, outcome, lane.flightCount, lane.flightBytes);
+        queue.waitingBytes += queue.flightBytes;
+        resend(queue, outcome, queue.flightCount, queue.flightBytes);
       }
     }
     if (count > 0) outbox.remove(acknowledged.sort());
   }
 
-  function acknowledge(lane: Lane): void {
+  function acknowledge(queue: PartitionQueue): void {
     const nowMs = clock.now();
     lastAckAtMs = nowMs;
-    metrics.messagesForwardedTotal.inc(lane.flightCount);
-    metrics.bytesForwardedTotal.inc(lane.flightBytes - lane.flightCount * RECORD_OVERHEAD_BYTES);
-    metrics.receiptToAcknowledgedMs.observe(Math.max(0, nowMs - lane.rows[0]!.timestampMs));
-    drop(lane, lane.flightCount);
-    lane.buriedInARow = 0;
-    heal(lane);
-    lane.batchRowsMax = lane.batchRowsMax >= 4_096 ? Number.POSITIVE_INFINITY : lane.batchRowsMax * 2;
+    metrics.messagesForwardedTotal.inc(queue.flightCount);
+    metrics.bytesForwardedTotal.inc(queue.flightBytes - queue.flightCount * RECORD_OVERHEAD_BYTES);
+    metrics.receiptToAcknowledgedMs.observe(Math.max(0, nowMs - queue.rows[0]!.timestampMs));
+    drop(queue, queue.flightCount);
+    queue.deadLettersInARow = 0;
+    recover(queue);
+    queue.batchRowsMax = queue.batchRowsMax >= 4_096 ? Number.POSITIVE_INFINITY : queue.batchRowsMax * 2;
     // Slowly: where the far end takes less than usual, every refusal on the way is a send for nothing.
-    lane.batchBytesMax = Math.min(batchBytesMax, lane.batchBytesMax * 1.05);
+    queue.batchBytesMax = Math.min(batchBytesMax, queue.batchBytesMax * 1.05);
   }
 
   function resend(
-    lane: Lane,
+    queue: PartitionQueue,
     { kind, error }: Exclude<SendOutcome, { kind: "acknowledged" }>,
     count: number,
     bytes: number,
   ): void {
-    lane.flightCount = 0;
-    lane.flightBytes = 0;
+    queue.flightCount = 0;
+    queue.flightBytes = 0;
     metrics.sendsFailedTotal.inc({ reason: kind });
-    if (kind === "unavailable" || (count === 1 && lane.buriedInARow >= BURIED_IN_A_ROW_MAX)) {
-      fail(lane, error);
+    if (kind === "unavailable" || (count === 1 && queue.deadLettersInARow >= DEAD_LETTERS_IN_A_ROW_MAX)) {
+      fail(queue, error);
       return;
     }
     // It answers, so it is no longer one that fails; what is left goes with the next common send.
-    heal(lane);
-    if (count === 1) bury(lane, kind, error);
-    else if (kind === "too_large") lane.batchBytesMax = bytes / 2;
-    else lane.batchRowsMax = Math.ceil(count / 2);
+    recover(queue);
+    if (count === 1) deadLetter(queue, kind, error);
+    else if (kind === "too_large") queue.batchBytesMax = bytes / 2;
+    else queue.batchRowsMax = Math.ceil(count / 2);
   }
 
   /** Refused alone: nothing else waits for it any longer. */
-  function bury(lane: Lane, kind: "too_large" | "refused", error: Error): void {
-    const record = lane.rows[0]!;
+  function deadLetter(queue: PartitionQueue, kind: "too_large" | "refused", error: Error): void {
+    const record = queue.rows[0]!;
     try {
-      outbox.bury(record, `${kind}: ${error.message.slice(0, REASON_LENGTH_MAX)}`);
+      outbox.deadLetter(record, `${kind}: ${error.message.slice(0, REASON_LENGTH_MAX)}`);
     } catch (notBuried) {
       if (!(notBuried instanceof LogFullError || notBuried instanceof LogUnavailableError)) throw notBuried;
-      fail(lane, notBuried);
+      fail(queue, notBuried);
       return;
     }
-    lane.waitingBytes -= bytesOf(record);
-    drop(lane, 1);
-    lane.batchRowsMax = Number.POSITIVE_INFINITY;
-    lane.buriedInARow += 1;
+    queue.waitingBytes -= bytesOf(record);
+    drop(queue, 1);
+    queue.batchRowsMax = Number.POSITIVE_INFINITY;
+    queue.deadLettersInARow += 1;
     refusedCount += 1;
     metrics.messagesRefusedTotal.inc();
     // Each of the first ones, then ever fewer: a far end that refuses all must not fill the disk with lines.
     if ((refusedCount & (refusedCount - 1)) !== 0) return;
-    const { partition } = lane;
+    const { partition } = queue;
     const { offset, kind: recordKind, key, value } = record;
-    report.error("a message was refused and is put aside: see `producer replay --dead`", {
+    logger.error("a message was refused and is put aside: see `producer replay --dead`", {
       partition,
       offset,
       kind: recordKind,
@@ -361,40 +361,40 @@ export function createForwarder(parts: ForwardParts): Forwarder {
   }
 
   /** Takes the first rows, which are done with, off the lane. */
-  function drop(lane: Lane, count: number): void {
-    lane.rows = count === lane.rows.length ? [] : lane.rows.slice(count);
-    lane.flightCount = 0;
-    lane.flightBytes = 0;
+  function drop(queue: PartitionQueue, count: number): void {
+    queue.rows = count === queue.rows.length ? [] : queue.rows.slice(count);
+    queue.flightCount = 0;
+    queue.flightBytes = 0;
   }
 
-  function fail(lane: Lane, error: Error): void {
-    if (lane.failure === null) {
-      report.warn("a partition cannot be written; trying again until it can", {
-        partition: lane.partition,
+  function fail(queue: PartitionQueue, error: Error): void {
+    if (queue.failure === null) {
+      logger.warn("a partition cannot be written; trying again until it can", {
+        partition: queue.partition,
         error,
       });
     }
-    const { sinceMs, attempt } = lane.failure ?? { sinceMs: clock.now(), attempt: 0 };
+    const { sinceMs, attempt } = queue.failure ?? { sinceMs: clock.now(), attempt: 0 };
     if (error instanceof RestartError && clock.now() - sinceMs > RESTART_MS_MIN) throw error;
     const failure = { sinceMs, reason: error.message, attempt: attempt + 1, isDue: false };
-    lane.failure = failure;
+    queue.failure = failure;
     gaugeFailing();
     clock.after(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), () => {
       failure.isDue = true;
-      ring();
+      wakeUp();
     });
   }
 
-  function heal(lane: Lane): void {
-    if (lane.failure === null) return;
-    report.info("a partition can be written again", { partition: lane.partition });
-    lane.failure = null;
+  function recover(queue: PartitionQueue): void {
+    if (queue.failure === null) return;
+    logger.info("a partition can be written again", { partition: queue.partition });
+    queue.failure = null;
     gaugeFailing();
   }
 
   function gaugeFailing(): void {
     let count = 0;
-    for (const { failure } of lanes.values()) if (failure !== null) count += 1;
+    for (const { failure } of queues.values()) if (failure !== null) count += 1;
     metrics.partitionsFailing.set(count);
   }
 
@@ -411,7 +411,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
         return await promise;
       } catch (error) {
         if (!(error instanceof LogUnavailableError)) throw error;
-        if (attempt === 0) report.warn("the log cannot be reached; trying again until it can", { error });
+        if (attempt === 0) logger.warn("the log cannot be reached; trying again until it can", { error });
         problem = error.message;
       } finally {
         signal.removeEventListener("abort", giveUp);
@@ -423,7 +423,7 @@ export function createForwarder(parts: ForwardParts): Forwarder {
 
   function isIdle(): boolean {
     if (sendsOut > 0 || outbox.endOffset > head) return false;
-    for (const { failure, rows, from } of lanes.values()) {
+    for (const { failure, rows, from } of queues.values()) {
       if (failure === null && (rows.length > 0 || from < head)) return false;
     }
     return true;
@@ -434,11 +434,11 @@ export function createForwarder(parts: ForwardParts): Forwarder {
     let isTurnAsked = false;
     let cancelDrain: (() => void) | null = null;
     while (!isLate && !(signal.aborted && isIdle())) {
-      bell = Promise.withResolvers();
+      wakeup = Promise.withResolvers();
       if (signal.aborted) {
         cancelDrain ??= clock.after(DRAIN_MS_MAX, () => {
           isLate = true;
-          ring();
+          wakeUp();
         });
       }
       const isMore = read();
@@ -448,10 +448,10 @@ export function createForwarder(parts: ForwardParts): Forwarder {
         isTurnAsked = true;
         clock.atEndOfTick(() => {
           isTurnAsked = false;
-          ring();
+          wakeUp();
         });
       }
-      await bell.promise;
+      await wakeup.promise;
       if (fault !== null) throw fault.error;
     }
     cancelDrain?.();
@@ -460,29 +460,29 @@ export function createForwarder(parts: ForwardParts): Forwarder {
   return {
     async run(given) {
       signal = given;
-      signal.addEventListener("abort", ring, { once: true });
+      signal.addEventListener("abort", wakeUp, { once: true });
       try {
         if (!(await untilReady())) return;
         problem = null;
-        outbox.onAppend(ring);
+        outbox.onAppend(wakeUp);
         await forward();
         outbox.flush();
       } finally {
         isOver = true;
-        signal.removeEventListener("abort", ring);
+        signal.removeEventListener("abort", wakeUp);
         outbox.onAppend(() => {});
       }
     },
     health() {
       const state = outbox.health();
       const { oldestAtMs } = state;
-      const failing = [...lanes.values()].flatMap(({ partition, failure }) =>
+      const failing = [...queues.values()].flatMap(({ partition, failure }) =>
         failure === null ? [] : [{ partition, sinceMs: failure.sinceMs, reason: failure.reason }],
       );
       const unacknowledgedSinceMs =
         oldestAtMs === null ? null : Math.max(lastAckAtMs ?? startedAtMs, startedAtMs, oldestAtMs);
       let heldBytes = 0;
-      for (const { rows } of lanes.values()) for (const row of rows) heldBytes += bytesOf(row);
+      for (const { rows } of queues.values()) for (const row of rows) heldBytes += bytesOf(row);
       return { ...state, problem, lastAckAtMs, unacknowledgedSinceMs, failing, refusedCount, heldBytes };
     },
   };

@@ -4,61 +4,63 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Feed, FeedEventType } from "../contracts/feed.ts";
 import {
   type SymbolCheck,
+  type SymbolCheckResult,
   symbolFault,
-  type Verdict,
-  type WantedSet,
-  wantedSymbols,
+  type Watchlist,
+  watchedSymbols,
 } from "../contracts/watchlist.ts";
 
 /** What is known of a wanted ticker; `unchecked`: nothing yet, or nobody asks. */
-export type TickerOutcome = Readonly<{ kind: "unchecked" }> | (Verdict & Readonly<{ checkedAtMs: number }>);
+export type SymbolOutcome =
+  | Readonly<{ kind: "unchecked" }>
+  | (SymbolCheckResult & Readonly<{ checkedAtMs: number }>);
 
-export type FollowerParts = Readonly<{
+export type WatchlistSyncDeps = Readonly<{
   feed: Pick<Feed, "want">;
-  wanted: WantedSet;
+  wanted: Watchlist;
   /** Null: FINNHUB_VALIDATE_TICKERS=0. */
   check: SymbolCheck | null;
   /** Whether a trade of it came: proof enough that it exists. */
   hasTraded: (symbol: string) => boolean;
   /** Into the feed events; what it rejects with ends the follower. */
-  say: (type: FeedEventType, detail: Readonly<Record<string, unknown>>) => Promise<void>;
+  emitEvent: (type: FeedEventType, detail: Readonly<Record<string, unknown>>) => Promise<void>;
   clock: Clock;
-  report: Report;
+  logger: Logger;
 }>;
 
-export type TickerFollower = Readonly<{
+export type WatchlistSync = Readonly<{
   /** Follows and checks until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
   /** Wanted and not proven missing, in the order of priority. */
   wanted(): readonly string[];
   /** Wanted by a record, but proven not to exist. */
   rejected(): readonly string[];
-  outcome(symbol: string): TickerOutcome;
+  outcome(symbol: string): SymbolOutcome;
   /** What somebody else has just learnt of a ticker, so that it is not asked again. */
-  note(symbol: string, verdict: Verdict): void;
+  note(symbol: string, result: SymbolCheckResult): void;
   /** Looks again at what was proven missing or could not be checked: for a daily job, after the lists are fresh. */
   recheck(): void;
 }>;
 
-const UNCHECKED: TickerOutcome = { kind: "unchecked" };
+const UNCHECKED: SymbolOutcome = { kind: "unchecked" };
 /** Waits after a check that proved nothing, all tickers together: what ails one ails the others. */
 const RETRY_FIRST_MS = 30_000;
 const RETRY_MAX_MS = 3_600_000;
 /** Of a report line. */
 const SYMBOLS_SAID_MAX = 20;
 
-export function createTickerFollower(parts: FollowerParts): TickerFollower {
-  const { feed, wanted, check, hasTraded, say, clock, report } = parts;
-  const outcomes = new Map<string, TickerOutcome>();
+export function createWatchlistSync(deps: WatchlistSyncDeps): WatchlistSync {
+  const { feed, wanted, check, hasTraded, emitEvent, clock, logger } = deps;
+  const outcomes = new Map<string, SymbolOutcome>();
   /** Resolves when there may be something new to check. */
   let wake = Promise.withResolvers<void>();
   let told = "";
 
-  const records = () => wantedSymbols(wanted);
+  const records = () => watchedSymbols(wanted);
   const isRejected = (symbol: string) => outcomes.get(symbol)?.kind === "not_found";
   const stands = () => records().filter((symbol) => !isRejected(symbol));
 
@@ -78,16 +80,16 @@ export function createTickerFollower(parts: FollowerParts): TickerFollower {
     wake.resolve();
   }
 
-  async function take(symbol: string, verdict: Verdict): Promise<void> {
+  async function take(symbol: string, result: SymbolCheckResult): Promise<void> {
     if (!records().includes(symbol)) return; // Removed meanwhile.
-    const traded = verdict.kind === "not_found" && hasTraded(symbol);
-    outcomes.set(symbol, { ...(traded ? { kind: "found" } : verdict), checkedAtMs: clock.now() });
+    const traded = result.kind === "not_found" && hasTraded(symbol);
+    outcomes.set(symbol, { ...(traded ? { kind: "found" } : result), checkedAtMs: clock.now() });
     settle();
-    if (traded) report.info("a ticker is in none of Finnhub's lists, but it trades", { symbol });
-    else if (verdict.kind === "not_found") {
-      const { suggestions } = verdict;
-      report.warn("Finnhub does not know a ticker: it is not subscribed", { symbol, suggestions });
-      await say("ticker_rejected", { symbol, message: "not found at Finnhub", suggestions });
+    if (traded) logger.info("a ticker is in none of Finnhub's lists, but it trades", { symbol });
+    else if (result.kind === "not_found") {
+      const { suggestions } = result;
+      logger.warn("Finnhub does not know a ticker: it is not subscribed", { symbol, suggestions });
+      await emitEvent("ticker_rejected", { symbol, message: "not found at Finnhub", suggestions });
     }
   }
 
@@ -99,17 +101,17 @@ export function createTickerFollower(parts: FollowerParts): TickerFollower {
       const kind = outcomes.get(symbol)?.kind ?? "unchecked";
       if (signal.aborted) return true;
       if (kind !== "unchecked" && !(kind === "unknown" && isRetry)) continue;
-      const verdict = await asked.check(symbol, signal);
+      const result = await asked.check(symbol, signal);
       if (signal.aborted) return true;
-      await take(symbol, verdict);
-      if (verdict.kind !== "unknown") continue;
+      await take(symbol, result);
+      if (result.kind !== "unknown") continue;
       unproven.push(symbol);
-      reason = verdict.reason;
+      reason = result.reason;
     }
     if (unproven.length === 0) return [...outcomes.values()].every(({ kind }) => kind !== "unknown");
     const symbols = unproven.slice(0, SYMBOLS_SAID_MAX);
     const fields = { reason, symbols, symbolCount: unproven.length };
-    report.warn("whether tickers exist could not be checked; they are subscribed all the same", fields);
+    logger.warn("whether tickers exist could not be checked; they are subscribed all the same", fields);
     return false;
   }
 
@@ -154,8 +156,8 @@ export function createTickerFollower(parts: FollowerParts): TickerFollower {
     wanted: stands,
     rejected: () => records().filter(isRejected),
     outcome: (symbol) => outcomes.get(symbol) ?? UNCHECKED,
-    note(symbol, verdict) {
-      outcomes.set(symbol, { ...verdict, checkedAtMs: clock.now() });
+    note(symbol, result) {
+      outcomes.set(symbol, { ...result, checkedAtMs: clock.now() });
     },
     recheck() {
       for (const [symbol, { kind }] of outcomes) if (kind !== "found") outcomes.delete(symbol);
@@ -175,7 +177,11 @@ function onAbort(signal: AbortSignal, callback: () => void): void {
  * goes, unless an operator asked for it; one that an operator removed stays away. Throws SetupError for a text
  * that can be no ticker.
  */
-export async function seedWanted(wanted: WantedSet, setting: readonly string[], clock: Clock): Promise<void> {
+export async function seedWatchlist(
+  wanted: Watchlist,
+  setting: readonly string[],
+  clock: Clock,
+): Promise<void> {
   checkTickers(setting);
   const bySymbol = new Map(wanted.list().map((record) => [record.symbol, record]));
   for (const symbol of setting) {

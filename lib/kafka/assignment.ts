@@ -71,7 +71,7 @@ const SEEKS_BACK_MAX = 3;
 /** Counted by the process, so that no reader's epoch is taken for that of the one before it. */
 let epochsOpened = 0;
 
-type Held = Readonly<{ delivery: Delivery & { type: "batch" }; bytes: number }>;
+type Totals = Readonly<{ delivery: Delivery & { type: "batch" }; bytes: number }>;
 
 export function createAssignment(
   kindOfTopic: ReadonlyMap<string, RecordKind>,
@@ -82,7 +82,7 @@ export function createAssignment(
   let control: FetchControl | null = null;
   let places = new Map<PartitionId, Place>();
   let announcement: Delivery | null = null;
-  let queue: Held[] = [];
+  let queue: Totals[] = [];
   let heldBytes = 0;
   const waiters = new Set<() => void>();
 

@@ -4,7 +4,7 @@
 import type { Socket } from "node:net";
 import type { Producer, ProducerConfig } from "kafkajs";
 import { LogUnavailableError } from "../base/errors.ts";
-import { createKafka, type KafkaParts } from "./client.ts";
+import { createKafka, type KafkaDeps } from "./client.ts";
 
 /** Above what kafkajs itself gives two requests: one that asks where the partitions are, one that writes. */
 const CALL_MS_MAX = 30_000;
@@ -26,11 +26,11 @@ type Link = Readonly<{ producer: Producer; sockets: Set<Socket> }> & {
   isDropped: boolean;
 };
 
-export function openProducer(
-  parts: KafkaParts,
+export function openBoundedProducer(
+  deps: KafkaDeps,
   config: Pick<ProducerConfig, "createPartitioner" | "metadataMaxAge">,
 ): BoundedProducer {
-  const { clock } = parts;
+  const { clock } = deps;
   let current = open();
 
   function open(): Link {
@@ -41,7 +41,7 @@ export function openProducer(
       // kafkajs may try another broker although nobody waits for it any longer.
       if (link.isDropped) socket.destroy(new Error(NO_ANSWER));
     };
-    const producer = createKafka(parts, "once", onConnecting).producer({
+    const producer = createKafka(deps, "once", onConnecting).producer({
       ...config,
       allowAutoTopicCreation: false,
       // Whoever calls owns the repeats, and knows better what has been acknowledged.

@@ -16,14 +16,14 @@ import {
 import type { Clock } from "../base/clock.ts";
 import type { Config } from "../base/config.ts";
 import { LogUnavailableError, PipelineError, SetupError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 
-export type KafkaParts = Readonly<{
+export type KafkaDeps = Readonly<{
   settings: Config["kafka"];
   /** How the broker's own logs name us, e.g. `producer`. */
   clientId: string;
   clock: Clock;
-  report: Report;
+  logger: Logger;
 }>;
 
 /** A virtual machine that is short of CPU answers late; a host that is not there is known at once. */
@@ -60,7 +60,7 @@ export function compressionOf(settings: Config["kafka"]): CompressionTypes {
 
 /** `onConnecting` hears of every connection that is tried. */
 export function createKafka(
-  { settings, clientId, report }: KafkaParts,
+  { settings, clientId, logger }: KafkaDeps,
   repeats: "once" | "insisting",
   onConnecting: (socket: Socket) => void = () => {},
 ): Kafka {
@@ -75,7 +75,7 @@ export function createKafka(
     requestTimeout: REQUEST_MS_MAX,
     socketFactory: createSocketFactory(onConnecting),
     logLevel: logLevel.INFO,
-    logCreator: () => (entry) => logQuietly(report, entry),
+    logCreator: () => (entry) => logQuietly(logger, entry),
     ...(tls !== null && { ssl: tls.ca === undefined ? {} : { ca: [tls.ca] } }),
     // One type for each mechanism in kafkajs, though all three hold the same.
     ...(sasl !== null && { sasl: { ...sasl } as SASLOptions }),
@@ -99,9 +99,9 @@ function createSocketFactory(onConnecting: (socket: Socket) => void): ISocketFac
 }
 
 /** At debug: what is wrong comes back as an error, and whoever meets it tells. Only fields that hold no payload. */
-function logQuietly(report: Report, { namespace, label, log }: LogEntry): void {
+function logQuietly(logger: Logger, { namespace, label, log }: LogEntry): void {
   const { message, broker, groupId, error, retryCount } = log;
-  report.debug(`kafkajs: ${message}`, {
+  logger.debug(`kafkajs: ${message}`, {
     namespace,
     label,
     ...(typeof broker === "string" && { broker }),
@@ -112,21 +112,21 @@ function logQuietly(report: Report, { namespace, label, log }: LogEntry): void {
 }
 
 /** One attempt at the brokers. Rejects with SetupError or LogUnavailableError. */
-export async function checkKafka(parts: KafkaParts): Promise<void> {
-  const admin = createKafka(parts, "once").admin();
+export async function checkKafka(deps: KafkaDeps): Promise<void> {
+  const admin = createKafka(deps, "once").admin();
   try {
     await admin.connect();
     // Connecting alone is let through by a broker that wants a password and was given none.
     await admin.describeCluster();
   } catch (error) {
-    throw await explained(parts, error);
+    throw await explained(deps, error);
   } finally {
     await admin.disconnect();
   }
 }
 
 /** The same as kafkaError, and where it cannot tell why a connection fails it looks at the port. */
-async function explained({ settings, clock }: KafkaParts, error: unknown): Promise<Error> {
+async function explained({ settings, clock }: KafkaDeps, error: unknown): Promise<Error> {
   const known = kafkaError(error, "Kafka cannot be reached");
   if (!(known instanceof LogUnavailableError)) return known;
   for (const broker of settings.brokers) {

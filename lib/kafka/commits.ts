@@ -8,7 +8,7 @@ import type { PartitionId, Position } from "../contracts/log.ts";
 
 export type Commit = Readonly<{ epoch: number; id: PartitionId; position: Position }>;
 
-export type CommitParts = Readonly<{
+export type CommitsDeps = Readonly<{
   clock: Pick<Clock, "after">;
   /** Throws when the commit may no longer be made. */
   check(commit: Commit): void;
@@ -33,7 +33,7 @@ export function createCommits({
   check,
   send,
   errorOf,
-}: CommitParts): (commit: Commit) => Promise<void> {
+}: CommitsDeps): (commit: Commit) => Promise<void> {
   let line: Line = { epoch: -1, waiting: [], isSending: false };
 
   async function commit(asked: Commit): Promise<void> {

@@ -10,13 +10,13 @@ import { backoffMs } from "../base/clock.ts";
 import { LogUnavailableError, PipelineError, SetupError, StaleEpochError } from "../base/errors.ts";
 import type { Delivery, LogReader, PartitionId, PartitionRange, RecordKind } from "../contracts/log.ts";
 import { createAssignment } from "./assignment.ts";
-import { checkKafka, createKafka, isKafkaError, type KafkaParts, kafkaError } from "./client.ts";
+import { checkKafka, createKafka, isKafkaError, type KafkaDeps, kafkaError } from "./client.ts";
 import { createCommits } from "./commits.ts";
 import { committedOffsets, missingTopic, partitionId, topicNames } from "./topics.ts";
 
 export { createDeadWriter, createKafkaWriter, openKafkaSender } from "./sender.ts";
 
-export type KafkaReaderOptions = KafkaParts &
+export type KafkaReaderOptions = KafkaDeps &
   Readonly<{
     topic: string;
     groupId: string;
@@ -62,7 +62,7 @@ const START_RETRY_FIRST_MS = 100;
 const START_RETRY_MAX_MS = 5_000;
 
 export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
-  const { settings, topic, groupId, kinds = ["trades", "event"], clock, report } = options;
+  const { settings, topic, groupId, kinds = ["trades", "event"], clock, logger } = options;
   const names = topicNames(topic);
   const kindOfTopic = new Map(kinds.map((kind) => [names[kind], kind]));
   const topics = [...kindOfTopic.keys()];
@@ -106,7 +106,7 @@ export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
       } catch (error) {
         const known = kafkaError(error, "the consumer group cannot be joined");
         if (!(known instanceof LogUnavailableError)) return fail(known);
-        if (!isTold) report.warn("the log cannot be read yet; trying until it can", { error: known });
+        if (!isTold) logger.warn("the log cannot be read yet; trying until it can", { error: known });
         isTold = true;
         await openedConsumer?.disconnect();
         openedConsumer = null;
@@ -165,7 +165,7 @@ export function openKafkaReader(options: KafkaReaderOptions): KafkaReader {
       const error = kafkaError(payload.error, "the consumer has stopped");
       if (payload.restart) {
         assignment.end();
-        report.warn("the consumer begins anew", { error });
+        logger.warn("the consumer begins anew", { error });
       } else fail(error);
     });
     consumer.on(FETCH, () => {

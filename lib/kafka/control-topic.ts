@@ -4,22 +4,22 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
-import type { HoldTopic } from "../contracts/lease.ts";
-import { foldHold, HOLD_KEY, type HoldState, parseHold } from "../contracts/lease.ts";
-import { RESERVED_SIGN, symbolFault, type WantedRecord, type WantedSet } from "../contracts/watchlist.ts";
-import type { KafkaParts } from "./client.ts";
+import type { LeaseTopic } from "../contracts/lease.ts";
+import { applyLeaseRecord, LEASE_KEY, type LeaseState, parseLeaseRecord } from "../contracts/lease.ts";
+import { RESERVED_SIGN, symbolFault, type Watchlist, type WatchlistEntry } from "../contracts/watchlist.ts";
+import type { KafkaDeps } from "./client.ts";
 import { openKeyedTopic, type TailRecord, tailKafka } from "./tail.ts";
 import { partitionId, topicNames } from "./topics.ts";
 
-export type KafkaTickersOptions = KafkaParts & Readonly<{ /** Of the trades. */ topic: string }>;
+export type ControlTopicOptions = KafkaDeps & Readonly<{ /** Of the trades. */ topic: string }>;
 
-export interface KafkaTickers extends AsyncDisposable {
+export interface ControlTopic extends AsyncDisposable {
   /** Follows until the signal aborts. Rejects with SetupError. Brokers that are away are waited for. */
   run(signal: AbortSignal): Promise<void>;
   /** While `run` runs: resolves when all that was there has been read, or the signal aborts. */
   ready(signal: AbortSignal): Promise<void>;
-  readonly wanted: WantedSet;
-  readonly hold: HoldTopic;
+  readonly wanted: Watchlist;
+  readonly lease: LeaseTopic;
 }
 
 /** Everything of this topic is in one order: whatever its partitions, only this one is written and believed. */
@@ -33,20 +33,20 @@ const RETRY_MAX_MS = 3_000;
 /** Of the wanted set: more symbols than any plan of Finnhub's takes. */
 const RECORDS_MAX = 100_000;
 
-type Kept = Readonly<{ record: WantedRecord; offset: number }>;
+type Kept = Readonly<{ record: WatchlistEntry; offset: number }>;
 
-export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
-  const { clock, report } = options;
+export function openControlTopic(options: ControlTopicOptions): ControlTopic {
+  const { clock, logger } = options;
   const topic = topicNames(options.topic).tickers;
   const only = partitionId(topic, PARTITION);
   const writer = openKeyedTopic({ ...options, topic });
   const kept = new Map<string, Kept>();
   const changeListeners = new Set<() => void>();
-  const recordListeners = new Set<Parameters<HoldTopic["onRecord"]>[0]>();
+  const recordListeners = new Set<Parameters<LeaseTopic["onRecord"]>[0]>();
   /** What was written here and is not read back yet, by key and value. */
   const awaited = new Map<string, Set<() => void>>();
-  let list: readonly WantedRecord[] = [];
-  let state: HoldState | null = null;
+  let list: readonly WatchlistEntry[] = [];
+  let state: LeaseState | null = null;
   let lastOffset = -1;
   let lastTimestampMs = Number.NEGATIVE_INFINITY;
   let isUnreadableSaid = false;
@@ -60,7 +60,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
     }
     lastOffset = offset;
     lastTimestampMs = Math.max(lastTimestampMs, timestampMs);
-    const isChange = key === HOLD_KEY ? takeHoldRecord(offset, value) : takeWanted(offset, key, value);
+    const isChange = key === LEASE_KEY ? takeHoldRecord(offset, value) : takeWanted(offset, key, value);
     if (key !== null && value !== null) {
       const name = nameOf(key, value);
       for (const resolve of awaited.get(name) ?? []) resolve();
@@ -71,7 +71,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
 
   /** It was made anew, or its broker lost its end. */
   function beginAnew(): void {
-    report.warn("the tickers' topic begins anew: the records of before are kept until a restart", { topic });
+    logger.warn("the tickers' topic begins anew: the records of before are kept until a restart", { topic });
     state = null;
     lastOffset = -1;
     lastTimestampMs = Number.NEGATIVE_INFINITY;
@@ -85,9 +85,9 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
   }
 
   function takeHoldRecord(offset: number, value: Uint8Array | null): false {
-    const record = parseHold(value);
+    const record = parseLeaseRecord(value);
     if (record === null) return unreadable(offset);
-    state = foldHold(state, offset, record);
+    state = applyLeaseRecord(state, offset, record);
     for (const listener of recordListeners) listener(record, state);
     return false;
   }
@@ -103,7 +103,7 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
 
   function unreadable(offset: number): false {
     if (!isUnreadableSaid)
-      report.warn("the tickers' topic holds a record that is none of ours", { topic, offset });
+      logger.warn("the tickers' topic holds a record that is none of ours", { topic, offset });
     isUnreadableSaid = true;
     return false;
   }
@@ -140,16 +140,16 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
     }
   }
 
-  const look = () => putAndRead(LOOK_KEY, lookValue(clock));
+  const readToEnd = () => putAndRead(LOOK_KEY, lookValue(clock));
   return {
     run: (signal) => tailKafka({ ...options, topic, from: "begin", onRecords, signal }),
     async ready(signal) {
       for (let attempt = 0; !signal.aborted; attempt++) {
         try {
-          return await look();
+          return await readToEnd();
         } catch (error) {
           if (!(error instanceof LogUnavailableError)) throw error;
-          if (attempt === 0) report.warn("the tickers are not known yet: Kafka cannot be read", { error });
+          if (attempt === 0) logger.warn("the tickers are not known yet: Kafka cannot be read", { error });
           await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
         }
       }
@@ -159,16 +159,16 @@ export function openKafkaTickers(options: KafkaTickersOptions): KafkaTickers {
       async put(record) {
         const fault = symbolFault(record.symbol);
         if (fault !== null) throw new Error(`${JSON.stringify(record.symbol)} is no symbol: ${fault}`);
-        await putAndRead(record.symbol, encodeWanted(record));
+        await putAndRead(record.symbol, encodeWatchlistEntry(record));
       },
       onChange(listener) {
         changeListeners.add(listener);
         return () => changeListeners.delete(listener);
       },
     },
-    hold: {
-      put: (record) => write(HOLD_KEY, record),
-      look,
+    lease: {
+      put: (record) => write(LEASE_KEY, record),
+      readToEnd,
       state: () => state,
       onRecord(listener) {
         recordListeners.add(listener);
@@ -188,12 +188,12 @@ function lookValue(clock: Clock): Uint8Array {
   return new TextEncoder().encode(`"${clock.random()}${clock.random()}"`);
 }
 
-function encodeWanted({ wanted, changedAtMs, by }: WantedRecord): Uint8Array {
+function encodeWatchlistEntry({ wanted, changedAtMs, by }: WatchlistEntry): Uint8Array {
   return new TextEncoder().encode(JSON.stringify({ wanted, changedAtMs, by }));
 }
 
 /** Null: none of ours. Who writes only `wanted` by hand is taken for an operator of long ago. */
-function parseWanted(symbol: string, value: Uint8Array | null): WantedRecord | null {
+function parseWanted(symbol: string, value: Uint8Array | null): WatchlistEntry | null {
   if (symbolFault(symbol) !== null || value === null) return null;
   let fields: unknown;
   try {

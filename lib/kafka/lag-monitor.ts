@@ -5,13 +5,17 @@ import type { Clock } from "../base/clock.ts";
 import type { BrokerSnapshot, LagSnapshot } from "../health/pipeline.ts";
 import type { KafkaTopics } from "./topics.ts";
 
-export type LagWatch = Readonly<{
+export type LagMonitor = Readonly<{
   /** One round; never rejects. */
   poll(): Promise<void>;
   snapshot(): BrokerSnapshot;
 }>;
 
-export function watchLag(topics: Pick<KafkaTopics, "lag">, groupId: string, clock: Clock): LagWatch {
+export function createLagMonitor(
+  topics: Pick<KafkaTopics, "lag">,
+  groupId: string,
+  clock: Clock,
+): LagMonitor {
   let known: BrokerSnapshot = { askedAtMs: null, problem: null, lags: [] };
   return {
     async poll() {

@@ -5,7 +5,7 @@
 import type { Admin, EachBatchPayload } from "kafkajs";
 import type { Clock } from "../base/clock.ts";
 import type { PartitionId } from "../contracts/log.ts";
-import { createKafka, isKafkaError, type KafkaParts, kafkaError } from "./client.ts";
+import { createKafka, isKafkaError, type KafkaDeps, kafkaError } from "./client.ts";
 import { missingTopic, partitionId } from "./topics.ts";
 
 export type RangeRecord = Readonly<{
@@ -15,7 +15,7 @@ export type RangeRecord = Readonly<{
   value: Uint8Array;
 }>;
 
-export type RangeOptions = KafkaParts &
+export type RangeOptions = KafkaDeps &
   Readonly<{
     /** Its full name. */
     topic: string;

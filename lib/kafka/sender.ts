@@ -6,22 +6,22 @@ import { Partitioners, type RecordMetadata } from "kafkajs";
 import { LogUnavailableError, RestartError, RowRefusedError } from "../base/errors.ts";
 import type {
   LogEntry,
-  LogSender,
   LogWriter,
   PartitionId,
+  PartitionSender,
   RecordKind,
   SendBatch,
   SendOutcome,
 } from "../contracts/log.ts";
 import { encodeDeadLetter } from "../model/codec.ts";
 import type { DeadLetter } from "../model/trade.ts";
-import { openProducer } from "./bounded-producer.ts";
+import { openBoundedProducer } from "./bounded-producer.ts";
 import {
   checkKafka,
   compressionOf,
   createKafka,
   isKafkaError,
-  type KafkaParts,
+  type KafkaDeps,
   kafkaError,
 } from "./client.ts";
 import { missingTopic, partitionId, placeOf, topicNames } from "./topics.ts";
@@ -41,12 +41,12 @@ const KEYS_REMEMBERED_MAX = 50_000;
  * even when the topic grows meanwhile.
  */
 export function openKafkaSender(
-  parts: KafkaParts & Readonly<{ topic: string }>,
-): LogSender & AsyncDisposable {
-  const names = topicNames(parts.topic);
+  deps: KafkaDeps & Readonly<{ topic: string }>,
+): PartitionSender & AsyncDisposable {
+  const names = topicNames(deps.topic);
   /** As of the last send; the topic may have been made anew since ready(). */
   const partitionCountsNow = new Map<string, number>();
-  const opened = openProducer(parts, {
+  const opened = openBoundedProducer(deps, {
     metadataMaxAge: METADATA_MS_MAX,
     createPartitioner:
       () =>
@@ -68,9 +68,9 @@ export function openKafkaSender(
   async function ready(): Promise<void> {
     try {
       // Once, at the start: it looks closer than a mere connection, and says what the operator must change.
-      if (partitionCounts === null) await checkKafka(parts);
+      if (partitionCounts === null) await checkKafka(deps);
       await opened.run((producer) => producer.connect());
-      partitionCounts ??= await readPartitionCounts(parts, [names.trades, names.event, names.dead]);
+      partitionCounts ??= await readPartitionCounts(deps, [names.trades, names.event, names.dead]);
     } catch (error) {
       throw kafkaError(error, "Kafka cannot be reached");
     }
@@ -103,7 +103,7 @@ export function openKafkaSender(
       producer.sendBatch({
         acks: -1,
         timeout: ACK_MS_MAX,
-        compression: compressionOf(parts.settings),
+        compression: compressionOf(deps.settings),
         topicMessages,
       }),
     );
@@ -135,10 +135,10 @@ export function openKafkaSender(
 }
 
 async function readPartitionCounts(
-  parts: KafkaParts,
+  deps: KafkaDeps,
   topics: readonly string[],
 ): Promise<ReadonlyMap<string, number>> {
-  const admin = createKafka(parts, "once").admin();
+  const admin = createKafka(deps, "once").admin();
   try {
     await admin.connect();
     const counts = new Map<string, number>();
@@ -219,7 +219,7 @@ const APPEND_BYTES_MAX = 256 * 1024;
  * The sender as a LogWriter, for one who keeps no outbox: an append resolves when every partition has acknowledged
  * all of it. Appends go one after the other. RowRefusedError when Kafka refuses an entry for good.
  */
-export function createKafkaWriter(sender: LogSender): LogWriter {
+export function createKafkaWriter(sender: PartitionSender): LogWriter {
   let last: Promise<void> = Promise.resolve();
 
   async function appendNow(entries: readonly LogEntry[]): Promise<void> {
@@ -281,9 +281,13 @@ function groupsOf(entries: readonly LogEntry[]): LogEntry[][] {
 }
 
 /** What a store on another engine does with its dead letters: resolves when `.dead` has them. */
-export function createDeadWriter(log: LogWriter): (letters: readonly DeadLetter[]) => Promise<void> {
-  return (letters) =>
+export function createDeadWriter(log: LogWriter): (deadLetters: readonly DeadLetter[]) => Promise<void> {
+  return (deadLetters) =>
     log.append(
-      letters.map((letter) => ({ kind: "dead", key: letter.session, value: encodeDeadLetter(letter) })),
+      deadLetters.map((deadLetter) => ({
+        kind: "dead",
+        key: deadLetter.session,
+        value: encodeDeadLetter(deadLetter),
+      })),
     );
 }

@@ -6,13 +6,13 @@ import type { Consumer, EachBatchPayload } from "kafkajs";
 import { backoffMs } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
 import type { PartitionId } from "../contracts/log.ts";
-import { openProducer } from "./bounded-producer.ts";
+import { openBoundedProducer } from "./bounded-producer.ts";
 import {
   checkKafka,
   compressionOf,
   createKafka,
   isKafkaError,
-  type KafkaParts,
+  type KafkaDeps,
   kafkaError,
 } from "./client.ts";
 import { missingTopic, partitionId } from "./topics.ts";
@@ -26,7 +26,7 @@ export type TailRecord = Readonly<{
   value: Uint8Array | null;
 }>;
 
-export type TailOptions = KafkaParts &
+export type TailOptions = KafkaDeps &
   Readonly<{
     /** Its full name. */
     topic: string;
@@ -57,7 +57,7 @@ const RETRY_MAX_MS = 5_000;
  * are waited for.
  */
 export async function tailKafka(options: TailOptions): Promise<void> {
-  const { topic, report, clock, signal } = options;
+  const { topic, logger, clock, signal } = options;
   /** Where each partition goes on after a reconnection. */
   const next = new Map<string, number>();
   const progress: Progress = { next, seeks: new Map(), toReach: null };
@@ -69,7 +69,7 @@ export async function tailKafka(options: TailOptions): Promise<void> {
     } catch (error) {
       const known = kafkaError(error, `${topic} cannot be followed`);
       if (!(known instanceof LogUnavailableError)) throw known;
-      report.warn("the topic cannot be followed just now; trying until it can", { topic, error: known });
+      logger.warn("the topic cannot be followed just now; trying until it can", { topic, error: known });
     }
     await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
   }
@@ -194,9 +194,9 @@ export interface KeyedTopic extends AsyncDisposable {
 }
 
 /** For a compacted topic of one partition. */
-export function openKeyedTopic(parts: KafkaParts & Readonly<{ topic: string }>): KeyedTopic {
-  const { topic } = parts;
-  const opened = openProducer(parts, { createPartitioner: () => () => 0 });
+export function openKeyedTopic(deps: KafkaDeps & Readonly<{ topic: string }>): KeyedTopic {
+  const { topic } = deps;
+  const opened = openBoundedProducer(deps, { createPartitioner: () => () => 0 });
   return {
     async put(key, value) {
       try {
@@ -205,7 +205,7 @@ export function openKeyedTopic(parts: KafkaParts & Readonly<{ topic: string }>):
           return producer.send({
             topic,
             acks: -1,
-            compression: compressionOf(parts.settings),
+            compression: compressionOf(deps.settings),
             messages: [{ key, value }],
           });
         });

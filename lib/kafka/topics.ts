@@ -6,7 +6,7 @@ import { backoffMs } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
 import type { PartitionId, Position } from "../contracts/log.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { checkKafka, createKafka, isKafkaError, type KafkaParts, kafkaError } from "./client.ts";
+import { checkKafka, createKafka, isKafkaError, type KafkaDeps, kafkaError } from "./client.ts";
 
 /** All side topics are named after the one of the trades. */
 export function topicNames(topic: string) {
@@ -78,15 +78,15 @@ const WAIT_MAX_MS = 1_000;
 /** A controller deals out leaders in far less; beyond it something is wrong with the brokers. */
 const LEADERS_MS_MAX = 10_000;
 
-export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): KafkaTopics {
-  const { topic, clock, report } = parts;
+export function openTopics(deps: KafkaDeps & Readonly<{ topic: string }>): KafkaTopics {
+  const { topic, clock, logger } = deps;
   const names = topicNames(topic);
   let opened: Admin | null = null;
 
   /** With a client that is connected; every error comes out as ours. */
   async function ask<T>(doing: string, question: (admin: Admin) => Promise<T>): Promise<T> {
     try {
-      opened ??= createKafka(parts, "once").admin();
+      opened ??= createKafka(deps, "once").admin();
       await opened.connect();
       return await question(opened);
     } catch (error) {
@@ -224,10 +224,10 @@ export function openTopics(parts: KafkaParts & Readonly<{ topic: string }>): Kaf
       let isTold = false;
       for (let attempt = 0; ; attempt++) {
         try {
-          return await checkKafka(parts);
+          return await checkKafka(deps);
         } catch (error) {
           if (!(error instanceof LogUnavailableError) || signal.aborted) throw error;
-          if (!isTold) report.warn("Kafka does not answer yet; waiting for it", { error });
+          if (!isTold) logger.warn("Kafka does not answer yet; waiting for it", { error });
           isTold = true;
         }
         await clock.sleep(backoffMs(attempt, WAIT_FIRST_MS, WAIT_MAX_MS, clock.random), signal);

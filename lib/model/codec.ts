@@ -311,14 +311,16 @@ export function decodeEvent(bytes: Uint8Array): FeedEventRow | null {
 }
 
 /** A dead letter on its topic: JSON, its payload in base64 because it may be anything. */
-export function encodeDeadLetter(letter: DeadLetter): Uint8Array {
-  return Buffer.from(JSON.stringify({ ...letter, payload: Buffer.from(letter.payload).toString("base64") }));
+export function encodeDeadLetter(deadLetter: DeadLetter): Uint8Array {
+  return Buffer.from(
+    JSON.stringify({ ...deadLetter, payload: Buffer.from(deadLetter.payload).toString("base64") }),
+  );
 }
 
 export function decodeDeadLetter(bytes: Uint8Array): DeadLetter | null {
-  const letter = parseObject(bytes);
-  if (letter === null) return null;
-  const { session, sequence, item, receivedAtMs, reason, source, payload } = letter;
+  const deadLetter = parseObject(bytes);
+  if (deadLetter === null) return null;
+  const { session, sequence, item, receivedAtMs, reason, source, payload } = deadLetter;
   const isLetter =
     typeof session === "string" &&
     Number.isSafeInteger(sequence) &&

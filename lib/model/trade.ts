@@ -125,11 +125,11 @@ export type BadTrade =
  * A hole stands in a replayed message where a trade is not sent again, so that those behind it keep their index and
  * with it their UUID. It can be no trade, and whoever reads leaves it out; no letter is written about it.
  */
-export function holeOf(symbol: string): Trade {
+export function placeholderFor(symbol: string): Trade {
   return { symbol, price: 0, volume: 0, tradedAtMs: 0, conditions: null };
 }
 
-export function isHole({ price, volume, tradedAtMs, conditions }: Trade): boolean {
+export function isPlaceholder({ price, volume, tradedAtMs, conditions }: Trade): boolean {
   return price === 0 && volume === 0 && tradedAtMs === 0 && conditions === null;
 }
 

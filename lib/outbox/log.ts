@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { LogFullError, StaleEpochError } from "../base/errors.ts";
-import { type Report, silentReport } from "../base/logger.ts";
+import { type Logger, silentLogger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import { type Database, inTransaction, type SyncMode, sqliteFault } from "../base/sqlite.ts";
 import type {
@@ -21,8 +21,8 @@ import type {
   RecordKind,
 } from "../contracts/log.ts";
 import { damageError, recordDamage, writeError } from "./errors.ts";
-import { createOutboxHold, type OutboxHold } from "./owner.ts";
-import { createOutbox, createOutboxDead, type OutboxDead } from "./queue.ts";
+import { createOutboxLease, type OutboxLease } from "./owner.ts";
+import { createOutbox, createOutboxDeadLetters, type OutboxDeadLetters } from "./queue.ts";
 import { openLogFile, recordCrc } from "./recovery/salvage.ts";
 
 /** Where the reader's position is kept: in the file of what it speaks of. `save` returns when it is durable. */
@@ -40,7 +40,7 @@ export type SqliteLogOptions = Readonly<{
   clock: Clock;
   metrics: Metrics;
   /** Hears of a damaged file. */
-  report?: Report;
+  logger?: Logger;
 }>;
 
 export type SqliteLogHealth = Readonly<{
@@ -59,11 +59,11 @@ export interface SqliteLog extends LogWriter, Disposable {
    */
   openReader(commits: CommitStore): LogReader;
   /** The producer's side, instead of a reader: once, and never both. */
-  openForwarder(): Outbox;
+  openOutbox(): Outbox;
   /** What the far end refused. */
-  readonly dead: OutboxDead;
+  readonly dead: OutboxDeadLetters;
   /** The producer's hold on the feed, as far as this file remembers it. */
-  readonly hold: OutboxHold;
+  readonly lease: OutboxLease;
   /** Of the file, the same over restarts. */
   readonly id: string;
   health(): SqliteLogHealth;
@@ -90,10 +90,10 @@ type Row = [
 ];
 
 export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
-  const { topic, sync, bytesMax, clock, metrics, report = silentReport } = options;
+  const { topic, sync, bytesMax, clock, metrics, logger = silentLogger } = options;
   const partition = `${topic}/0`;
   const path = join(options.directory, "outbox.sqlite");
-  const file = openLogFile({ path, sync, clock, report });
+  const file = openLogFile({ path, sync, clock, logger });
   const { db } = file;
   const logId = readOrMakeId(db, clock);
   const insert = db.query("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)");
@@ -114,7 +114,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   let takenTo = lastOffset.get()?.seq ?? 0;
   const endAtOpen = takenTo + 1;
-  const { held } = file;
+  const { totals } = file;
   /** The offset that the next record gets. */
   let end = endAtOpen;
   let epoch = 0;
@@ -130,23 +130,25 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
   let outbox: ReturnType<typeof createOutbox> | null = null;
 
   const bytes = () =>
-    held.valueBytes + held.deadValueBytes + (held.recordCount + held.deadCount) * RECORD_OVERHEAD_BYTES;
+    totals.valueBytes +
+    totals.deadValueBytes +
+    (totals.recordCount + totals.deadCount) * RECORD_OVERHEAD_BYTES;
   const endOffset = () => end;
   const notify = () => {
-    outbox?.ring();
+    outbox?.wakeUp();
     wake.resolve();
     wake = Promise.withResolvers<void>();
   };
   const gauge = () => {
     metrics.logBytes.set(bytes());
-    metrics.logMessages.set(held.recordCount);
+    metrics.logMessages.set(totals.recordCount);
   };
   const shared = {
     db,
     path,
     sync,
     clock,
-    held,
+    totals,
     bytesMax,
     metrics,
     gauge,
@@ -157,7 +159,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     end += count;
     notify();
   };
-  const hold = createOutboxHold(shared, onMore);
+  const lease = createOutboxLease(shared, onMore);
 
   async function append(entries: readonly LogEntry[]): Promise<void> {
     if (entries.length === 0) return;
@@ -171,12 +173,12 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       );
     }
     const now = clock.now();
-    const isDoubtBeginning = hold.isDoubtBeginning();
+    const isFirstUnconfirmed = lease.isFirstUnconfirmed();
     const last = end + entries.length - 1;
     const takeTo = last > takenTo ? last + OFFSETS_TAKEN : takenTo;
     try {
       inTransaction(db, () => {
-        if (isDoubtBeginning) hold.markDoubt(end);
+        if (isFirstUnconfirmed) lease.markUnconfirmed(end);
         let offset = end;
         for (const { kind, key, value } of entries) {
           insert.run(offset, kind, key, now, value, recordCrc(offset, kind, key, now, value));
@@ -189,10 +191,10 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       throw writeError(path, error);
     }
     takenTo = takeTo;
-    if (isDoubtBeginning) hold.noteDoubt(end);
+    if (isFirstUnconfirmed) lease.noteUnconfirmed(end);
     end += entries.length;
-    held.recordCount += entries.length;
-    held.valueBytes += addedBytes;
+    totals.recordCount += entries.length;
+    totals.valueBytes += addedBytes;
     metrics.messagesAppendedTotal.inc(entries.length);
     gauge();
     notify();
@@ -215,7 +217,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
       const { count, size } = measure.get(below)!;
       // In an empty file nothing else says how far it was: behind a commit that went back (a restored store) is a gap.
       // What a forwarder put aside has offsets too, and must not lie above the last one.
-      const isEmptied = count === held.recordCount && held.deadCount === 0 && takenTo >= end;
+      const isEmptied = count === totals.recordCount && totals.deadCount === 0 && takenTo >= end;
       try {
         inTransaction(db, () => {
           remove.run(below);
@@ -223,8 +225,8 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
         });
         if (isEmptied) takenTo = end - 1;
         deletedBelow = below;
-        held.recordCount -= count;
-        held.valueBytes -= size;
+        totals.recordCount -= count;
+        totals.valueBytes -= size;
         gauge();
       } catch (error) {
         // A disk without room for the deletion's own pages: the next commit tries again.
@@ -264,7 +266,7 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
 
   function openReader(commits: CommitStore): LogReader {
     assert(outbox === null, "the log has a forwarder");
-    hold.take("local");
+    lease.claimRole("local");
     const ownEpoch = ++epoch;
     position = null;
     const committed = commits.load(logId);
@@ -332,17 +334,17 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     };
   }
 
-  function openForwarder(): Outbox {
+  function openOutbox(): Outbox {
     assert(epoch === 0 && outbox === null, "the log has a reader or a forwarder");
-    hold.take("producer");
+    lease.claimRole("producer");
     const health = () => ({
-      recordCount: held.recordCount,
+      recordCount: totals.recordCount,
       bytes: bytes(),
       bytesMax,
       oldestAtMs: oldest.get()?.appended_at ?? null,
-      deadCount: held.deadCount,
+      deadCount: totals.deadCount,
     });
-    const sendBelow = () => hold.doubtFrom ?? Number.MAX_SAFE_INTEGER;
+    const sendBelow = () => lease.unconfirmedFrom ?? Number.MAX_SAFE_INTEGER;
     outbox = createOutbox({ ...shared, health, sendBelow });
     return outbox;
   }
@@ -351,11 +353,11 @@ export function openSqliteLog(options: SqliteLogOptions): SqliteLog {
     id: logId,
     append,
     openReader,
-    openForwarder,
-    dead: createOutboxDead(shared, onMore),
-    hold,
+    openOutbox,
+    dead: createOutboxDeadLetters(shared, onMore),
+    lease,
     health: () => ({
-      recordCount: held.recordCount,
+      recordCount: totals.recordCount,
       unreadCount: endOffset() - (position ?? oldest.get()?.offset ?? endOffset()),
       bytes: bytes(),
       bytesMax,

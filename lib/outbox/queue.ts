@@ -7,7 +7,7 @@ import type { Metrics } from "../base/metrics.ts";
 import { type Database, inTransaction, type SyncMode, setSync, sqliteFault } from "../base/sqlite.ts";
 import type { Outbox, OutboxHealth, OutboxRecord, RecordKind } from "../contracts/log.ts";
 import { damageError, recordDamage, writeError } from "./errors.ts";
-import { deadCrc, type Held, recordCrc } from "./recovery/salvage.ts";
+import { deadCrc, recordCrc, type Totals } from "./recovery/salvage.ts";
 
 /** What outbox/log.ts and this file share of one open log. */
 export type SharedFile = Readonly<{
@@ -15,7 +15,7 @@ export type SharedFile = Readonly<{
   path: string;
   sync: SyncMode;
   clock: Clock;
-  held: Held;
+  totals: Totals;
   bytesMax: number;
   metrics: Metrics;
   /** After each change of `held`. */
@@ -35,7 +35,7 @@ export type DeadRecord = Readonly<{
 }>;
 
 /** What the far end refused, each record alone. It counts in the file's bytes until it is sent after all. */
-export interface OutboxDead {
+export interface OutboxDeadLetters {
   readonly count: number;
   /** The oldest ones, up to `limit`. */
   list(limit: number): readonly DeadRecord[];
@@ -60,7 +60,7 @@ const REQUEUE_RECORDS_MAX = 500;
 /** Of the file, for what is put aside: beyond it the far end, or its operator, has to mend something first. */
 export const DEAD_SHARE = 0.25;
 /** Of records that another producer may have received too: they are never sent. */
-export const DOUBT_REASON = "another producer held the feed";
+export const UNCONFIRMED_REASON = "another producer held the feed";
 
 type Row = OutboxRecord & { crc: number | null };
 type Run = { from: number; to: number };
@@ -68,8 +68,8 @@ type Run = { from: number; to: number };
 /** `sendBelow`: the records from there on are in doubt, and wait. Before that they were never read. */
 export function createOutbox(
   file: SharedFile & { health: () => OutboxHealth; sendBelow: () => number },
-): Outbox & { ring(): void } {
-  const { db, path, sync, clock, held, bytesMax, sendBelow } = file;
+): Outbox & { wakeUp(): void } {
+  const { db, path, sync, clock, totals, bytesMax, sendBelow } = file;
   const select = db.query<Row, [number, number, number]>(
     `SELECT offset, kind, key, appended_at AS timestampMs, value, crc FROM records
       WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?`,
@@ -83,7 +83,7 @@ export function createOutbox(
   /** Acknowledged and still in the file, in the order of the acknowledgements. */
   let runs: Run[] = [];
   let isDeleting = false;
-  let ring = () => {};
+  let wakeUp = () => {};
 
   function read(fromOffset: number, recordsMax: number): OutboxRecord[] {
     const records: Row[] = [];
@@ -137,8 +137,8 @@ export function createOutbox(
     const cut = slice.length > whole ? runs[whole] : undefined;
     if (cut !== undefined) cut.from = slice.at(-1)!.to + 1;
     runs = runs.slice(whole);
-    held.recordCount -= count;
-    held.valueBytes -= size;
+    totals.recordCount -= count;
+    totals.valueBytes -= size;
     file.gauge();
     return true;
   }
@@ -171,8 +171,8 @@ export function createOutbox(
     flush() {
       while (!file.isClosed() && runs.length > 0 && deleteSlice());
     },
-    bury({ offset, kind, key, timestampMs, value }, reason) {
-      if (held.deadValueBytes + value.length > bytesMax * DEAD_SHARE) {
+    deadLetter({ offset, kind, key, timestampMs, value }, reason) {
+      if (totals.deadValueBytes + value.length > bytesMax * DEAD_SHARE) {
         throw new LogFullError(
           `what is put aside fills its share of the outbox, and this was not taken: ${reason}`,
           "see why messages are refused (`producer replay --dead` lists them), or raise OUTBOX_MAX_BYTES",
@@ -188,29 +188,32 @@ export function createOutbox(
       } catch (error) {
         throw writeError(path, error);
       }
-      held.recordCount -= 1;
-      held.valueBytes -= value.length;
-      held.deadCount += 1;
-      held.deadValueBytes += value.length;
+      totals.recordCount -= 1;
+      totals.valueBytes -= value.length;
+      totals.deadCount += 1;
+      totals.deadValueBytes += value.length;
       file.gauge();
     },
     onAppend(callback) {
-      ring = callback;
+      wakeUp = callback;
     },
-    ring: () => ring(),
+    wakeUp: () => wakeUp(),
     health: file.health,
   };
 }
 
 /** `onRequeued` hears of each transaction's count: so many offsets from endOffset on are taken. */
-export function createOutboxDead(file: SharedFile, onRequeued: (count: number) => void): OutboxDead {
-  const { db, path, clock, held } = file;
+export function createOutboxDeadLetters(
+  file: SharedFile,
+  onRequeued: (count: number) => void,
+): OutboxDeadLetters {
+  const { db, path, clock, totals } = file;
   const list = db.query<DeadRecord, [number]>(
     `SELECT offset, kind, key, appended_at AS appendedAtMs, refused_at AS refusedAtMs, reason,
       length(value) AS bytes FROM outbox_dead ORDER BY offset LIMIT ?`,
   );
   const select = db.query<Pick<OutboxRecord, "offset" | "kind" | "key" | "value">, [number]>(
-    `SELECT offset, kind, key, value FROM outbox_dead WHERE reason <> '${DOUBT_REASON}' ORDER BY offset LIMIT ?`,
+    `SELECT offset, kind, key, value FROM outbox_dead WHERE reason <> '${UNCONFIRMED_REASON}' ORDER BY offset LIMIT ?`,
   );
   const insert = db.query("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)");
   const remove = db.query("DELETE FROM outbox_dead WHERE offset = ?");
@@ -237,10 +240,10 @@ export function createOutboxDead(file: SharedFile, onRequeued: (count: number) =
         offset += 1;
       }
     });
-    held.recordCount += count;
-    held.valueBytes += bytes;
-    held.deadCount -= count;
-    held.deadValueBytes -= bytes;
+    totals.recordCount += count;
+    totals.valueBytes += bytes;
+    totals.deadCount -= count;
+    totals.deadValueBytes -= bytes;
     file.gauge();
     onRequeued(count);
     return count;
@@ -248,7 +251,7 @@ export function createOutboxDead(file: SharedFile, onRequeued: (count: number) =
 
   return {
     get count() {
-      return held.deadCount;
+      return totals.deadCount;
     },
     list: (limit) => list.all(limit),
     requeue() {
@@ -261,14 +264,14 @@ export function createOutboxDead(file: SharedFile, onRequeued: (count: number) =
       return total;
     },
     dropDoubtful() {
-      const { count, size } = measureDoubtful.get(DOUBT_REASON)!;
+      const { count, size } = measureDoubtful.get(UNCONFIRMED_REASON)!;
       try {
-        inTransaction(db, () => removeDoubtful.run(DOUBT_REASON));
+        inTransaction(db, () => removeDoubtful.run(UNCONFIRMED_REASON));
       } catch (error) {
         throw writeError(path, error);
       }
-      held.deadCount -= count;
-      held.deadValueBytes -= size;
+      totals.deadCount -= count;
+      totals.deadValueBytes -= size;
       file.gauge();
       return count;
     },

@@ -8,17 +8,17 @@ import {
   type DeadLetter,
   type DeadReason,
   type FeedEventRow,
-  isHole,
+  isPlaceholder,
   type TradeRow,
   tradeOf,
   tradeRow,
   WHOLE_MESSAGE,
 } from "../model/trade.ts";
-import type { Ticket } from "./offset-tracker.ts";
-import type { Partition, PendingRow } from "./partition-state.ts";
+import type { InFlight } from "./offset-tracker.ts";
+import type { PartitionState, PendingRow } from "./partition-state.ts";
 
 /** What intake needs of a record of the log (contracts/log.ts says what each field is). */
-type IntakeRecord = Readonly<{
+type UndecodedRecord = Readonly<{
   kind: "trades" | "event" | "dead";
   offset: number;
   timestampMs: number;
@@ -26,26 +26,30 @@ type IntakeRecord = Readonly<{
 }>;
 
 /** An event or a dead letter on its way into the store. */
-export type Pending<T> = Readonly<{ item: T; ticket: Ticket }>;
+export type Pending<T> = Readonly<{ item: T; inFlight: InFlight }>;
 
-export type Intake = { rows: PendingRow[]; events: Pending<FeedEventRow>[]; letters: Pending<DeadLetter>[] };
+export type DecodedBatch = {
+  rows: PendingRow[];
+  events: Pending<FeedEventRow>[];
+  deadLetters: Pending<DeadLetter>[];
+};
 
 /** Synchronous, so that sessions and tickets are met in offset order. `partitionId` as in contracts/log.ts. */
-export function takeApart(
-  partition: Partition,
+export function decodeBatch(
+  partition: PartitionState,
   partitionId: string,
-  records: readonly IntakeRecord[],
-): Intake {
-  const intake: Intake = { rows: [], events: [], letters: [] };
+  records: readonly UndecodedRecord[],
+): DecodedBatch {
+  const decoded: DecodedBatch = { rows: [], events: [], deadLetters: [] };
   for (const record of records) {
-    if (record.kind === "trades") takeTrades(partition, partitionId, record, intake);
-    else takeSide(partition, partitionId, record, intake);
+    if (record.kind === "trades") decodeTrades(partition, partitionId, record, decoded);
+    else decodeSide(partition, partitionId, record, decoded);
   }
-  return intake;
+  return decoded;
 }
 
 /** The rows of one message as they will stand in the table; none of what will be a dead letter. For a view. */
-export function rowsOf(value: Uint8Array): TradeRow[] {
+export function rowsIn(value: Uint8Array): TradeRow[] {
   const decoded = decodeMessage(value);
   if (!decoded.ok) return [];
   const { session, sequence, receivedAtMs, trades } = decoded.message;
@@ -56,66 +60,66 @@ export function rowsOf(value: Uint8Array): TradeRow[] {
 }
 
 /** The dead letter of a row that the store refuses. */
-export function refusedLetter({ row }: Pick<PendingRow, "row">): DeadLetter {
+export function deadLetterOf({ row }: Pick<PendingRow, "row">): DeadLetter {
   const { session, sequence, index: item } = identityOf(row.uuid);
   const receivedAtMs = row.ingest_timestamp;
   const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [tradeOf(row)] });
   return { session, sequence, item, receivedAtMs, reason: "refused_by_store", source: "processor", payload };
 }
 
-function takeTrades(
-  partition: Partition,
+function decodeTrades(
+  partition: PartitionState,
   partitionId: string,
-  record: IntakeRecord,
-  { rows, letters }: Intake,
+  record: UndecodedRecord,
+  { rows, deadLetters }: DecodedBatch,
 ): void {
   const decoded = decodeMessage(record.value);
   if (!decoded.ok) {
-    const ticket = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
-    letters.push({ item: wholeLetter(partitionId, record, decoded.reason), ticket });
+    const inFlight = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
+    deadLetters.push({ item: wholeDeadLetter(partitionId, record, decoded.reason), inFlight });
     return;
   }
   const { session, sequence, receivedAtMs, trades } = decoded.message;
-  const isResend = partition.meetMessage(session, sequence);
+  const isResend = partition.observeMessage(session, sequence);
   // The earlier of the two: a message may have waited for its append.
   const heldSinceMs = Math.min(record.timestampMs, receivedAtMs);
-  const ticket = partition.tracker.open(record.offset + 1, heldSinceMs, trades.length);
+  const inFlight = partition.tracker.open(record.offset + 1, heldSinceMs, trades.length);
   const uuidOf = tradeUuids(session, sequence, receivedAtMs);
   for (const [item, trade] of trades.entries()) {
     const reason = badTrade(trade, receivedAtMs);
     if (reason === null) {
-      partition.meetTradeTime(trade.tradedAtMs);
-      rows.push({ row: tradeRow(trade, uuidOf(item), receivedAtMs), ticket, isResend });
-    } else if (isHole(trade)) {
-      partition.tracker.acknowledge(ticket);
+      partition.observeTradeTime(trade.tradedAtMs);
+      rows.push({ row: tradeRow(trade, uuidOf(item), receivedAtMs), inFlight, isResend });
+    } else if (isPlaceholder(trade)) {
+      partition.tracker.acknowledge(inFlight);
     } else {
       const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [trade] });
-      letters.push({
+      deadLetters.push({
         item: { session, sequence, item, receivedAtMs, reason, source: "processor", payload },
-        ticket,
+        inFlight,
       });
     }
   }
 }
 
-function takeSide(
-  partition: Partition,
+function decodeSide(
+  partition: PartitionState,
   partitionId: string,
-  record: IntakeRecord,
-  { events, letters }: Intake,
+  record: UndecodedRecord,
+  { events, deadLetters }: DecodedBatch,
 ): void {
-  const ticket = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
+  const inFlight = partition.tracker.open(record.offset + 1, record.timestampMs, 1);
   const event = record.kind === "event" ? decodeEvent(record.value) : null;
   if (event !== null) {
-    events.push({ item: event, ticket });
+    events.push({ item: event, inFlight });
     return;
   }
-  const letter = record.kind === "dead" ? decodeDeadLetter(record.value) : null;
-  letters.push({ item: letter ?? wholeLetter(partitionId, record, "undecodable"), ticket });
+  const deadLetter = record.kind === "dead" ? decodeDeadLetter(record.value) : null;
+  deadLetters.push({ item: deadLetter ?? wholeDeadLetter(partitionId, record, "undecodable"), inFlight });
 }
 
 /** With the identity of what is in it where it has one, so that a copy of it is the same letter. */
-function wholeLetter(partitionId: string, record: IntakeRecord, reason: DeadReason): DeadLetter {
+function wholeDeadLetter(partitionId: string, record: UndecodedRecord, reason: DeadReason): DeadLetter {
   const derived = {
     session: derivedSession(partitionId, ""),
     sequence: derivedSequence(record.offset),

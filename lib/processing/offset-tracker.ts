@@ -4,13 +4,13 @@
 import assert from "node:assert/strict";
 
 /** One record of the log on its way into the store. */
-export type Ticket = { readonly nextOffset: number; readonly heldSinceMs: number; pending: number };
+export type InFlight = { readonly nextOffset: number; readonly heldSinceMs: number; pending: number };
 
 export class OffsetTracker {
   #watermark: number;
   #passedAtMs: number | null = null;
   /** Records not yet passed, in offset order, from #head on. */
-  #open: Ticket[] = [];
+  #open: InFlight[] = [];
   #head = 0;
 
   constructor(offset: number) {
@@ -32,19 +32,19 @@ export class OffsetTracker {
   }
 
   /** Opens a record that waits for `pending` acknowledgements; to be called in offset order. */
-  open(nextOffset: number, heldSinceMs: number, pending: number): Ticket {
+  open(nextOffset: number, heldSinceMs: number, pending: number): InFlight {
     const last = this.#open.at(-1);
     assert(nextOffset >= (last ? last.nextOffset : this.#watermark), "records are opened in offset order");
-    const ticket = { nextOffset, heldSinceMs, pending };
-    this.#open.push(ticket);
+    const inFlight = { nextOffset, heldSinceMs, pending };
+    this.#open.push(inFlight);
     this.#advance();
-    return ticket;
+    return inFlight;
   }
 
-  acknowledge(ticket: Ticket): void {
-    assert(ticket.pending > 0, "a row is acknowledged once");
-    ticket.pending -= 1;
-    if (ticket.pending === 0) this.#advance();
+  acknowledge(inFlight: InFlight): void {
+    assert(inFlight.pending > 0, "a row is acknowledged once");
+    inFlight.pending -= 1;
+    if (inFlight.pending === 0) this.#advance();
   }
 
   #advance(): void {

@@ -8,7 +8,7 @@
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
 import type { TradeRow } from "../model/trade.ts";
 import { panesOfWindow, type Window, windowsOfPane } from "../model/windows.ts";
-import { OffsetTracker, type Ticket } from "./offset-tracker.ts";
+import { type InFlight, OffsetTracker } from "./offset-tracker.ts";
 
 /** About 600 bytes each: 6 MB. A 1-minute candle of 50 symbols needs 600, the rest is for late trades and replays. */
 export const PANES_MAX = 10_000;
@@ -22,7 +22,7 @@ const RECEIPT_MARGIN_MS = 60_000;
 const READS_MAX = 10_000;
 
 /** One row on its way into the store, with the record it came in. */
-export type PendingRow = Readonly<{ row: TradeRow; ticket: Ticket; isResend: boolean }>;
+export type PendingRow = Readonly<{ row: TradeRow; inFlight: InFlight; isResend: boolean }>;
 
 /** What is known of the rows at a position of the log; it travels in the commit's metadata. */
 export type Bound = Readonly<{
@@ -33,7 +33,7 @@ export type Bound = Readonly<{
 }>;
 
 /** What query 2 has taken to write: when it is all stored, `offset` may be committed, with `bound`. */
-export type Take = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
+export type Flush = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
 
 type MemoryPane = { pane: Pane; touchedAtMs: number };
 /** A pane being read from the table, or read. The object is its identity: replaced or deleted, it is void. */
@@ -43,16 +43,16 @@ type SymbolMemory = {
   panes: Map<number, MemoryPane>;
   reads: Map<number, PaneRead>;
   /** Starts of panes whose windows are all in #changed since the last take. */
-  marked: Set<number>;
+  dirtyPanes: Set<number>;
 };
 
-export class Partition {
+export class PartitionState {
   readonly tracker: OffsetTracker;
   /** Where the next batch must begin. */
   expectedOffset: number;
   committedOffset: number;
   /** A take whose windows are neither all acknowledged nor put back. */
-  isTaking = false;
+  isFlushing = false;
 
   readonly #horizonAtStartMs: number;
   readonly #panesMax: number;
@@ -91,7 +91,7 @@ export class Partition {
   }
 
   /** Whether a message, met in offset order, may be a copy of an earlier one. Remembers it. */
-  meetMessage(session: string, sequence: number): boolean {
+  observeMessage(session: string, sequence: number): boolean {
     const highest = this.#sessions.get(session);
     if (highest !== undefined && sequence <= highest) return true;
     if (highest === undefined && this.#sessions.size >= SESSIONS_MAX) return true;
@@ -100,54 +100,54 @@ export class Partition {
   }
 
   /** To be called for every trade that may reach the table, before its record can be passed. */
-  meetTradeTime(tradedAtMs: number): void {
+  observeTradeTime(tradedAtMs: number): void {
     if (tradedAtMs > this.#bound.maxTradeMs) this.#bound = { ...this.#bound, maxTradeMs: tradedAtMs };
   }
 
   /** The store has the row: it enters its pane, its windows have changed, the watermark moves. One step. */
-  acknowledgeRow({ row, ticket, isResend }: PendingRow, nowMs: number): void {
+  acknowledgeRow({ row, inFlight, isResend }: PendingRow, nowMs: number): void {
     const startMs = paneStart(row.trade_timestamp);
     const memory = this.#symbol(row.symbol);
     // Whether this row is in the pane already cannot be known, so the pane is read from the table from now on.
     if (isResend) this.#raiseHorizon(memory, startMs);
     if (startMs > memory.horizonMs) {
-      let held = memory.panes.get(startMs);
-      if (held === undefined) {
-        held = { pane: newPane(), touchedAtMs: nowMs };
-        memory.panes.set(startMs, held);
-        this.#created.set(held, { symbol: row.symbol, startMs });
+      let cached = memory.panes.get(startMs);
+      if (cached === undefined) {
+        cached = { pane: newPane(), touchedAtMs: nowMs };
+        memory.panes.set(startMs, cached);
+        this.#created.set(cached, { symbol: row.symbol, startMs });
       }
-      held.touchedAtMs = nowMs;
-      addTrade(held.pane, row);
+      cached.touchedAtMs = nowMs;
+      addTrade(cached.pane, row);
     } else {
       this.#dropRead(memory, startMs);
     }
-    this.markChanged(row.symbol, startMs);
-    this.tracker.acknowledge(ticket);
+    this.markDirty(row.symbol, startMs);
+    this.tracker.acknowledge(inFlight);
     if (this.#created.size > this.#panesMax) this.#evictOldest();
   }
 
   /** The row is a dead letter, but an earlier attempt may have stored it: only the table knows. One step. */
-  acknowledgeRefused({ row, ticket }: PendingRow): void {
+  acknowledgeRefused({ row, inFlight }: PendingRow): void {
     const startMs = paneStart(row.trade_timestamp);
     this.#raiseHorizon(this.#symbol(row.symbol), startMs);
-    this.markChanged(row.symbol, startMs);
-    this.tracker.acknowledge(ticket);
+    this.markDirty(row.symbol, startMs);
+    this.tracker.acknowledge(inFlight);
   }
 
   /** The windows of this pane are written by the next take. */
-  markChanged(symbol: string, paneStartMs: number): void {
-    const { marked } = this.#symbol(symbol);
-    if (marked.has(paneStartMs)) return;
-    marked.add(paneStartMs);
+  markDirty(symbol: string, paneStartMs: number): void {
+    const { dirtyPanes } = this.#symbol(symbol);
+    if (dirtyPanes.has(paneStartMs)) return;
+    dirtyPanes.add(paneStartMs);
     for (const window of windowsOfPane(symbol, paneStartMs)) this.#changed.set(keyOf(window), window);
   }
 
   /** Takes every changed window, and remembers how far the rows were stored at this moment. One step. */
-  take(): Take {
+  drainDirty(): Flush {
     const windows = [...this.#changed.values()];
     this.#changed = new Map();
-    for (const { marked } of this.#symbols.values()) marked.clear();
+    for (const { dirtyPanes } of this.#symbols.values()) dirtyPanes.clear();
     const { watermark: offset, passedAtMs } = this.tracker;
     if (passedAtMs !== null)
       this.#bound = { ...this.#bound, receivedSinceMs: passedAtMs - RECEIPT_MARGIN_MS };
@@ -155,7 +155,7 @@ export class Partition {
   }
 
   /** Windows that could not be written wait for the next take. */
-  putBack(windows: readonly Window[]): void {
+  markDirtyAgain(windows: readonly Window[]): void {
     for (const window of windows) this.#changed.set(keyOf(window), window);
   }
 
@@ -164,17 +164,17 @@ export class Partition {
    * what the take in hand has read since it was taken; such a pane holds every row acknowledged before the
    * take, which is all that its commit speaks for.
    */
-  panesOf(window: Window, fresh: ReadonlyMap<string, Pane>): { panes: Pane[]; missing: number[] } {
+  panesOf(window: Window, readNow: ReadonlyMap<string, Pane>): { panes: Pane[]; missing: number[] } {
     const memory = this.#symbol(window.symbol);
     const panes: Pane[] = [];
     const missing: number[] = [];
     for (const startMs of panesOfWindow(window)) {
       if (startMs > memory.horizonMs) {
-        const held = memory.panes.get(startMs);
-        if (held !== undefined) panes.push(held.pane);
+        const cached = memory.panes.get(startMs);
+        if (cached !== undefined) panes.push(cached.pane);
         continue;
       }
-      const read = memory.reads.get(startMs)?.pane ?? fresh.get(paneKey(window.symbol, startMs));
+      const read = memory.reads.get(startMs)?.pane ?? readNow.get(paneKey(window.symbol, startMs));
       if (read === undefined) missing.push(startMs);
       else panes.push(read);
     }
@@ -198,15 +198,20 @@ export class Partition {
 
   /** Drops what nobody touched for PANE_IDLE_MS. */
   dropIdle(nowMs: number): void {
-    for (const [held, { symbol, startMs }] of this.#created) {
-      if (nowMs - held.touchedAtMs > PANE_IDLE_MS) this.#raiseHorizon(this.#symbol(symbol), startMs);
+    for (const [cached, { symbol, startMs }] of this.#created) {
+      if (nowMs - cached.touchedAtMs > PANE_IDLE_MS) this.#raiseHorizon(this.#symbol(symbol), startMs);
     }
   }
 
   #symbol(symbol: string): SymbolMemory {
     let memory = this.#symbols.get(symbol);
     if (memory === undefined) {
-      memory = { horizonMs: this.#horizonAtStartMs, panes: new Map(), reads: new Map(), marked: new Set() };
+      memory = {
+        horizonMs: this.#horizonAtStartMs,
+        panes: new Map(),
+        reads: new Map(),
+        dirtyPanes: new Set(),
+      };
       this.#symbols.set(symbol, memory);
     }
     return memory;
@@ -216,10 +221,10 @@ export class Partition {
   #raiseHorizon(memory: SymbolMemory, startMs: number): void {
     if (startMs <= memory.horizonMs) return;
     memory.horizonMs = startMs;
-    for (const [start, held] of memory.panes) {
+    for (const [start, cached] of memory.panes) {
       if (start > startMs) continue;
       memory.panes.delete(start);
-      this.#created.delete(held);
+      this.#created.delete(cached);
     }
   }
 

@@ -3,35 +3,35 @@
 // windows, are not stored, and nothing that happens to a process makes an aggregate wrong for good: what
 // processing/partition-state.ts remembers is only a cache of the trades table. (The first loop, feed -> log, is ingest/ingest.ts.)
 
-import { backoffMs, type Clock, createTurns } from "../base/clock.ts";
+import { backoffMs, type Clock, createYielder } from "../base/clock.ts";
 import { isTransient, RowRefusedError, StaleEpochError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Delivery, LogReader, PartitionId, PartitionRange } from "../contracts/log.ts";
 import type { StoreWriter } from "../contracts/store.ts";
 import { derivedSequence, derivedSession } from "../model/identity.ts";
 import { paneStart } from "../model/panes.ts";
 import { DAY_MS, type DeadLetter, dayOf, type FeedEventRow, type TradeRow } from "../model/trade.ts";
-import { type Pending, refusedLetter, takeApart } from "./decode.ts";
-import type { Ticket } from "./offset-tracker.ts";
-import { type Bound, Partition, type PendingRow } from "./partition-state.ts";
+import { deadLetterOf, decodeBatch, type Pending } from "./decode.ts";
+import type { InFlight } from "./offset-tracker.ts";
+import { type Bound, PartitionState, type PendingRow } from "./partition-state.ts";
 import { writeWindows } from "./write-windows.ts";
 
-export type ProcessParts = Readonly<{
+export type ProcessorDeps = Readonly<{
   log: LogReader;
   store: StoreWriter;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
-  limits?: Partial<ProcessLimits>;
+  limits?: Partial<ProcessorLimits>;
   /** Hears of rows when the store has them: for a live view. It must not throw. */
   onRowsStored?: (rows: readonly TradeRow[]) => void;
 }>;
 
 /** Small ones make a test or a simulation meet them. */
-export type ProcessLimits = Readonly<{ panesMax: number; windowsUnwrittenMax: number }>;
+export type ProcessorLimits = Readonly<{ panesMax: number; windowsUnwrittenMax: number }>;
 
-export type ProcessHealth = Readonly<{
+export type ProcessorHealth = Readonly<{
   epoch: number;
   partitions: readonly PartitionId[];
   lastBatchAtMs: number | null;
@@ -49,7 +49,7 @@ export type Processor = Readonly<{
   run(signal: AbortSignal): Promise<void>;
   /** Query 2, every 5 seconds: resolves when what it took is written and committed, or put back. */
   trigger(): Promise<void>;
-  health(): ProcessHealth;
+  health(): ProcessorHealth;
 }>;
 
 /** Beyond it reading pauses: 20,000 windows and their panes are about 20 MB. */
@@ -60,16 +60,16 @@ const PRESSURE_PAUSE_MS = 100;
 /** What an unknown bound stands at: any trade is at most a day ahead of its receipt; a day more for clocks. */
 const UNKNOWN_BOUND_AHEAD_MS = 2 * DAY_MS;
 
-export function createProcessor(parts: ProcessParts): Processor {
-  const { log, store, clock, report, metrics, limits, onRowsStored } = parts;
+export function createProcessor(deps: ProcessorDeps): Processor {
+  const { log, store, clock, logger, metrics, limits, onRowsStored } = deps;
   const windowsUnwrittenMax = limits?.windowsUnwrittenMax ?? WINDOWS_UNWRITTEN_MAX;
   let epoch = -1;
   /** Of this epoch. Work that belongs to an older one holds on to objects that nobody else knows any more. */
-  let partitions = new Map<PartitionId, Partition>();
+  let partitions = new Map<PartitionId, PartitionState>();
   const takes = new Set<Promise<boolean>>();
   const puts = new Set<Promise<void>>();
   let rowsInFlight = 0;
-  let problem: ProcessHealth["problem"] = null;
+  let problem: ProcessorHealth["problem"] = null;
   const last: Record<"batch" | "row" | "trigger" | "commit", number | null> = {
     batch: null,
     row: null,
@@ -80,7 +80,7 @@ export function createProcessor(parts: ProcessParts): Processor {
   const failure = Promise.withResolvers<never>();
   failure.promise.catch(() => {}); // Raced in run(); without a run there is nobody to tell.
 
-  const isCurrent = (partition: Partition) => [...partitions.values()].includes(partition);
+  const isCurrent = (partition: PartitionState) => [...partitions.values()].includes(partition);
   const windowsUnwritten = () =>
     [...partitions.values()].reduce((sum, { unwrittenCount }) => sum + unwrittenCount, 0);
 
@@ -89,7 +89,7 @@ export function createProcessor(parts: ProcessParts): Processor {
   /** A new epoch: everything remembered is dropped, and reading starts where the log says it was committed. */
   async function assign(delivery: Delivery & { type: "assigned" }, signal: AbortSignal): Promise<void> {
     epoch = delivery.epoch;
-    const own = new Map<PartitionId, Partition>();
+    const own = new Map<PartitionId, PartitionState>();
     partitions = own;
     metrics.epochsTotal.inc();
     const isWanted = () => epoch === delivery.epoch && !signal.aborted;
@@ -120,7 +120,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     id: PartitionId,
     range: PartitionRange,
     atMs: number,
-  ): Promise<Partition> {
+  ): Promise<PartitionState> {
     const { committed, beginOffset, endOffset } = range;
     const bound = committed === null ? null : decodeBound(committed.metadata);
     if (
@@ -136,21 +136,23 @@ export function createProcessor(parts: ProcessParts): Processor {
     const unknown = { maxTradeMs, receivedSinceMs: null };
     if (committed !== null) {
       const detail = { partition: id, committedOffset: committed.offset, beginOffset, endOffset };
-      report.warn("the committed position does not fit the log; reading all that the log has", detail);
+      logger.warn("the committed position does not fit the log; reading all that the log has", detail);
       if (committed.offset < beginOffset) await store.putEvents([gapEvent(id, detail, atMs)]);
     }
     // Before anything is read: a position beyond the end must not come true again when the log has grown.
     await log.commit(ownEpoch, id, { offset: beginOffset, metadata: encodeBound(unknown) });
-    return isEmpty ? new Partition(beginOffset, unknown, limits?.panesMax) : recover(beginOffset, unknown);
+    return isEmpty
+      ? new PartitionState(beginOffset, unknown, limits?.panesMax)
+      : recover(beginOffset, unknown);
   }
 
   /**
    * Where the log may have lost its end while the store kept the rows (a power cut), nothing would ever mark
    * the windows of those rows: so every row received since is marked, and vouched for by the table alone.
    */
-  async function recover(offset: number, bound: Bound): Promise<Partition> {
+  async function recover(offset: number, bound: Bound): Promise<PartitionState> {
     const touched = new Map<string, Readonly<{ symbol: string; startMs: number }>>();
-    const giveTurn = createTurns(clock);
+    const yieldIfDue = createYielder(clock);
     let { maxTradeMs } = bound;
     for await (const rows of store.scanReceived?.(bound.receivedSinceMs) ?? []) {
       for (const { symbol, trade_timestamp } of rows) {
@@ -158,10 +160,10 @@ export function createProcessor(parts: ProcessParts): Processor {
         const startMs = paneStart(trade_timestamp);
         touched.set(`${startMs} ${symbol}`, { symbol, startMs });
       }
-      await giveTurn();
+      await yieldIfDue();
     }
-    const partition = new Partition(offset, { ...bound, maxTradeMs }, limits?.panesMax);
-    for (const { symbol, startMs } of touched.values()) partition.markChanged(symbol, startMs);
+    const partition = new PartitionState(offset, { ...bound, maxTradeMs }, limits?.panesMax);
+    for (const { symbol, startMs } of touched.values()) partition.markDirty(symbol, startMs);
     return partition;
   }
 
@@ -192,7 +194,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     for (let attempt = 0; ; attempt++) {
       // Whatever another trigger has taken meanwhile, and then the rest.
       await Promise.all(takes);
-      if (await settleAll()) return;
+      if (await flushAll()) return;
       await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random));
     }
   }
@@ -211,7 +213,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     }
     partition.expectedOffset = delivery.nextOffset;
     last.batch = clock.now();
-    const { rows, events, letters } = takeApart(partition, delivery.partition, delivery.records);
+    const { rows, events, deadLetters } = decodeBatch(partition, delivery.partition, delivery.records);
     partition.tracker.open(delivery.nextOffset, delivery.records.at(-1)?.timestampMs ?? last.batch, 0);
     metrics.recordsUnstored.set(partition.tracker.openCount);
 
@@ -221,7 +223,7 @@ export function createProcessor(parts: ProcessParts): Processor {
         () => putSides(partition, "event", events, (rows) => store.putEvents(rows)),
         events.length,
       );
-    if (letters.length > 0) await startPut(() => putLetters(partition, letters), letters.length);
+    if (deadLetters.length > 0) await startPut(() => putLetters(partition, deadLetters), deadLetters.length);
 
     while (windowsUnwritten() > windowsUnwrittenMax && !signal.aborted && isCurrent(partition)) {
       await trigger();
@@ -261,7 +263,7 @@ export function createProcessor(parts: ProcessParts): Processor {
     puts.add(running);
   }
 
-  async function putRows(partition: Partition, group: readonly PendingRow[]): Promise<void> {
+  async function putRows(partition: PartitionState, group: readonly PendingRow[]): Promise<void> {
     const rows = group.map(({ row }) => row);
     try {
       const isStored = await insist(
@@ -281,44 +283,50 @@ export function createProcessor(parts: ProcessParts): Processor {
   }
 
   /** One synchronous step from the store's word to memory, marks and watermark. */
-  function acknowledge(partition: Partition, group: readonly PendingRow[]): void {
+  function acknowledge(partition: PartitionState, group: readonly PendingRow[]): void {
     const now = clock.now();
     last.row = now;
     metrics.rowsStoredTotal.inc(group.length);
-    let ticket: Ticket | null = null;
+    let inFlight: InFlight | null = null;
     for (const pending of group) {
       partition.acknowledgeRow(pending, now);
-      if (pending.ticket === ticket) continue;
-      ticket = pending.ticket;
+      if (pending.inFlight === inFlight) continue;
+      inFlight = pending.inFlight;
       if (pending.isResend) metrics.resendsTotal.inc();
       metrics.receiptToStoredMs.observe(Math.max(0, now - pending.row.ingest_timestamp));
     }
   }
 
-  async function putRefused(partition: Partition, pending: PendingRow): Promise<void> {
-    const letter = refusedLetter(pending);
+  async function putRefused(partition: PartitionState, pending: PendingRow): Promise<void> {
+    const deadLetter = deadLetterOf(pending);
     const isStored = await insist(
       "put_dead",
       () => isCurrent(partition),
-      () => store.putDead([letter]).then(yes),
+      () => store.putDead([deadLetter]).then(yes),
     );
     if (!isStored) return;
-    countLetters([letter]);
+    countLetters([deadLetter]);
     partition.acknowledgeRefused(pending);
   }
 
-  async function putLetters(partition: Partition, letters: readonly Pending<DeadLetter>[]): Promise<void> {
-    await putSides(partition, "dead", letters, (items) => store.putDead(items));
-    countLetters(letters.map(({ item }) => item));
+  async function putLetters(
+    partition: PartitionState,
+    deadLetters: readonly Pending<DeadLetter>[],
+  ): Promise<void> {
+    await putSides(partition, "dead", deadLetters, (items) => store.putDead(items));
+    countLetters(deadLetters.map(({ item }) => item));
   }
 
-  function countLetters(letters: readonly DeadLetter[]): void {
-    for (const { reason } of letters) metrics.deadLettersTotal.inc({ reason });
-    report.warn("put aside what cannot be taken", { count: letters.length, reason: letters[0]?.reason });
+  function countLetters(deadLetters: readonly DeadLetter[]): void {
+    for (const { reason } of deadLetters) metrics.deadLettersTotal.inc({ reason });
+    logger.warn("put aside what cannot be taken", {
+      count: deadLetters.length,
+      reason: deadLetters[0]?.reason,
+    });
   }
 
   async function putSides<T>(
-    partition: Partition,
+    partition: PartitionState,
     kind: "event" | "dead",
     sides: readonly Pending<T>[],
     put: (items: readonly T[]) => Promise<void>,
@@ -341,30 +349,30 @@ export function createProcessor(parts: ProcessParts): Processor {
       }
       // Nothing is left that would take it; holding the log back for it would lose trades.
       metrics.refusedForGoodTotal.inc({ kind });
-      report.error("the store refuses a side record for good", { kind, error });
+      logger.error("the store refuses a side record for good", { kind, error });
     }
-    for (const { ticket } of sides) partition.tracker.acknowledge(ticket);
+    for (const { inFlight } of sides) partition.tracker.acknowledge(inFlight);
   }
 
   // ---- Query 2: aggregates, then the commit -----------------------------------------------------------------
 
   async function trigger(): Promise<void> {
-    await settleAll();
+    await flushAll();
   }
 
   /** False when something waits for the next trigger: it failed, or another take was in flight. */
-  async function settleAll(): Promise<boolean> {
+  async function flushAll(): Promise<boolean> {
     last.trigger = clock.now();
     const started: Promise<boolean>[] = [];
     let isAllTaken = true;
     for (const [id, partition] of partitions) {
       // One take in flight per partition: a second one could commit past windows that the first has not written.
-      if (partition.isTaking) {
+      if (partition.isFlushing) {
         isAllTaken = false;
         continue;
       }
       partition.dropIdle(clock.now());
-      const settling: Promise<boolean> = settle(epoch, id, partition)
+      const settling: Promise<boolean> = flush(epoch, id, partition)
         .catch((error: unknown) => {
           failure.reject(error);
           return false;
@@ -379,13 +387,13 @@ export function createProcessor(parts: ProcessParts): Processor {
   }
 
   /** Takes what has changed, writes it, commits. False: what could not be written waits for the next trigger. */
-  async function settle(ownEpoch: number, id: PartitionId, partition: Partition): Promise<boolean> {
-    partition.isTaking = true;
-    const { windows, offset, bound } = partition.take();
+  async function flush(ownEpoch: number, id: PartitionId, partition: PartitionState): Promise<boolean> {
+    partition.isFlushing = true;
+    const { windows, offset, bound } = partition.drainDirty();
     let writtenCount = 0;
     try {
       const isWanted = () => isCurrent(partition);
-      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {
+      await writeWindows({ store, clock, logger, metrics }, partition, windows, isWanted, (count) => {
         writtenCount = count;
       });
       if (offset <= partition.committedOffset || !isWanted()) return true;
@@ -396,13 +404,13 @@ export function createProcessor(parts: ProcessParts): Processor {
       problem = null;
       return true;
     } catch (error) {
-      partition.putBack(windows.slice(writtenCount));
+      partition.markDirtyAgain(windows.slice(writtenCount));
       if (error instanceof StaleEpochError) return true;
       if (!isTransient(error)) throw error;
-      meetProblem("aggregates", error);
+      noteProblem("aggregates", error);
       return false;
     } finally {
-      partition.isTaking = false;
+      partition.isFlushing = false;
     }
   }
 
@@ -421,16 +429,16 @@ export function createProcessor(parts: ProcessParts): Processor {
         return result;
       } catch (error) {
         if (!isTransient(error)) throw error;
-        meetProblem(operation, error);
+        noteProblem(operation, error);
         await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random));
       }
     }
     return undefined;
   }
 
-  function meetProblem(operation: string, error: Error): void {
+  function noteProblem(operation: string, error: Error): void {
     metrics.storeRetriesTotal.inc({ operation });
-    if (problem === null) report.warn("not taken; trying again until it is", { operation, error });
+    if (problem === null) logger.warn("not taken; trying again until it is", { operation, error });
     problem = { message: error.message, sinceMs: problem?.sinceMs ?? clock.now() };
   }
 

@@ -2,7 +2,7 @@
 // compares with, and what a replay writes. It writes nothing itself.
 
 import type { Clock } from "../base/clock.ts";
-import { createTurns } from "../base/clock.ts";
+import { createYielder } from "../base/clock.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
 import { HOUR_MS, type WindowRow } from "../model/trade.ts";
@@ -18,7 +18,7 @@ export async function readPanes(
   range: TimeRange,
 ): Promise<Map<number, Pane>> {
   const panes = new Map<number, Pane>();
-  const giveTurn = createTurns(clock);
+  const yieldIfDue = createYielder(clock);
   for await (const rows of store.scanTrades(symbol, range)) {
     for (const row of rows) {
       const startMs = paneStart(row.trade_timestamp);
@@ -29,7 +29,7 @@ export async function readPanes(
       }
       addTrade(pane, row);
     }
-    await giveTurn();
+    await yieldIfDue();
   }
   return panes;
 }

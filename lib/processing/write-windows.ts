@@ -1,17 +1,22 @@
 // Query 2's work: the rows of changed windows, from memory where memory may answer and from the trades table
 // where it may not, written at versions by which the fuller row wins. It commits nothing.
 
-import { type Clock, createTurns } from "../base/clock.ts";
+import { type Clock, createYielder } from "../base/clock.ts";
 import { RowRefusedError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreWriter } from "../contracts/store.ts";
 import { addTrade, newPane, PANE_MS, type Pane } from "../model/panes.ts";
 import type { WindowRow } from "../model/trade.ts";
 import { type Window, windowRow } from "../model/windows.ts";
-import { type Partition, paneKey } from "./partition-state.ts";
+import { type PartitionState, paneKey } from "./partition-state.ts";
 
-export type AggregateParts = Readonly<{ store: StoreWriter; clock: Clock; report: Report; metrics: Metrics }>;
+export type WriteWindowsDeps = Readonly<{
+  store: StoreWriter;
+  clock: Clock;
+  logger: Logger;
+  metrics: Metrics;
+}>;
 
 /** Windows of one put: about 2 ms of an embedded store. */
 const WINDOWS_PER_PUT_MAX = 500;
@@ -22,22 +27,22 @@ const WINDOWS_PER_PUT_MAX = 500;
  * `isWanted` says so.
  */
 export async function writeWindows(
-  { store, clock, report, metrics }: AggregateParts,
-  partition: Partition,
+  { store, clock, logger, metrics }: WriteWindowsDeps,
+  partition: PartitionState,
   windows: readonly Window[],
   isWanted: () => boolean,
   onWritten: (count: number) => void,
 ): Promise<void> {
   /** What this take has read: each holds every row acknowledged before the take. */
-  const fresh = new Map<string, Pane>();
-  const giveTurn = createTurns(clock);
+  const readNow = new Map<string, Pane>();
+  const yieldIfDue = createYielder(clock);
   for (let index = 0; index < windows.length && isWanted(); index += WINDOWS_PER_PUT_MAX) {
     const slice = windows.slice(index, index + WINDOWS_PER_PUT_MAX);
     const rows: WindowRow[] = [];
     for (const window of slice) {
       const row = await rowOf(window);
       if (row !== null) rows.push(row);
-      await giveTurn();
+      await yieldIfDue();
     }
     if (!isWanted()) return;
     await put(rows);
@@ -47,10 +52,10 @@ export async function writeWindows(
   async function rowOf(window: Window): Promise<WindowRow | null> {
     for (;;) {
       // Classified anew after every wait: a pane that was in memory may have been dropped meanwhile.
-      const { panes, missing } = partition.panesOf(window, fresh);
+      const { panes, missing } = partition.panesOf(window, readNow);
       if (missing.length === 0) return windowRow(window, panes);
       for (const startMs of missing) {
-        fresh.set(paneKey(window.symbol, startMs), await readPane(window.symbol, startMs));
+        readNow.set(paneKey(window.symbol, startMs), await readPane(window.symbol, startMs));
       }
     }
   }
@@ -77,7 +82,7 @@ export async function writeWindows(
       }
       // It would be refused for ever, and with it every commit: said, counted, and left to a verification.
       metrics.refusedForGoodTotal.inc({ kind: "window" });
-      report.error("the store refuses an aggregate for good", { error, window: rows[0] });
+      logger.error("the store refuses an aggregate for good", { error, window: rows[0] });
       return;
     }
     const candleCount = rows.filter(({ kind }) => kind === "candle").length;

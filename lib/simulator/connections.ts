@@ -3,7 +3,7 @@
 
 import type { ServerWebSocket } from "bun";
 import type { Clock } from "../base/clock.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import { EXTRA_TEXT, type FaultPlanner } from "./faults.ts";
 import type { FrameKind, LedgerBook, LedgerConnection, SentFault, UnsentReason } from "./ledger.ts";
 import { FRAME_TRADES_MAX, frameText } from "./market.ts";
@@ -33,9 +33,9 @@ export type Connection = {
   framesRead: number;
 };
 
-type Parts = Readonly<{
+type Deps = Readonly<{
   clock: Clock;
-  report: Report;
+  logger: Logger;
   ledger: LedgerBook;
   planner: FaultPlanner;
   later: Later;
@@ -52,8 +52,8 @@ const FRAMES_UNREAD_MAX = 256;
 /** Several questions per window, so that the window moves on while the client still reads. */
 const FRAMES_PER_QUESTION = 64;
 
-export function createConnections(parts: Parts) {
-  const { clock, report, ledger, planner, later, isMax, isForAudience } = parts;
+export function createConnections(deps: Deps) {
+  const { clock, logger, ledger, planner, later, isMax, isForAudience } = deps;
   const byToken = new Map<string, Connection>();
   let count = 0;
 
@@ -89,14 +89,14 @@ export function createConnections(parts: Parts) {
   function opened(one: Connection, socket: ServerWebSocket<Connection>): void {
     one.socket = socket;
     ledger.opened(one.number, clock.now());
-    report.debug("simulator: connection opened", { connection: one.number });
+    logger.debug("simulator: connection opened", { connection: one.number });
   }
 
   function drop(one: Connection, reason: CloseReason): void {
     if (byToken.get(one.token) !== one) return;
     byToken.delete(one.token);
     ledger.closed(one.number, clock.now(), reason);
-    report.debug("simulator: connection closed", { connection: one.number, reason });
+    logger.debug("simulator: connection closed", { connection: one.number, reason });
     one.socket?.terminate();
     one.socket = null;
   }

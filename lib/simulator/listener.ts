@@ -9,7 +9,7 @@ import type { Market } from "./market.ts";
 import type { Player } from "./player.ts";
 import type { Later } from "./timers.ts";
 
-type Parts = Readonly<{
+type Deps = Readonly<{
   clock: Clock;
   connections: Connections;
   later: Later;
@@ -25,8 +25,8 @@ type Parts = Readonly<{
 const SUBSCRIBE_GRACE_MS = 2_000;
 const TOO_MANY_TEXT = '{"msg":"Subscribing to too many symbols","type":"error"}';
 
-export function createListener(parts: Parts) {
-  const { clock, connections, later, market, player, tapeSymbols, symbolsAccepted } = parts;
+export function createListener(deps: Deps) {
+  const { clock, connections, later, market, player, tapeSymbols, symbolsAccepted } = deps;
 
   function subscribe(from: Connection, symbol: string): void {
     const treatment = treatmentOf(symbol);

@@ -2,12 +2,12 @@
 
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { FaultRates } from "./faults.ts";
 import type { Instrument } from "./listings.ts";
 import type { Batching, TapeTimes } from "./player.ts";
-import type { RecipeName } from "./recipes.ts";
 import type { SearchOutage } from "./rest.ts";
+import type { ScenarioName } from "./scenarios.ts";
 import type { Tape } from "./tape.ts";
 
 export type SimulatorOptions = Readonly<{
@@ -16,11 +16,11 @@ export type SimulatorOptions = Readonly<{
   /** Accepted tokens; without it any token that is not empty. */
   token?: string | readonly string[] | undefined;
   clock?: Clock | undefined;
-  report?: Report | undefined;
+  logger?: Logger | undefined;
   /** Of the market and of the faults. */
   seed?: number | undefined;
   /** A whole day as a person would describe it; options beside it go before its own. */
-  recipe?: RecipeName | undefined;
+  recipe?: ScenarioName | undefined;
   /** Instruments that extend or replace the listings, for the market and for REST alike. */
   instruments?: readonly Instrument[] | undefined;
   /** All streamed symbols together; without it each symbol keeps its natural rate. */

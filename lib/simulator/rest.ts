@@ -39,13 +39,13 @@ const SEARCH_RESULTS_MAX = 20;
 /** Bodies for a missing parameter or an unknown path are guesses; clients act on the status. */
 const MISSING_STATUS = 422;
 
-type Calls = { minute: number; inMinute: number; second: number; inSecond: number };
+type RestClient = { minute: number; inMinute: number; second: number; inSecond: number };
 
 export function createRest(options: RestOptions): Rest {
   const listings = [
     ...new Map([...LISTINGS, ...options.instruments].map((one) => [one.symbol, one])).values(),
   ];
-  const callsOf = new Map<string, Calls>();
+  const callsOf = new Map<string, RestClient>();
 
   /** Fixed windows: all a client sees of the limit is how much is left and when it begins anew. */
   function count(token: string, nowMs: number) {

@@ -3,7 +3,8 @@
 // to its client: nothing of the pipeline is imported here, nothing is stored, and no token is ever reported.
 
 import { systemClock } from "../base/clock.ts";
-import { silentReport } from "../base/logger.ts";
+import { silentLogger } from "../base/logger.ts";
+import { dropDaily, startChaos } from "./chaos.ts";
 import { createConnections, type Stall } from "./connections.ts";
 import { createDelayLine } from "./delay.ts";
 import {
@@ -18,11 +19,10 @@ import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./ledger.ts";
 import { createListener } from "./listener.ts";
 import { type Instrument, instrumentOf } from "./listings.ts";
 import { createMarket } from "./market.ts";
-import { dropDaily, startMishaps } from "./mishaps.ts";
 import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./options.ts";
 import { playMarket, playTape } from "./player.ts";
-import { withRecipe } from "./recipes.ts";
 import { API_PATH, createRest, type SearchOutage } from "./rest.ts";
+import { withScenario } from "./scenarios.ts";
 import { serveSimulator } from "./serve.ts";
 import { createSessions } from "./session.ts";
 import { isPing, readTape, type Tape, tradesOf } from "./tape.ts";
@@ -73,14 +73,14 @@ const REST_CALLS_PER_SECOND_MAX = 30;
 const PING_TEXT = '{"type":"ping"}';
 
 export async function startSimulator(given: SimulatorOptions = {}): Promise<Simulator> {
-  const options = withRecipe(given);
+  const options = withScenario(given);
   checkOptions(options);
   const tape = typeof options.tape === "string" ? await readTape(options.tape) : options.tape;
   return openSimulator(options, tape);
 }
 
 function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simulator {
-  const { clock = systemClock, report = silentReport, seed = 1, speed = 1 } = options;
+  const { clock = systemClock, logger = silentLogger, seed = 1, speed = 1 } = options;
   const isMax = speed === "max";
   const isForAudience = tape !== undefined && isMax;
   const tokens = typeof options.token === "string" ? [options.token] : options.token;
@@ -90,7 +90,7 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
   const { later } = timers;
   const ledger = new LedgerBook(ledgerEntriesMax(options.ledger));
   const planner = new FaultPlanner(options.faults ?? {}, seed);
-  const connections = createConnections({ clock, report, ledger, planner, later, isMax, isForAudience });
+  const connections = createConnections({ clock, logger, ledger, planner, later, isMax, isForAudience });
   const delayLine = createDelayLine(connections.stage, options.delayMs ?? 0);
 
   const market = createMarket({
@@ -218,7 +218,7 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
     dropDaily({ clock, later }, () => (isReset ? faults.resetConnections() : faults.stall(false)));
   }
   if (options.mishapGapMs !== undefined) {
-    const mishaps = {
+    const chaos = {
       reset(next: HandshakeFault | "slow" | null) {
         if (next === "slow") faults.slowHandshakes(SLOW_HANDSHAKE_MS, 1);
         else if (next !== null) faults.refuseHandshakes(next, 1);
@@ -232,7 +232,7 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
       delay: faults.delay,
       breakSearch: (isBroken: boolean) => faults.breakSearch(isBroken ? "empty" : null),
     };
-    startMishaps({ clock, later, mishaps }, seed, options.mishapGapMs);
+    startChaos({ clock, later, chaos }, seed, options.mishapGapMs);
   }
 
   let stopped = false;

@@ -21,7 +21,7 @@ import type {
   TradeQuery,
   WindowQuery,
 } from "../contracts/store.ts";
-import type { WantedSet } from "../contracts/watchlist.ts";
+import type { Watchlist } from "../contracts/watchlist.ts";
 import {
   type AverageRow,
   type CandleRow,
@@ -34,13 +34,13 @@ import {
 } from "../model/trade.ts";
 import { WINDOW_MS } from "../model/windows.ts";
 import { aggregatesOf } from "./aggregates.ts";
-import { openWantedTable } from "./watchlist.ts";
+import { openWatchlistTable } from "./watchlist.ts";
 
 export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
 
 export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
   /** Which tickers are wanted: in embedded mode nobody else writes it. */
-  readonly wanted: WantedSet;
+  readonly wanted: Watchlist;
   readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
   /**
    * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a
@@ -71,7 +71,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
     ...aggregatesOf(db),
     ...sideWriter(db),
     ...reader(db),
-    wanted: openWantedTable(db, options.sync),
+    wanted: openWatchlistTable(db, options.sync),
     commits: commitStore(db, options.sync),
     dropReceivedBefore(cutoffMs) {
       keptHours.clear();
@@ -204,10 +204,10 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
         }),
       );
     },
-    async putDead(letters) {
+    async putDead(deadLetters) {
       storing(() =>
         inTransaction(db, () => {
-          for (const { session, sequence, item, receivedAtMs, reason, source, payload } of letters) {
+          for (const { session, sequence, item, receivedAtMs, reason, source, payload } of deadLetters) {
             putLetter.run(session, sequence, item, receivedAtMs, reason, source, payload);
           }
         }),
@@ -218,9 +218,9 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
       for (;;) {
         const row = storing(() => nextLetter.get(after));
         if (row === null) return;
-        const { rowid, received_at: receivedAtMs, ...letter } = row;
+        const { rowid, received_at: receivedAtMs, ...deadLetter } = row;
         after = rowid;
-        yield { ...letter, receivedAtMs };
+        yield { ...deadLetter, receivedAtMs };
       }
     },
   };

@@ -2,11 +2,11 @@
 // resolved for is synced, so that an operator's word outlives a power cut.
 
 import { type Database, type SyncMode, setSync, storing } from "../base/sqlite.ts";
-import type { WantedBy, WantedRecord, WantedSet } from "../contracts/watchlist.ts";
+import type { Watchlist, WatchlistAuthor, WatchlistEntry } from "../contracts/watchlist.ts";
 
-type Row = { symbol: string; wanted: number; changed_at: number; changed_by: WantedBy };
+type Row = { symbol: string; wanted: number; changed_at: number; changed_by: WatchlistAuthor };
 
-export function openWantedTable(db: Database, sync: SyncMode): WantedSet {
+export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
   const load = db.query<Row, []>("SELECT * FROM tickers ORDER BY changed_at, rowid");
   const save = db.query("INSERT OR REPLACE INTO tickers VALUES (?, ?, ?, ?)"); // Replaced, a row is the newest.
   const listeners = new Set<() => void>();
@@ -33,6 +33,6 @@ export function openWantedTable(db: Database, sync: SyncMode): WantedSet {
   };
 }
 
-function recordOf({ symbol, wanted, changed_at, changed_by }: Row): WantedRecord {
+function recordOf({ symbol, wanted, changed_at, changed_by }: Row): WatchlistEntry {
   return { symbol, wanted: wanted === 1, changedAtMs: changed_at, by: changed_by };
 }

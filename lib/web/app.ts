@@ -6,15 +6,15 @@ import { prettyJSON } from "hono/pretty-json";
 import { secureHeaders } from "hono/secure-headers";
 import type { Clock } from "../base/clock.ts";
 import { StoreUnavailableError } from "../base/errors.ts";
-import type { Report } from "../base/logger.ts";
+import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreReader } from "../contracts/store.ts";
 import type { HealthDocument } from "../health/health.ts";
-import type { TickerOutcome } from "../ingest/watchlist-sync.ts";
-import { createSeeds, type Seeds } from "./live/backfill.ts";
+import type { SymbolOutcome } from "../ingest/watchlist-sync.ts";
+import { type Backfill, createBackfill } from "./live/backfill.ts";
 import type { SeenAt } from "./live/protocol.ts";
 import { createLiveStreams } from "./live/stream.ts";
-import type { Live } from "./live/view.ts";
+import type { LiveView } from "./live/view.ts";
 import { listAverages, listCandles, listEvents, listTrades } from "./pages.ts";
 import * as queries from "./query.ts";
 import { pageFiles } from "./routes/page.ts";
@@ -27,14 +27,14 @@ export type TickerSets = Readonly<{
   subscribed: readonly string[];
   unsubscribed: readonly string[];
   /** What is known of whether it exists; absent where nobody asks. */
-  outcome?: (symbol: string) => TickerOutcome;
+  outcome?: (symbol: string) => SymbolOutcome;
 }>;
 
-export type WebParts = Readonly<{
+export type WebDeps = Readonly<{
   store: StoreReader;
-  live: Live;
+  live: LiveView;
   clock: Clock;
-  report: Report;
+  logger: Logger;
   metrics: Metrics;
   health: () => HealthDocument;
   tickers: () => TickerSets;
@@ -56,7 +56,7 @@ const JSON_CACHE = "no-store";
 const PAGE_CACHE = "no-cache";
 const RETRY_AFTER_SECONDS = "2";
 
-export function createWeb(parts: WebParts): Web {
+export function createWeb(deps: WebDeps): Web {
   const app = new OpenAPIHono({
     defaultHook: (result, context) => {
       if (result.success) return;
@@ -64,13 +64,13 @@ export function createWeb(parts: WebParts): Web {
       return context.json({ error: problems[0] ?? "the query cannot be read", problems }, 400);
     },
   });
-  guardAnswers(app, parts);
-  addHistory(app, parts);
-  const seeds = createSeeds(parts.store, parts.live, parts.clock, parts.report);
-  addTickers(app, parts, seeds);
-  if (parts.changes !== undefined) addTickerChanges(app, parts.changes, parts.clock, parts.report);
-  addLive(app, parts, seeds);
-  addState(app, parts);
+  guardAnswers(app, deps);
+  addHistory(app, deps);
+  const seeds = createBackfill(deps.store, deps.live, deps.clock, deps.logger);
+  addTickers(app, deps, seeds);
+  if (deps.changes !== undefined) addTickerChanges(app, deps.changes, deps.clock, deps.logger);
+  addLive(app, deps, seeds);
+  addState(app, deps);
   addPage(app);
   app.doc31("/doc", {
     openapi: "3.1.0",
@@ -86,7 +86,7 @@ export function createWeb(parts: WebParts): Web {
 
 // --- What holds for every answer -------------------------------------------------------------------------------
 
-function guardAnswers(app: Web, { report, simulated }: WebParts): void {
+function guardAnswers(app: Web, { logger, simulated }: WebDeps): void {
   app.use(
     secureHeaders({
       contentSecurityPolicy: {
@@ -116,12 +116,12 @@ function guardAnswers(app: Web, { report, simulated }: WebParts): void {
       return context.json({ error: error.message, problems: [error.message] }, 400);
     }
     if (error instanceof StoreUnavailableError) {
-      report.warn("a request was not answered: the store cannot be read just now", { method, path, error });
+      logger.warn("a request was not answered: the store cannot be read just now", { method, path, error });
       return context.json({ error: "the store cannot be read just now: ask again in a moment" }, 503, {
         "retry-after": RETRY_AFTER_SECONDS,
       });
     }
-    report.error("a request met a fault that nothing handled", { method, path, error });
+    logger.error("a request met a fault that nothing handled", { method, path, error });
     return context.json({ error: "this is a fault of ours; the log says more" }, 500);
   });
 }
@@ -159,7 +159,7 @@ function isPathOf(pattern: string, path: string): boolean {
 
 // --- History ---------------------------------------------------------------------------------------------------
 
-function addHistory(app: Web, { store, clock }: WebParts): void {
+function addHistory(app: Web, { store, clock }: WebDeps): void {
   app.openapi(
     listing("/trades", "Trades of a symbol, newest first", queries.tradesQuery, schemas.tradesPage),
     async (context) => context.json(await listTrades(store, context.req.valid("query"), clock.now()), 200),
@@ -195,7 +195,7 @@ function addHistory(app: Web, { store, clock }: WebParts): void {
 
 // --- Tickers ---------------------------------------------------------------------------------------------------
 
-function addTickers(app: Web, { clock, tickers }: WebParts, seeds: Seeds): void {
+function addTickers(app: Web, { clock, tickers }: WebDeps, seeds: Backfill): void {
   async function tickerOf(symbol: string, sets: TickerSets): Promise<schemas.Ticker> {
     const row = await seeds.last(symbol);
     const outcome = sets.outcome?.(symbol);
@@ -247,7 +247,7 @@ function stateOf(symbol: string, sets: TickerSets): schemas.Ticker["state"] {
   return sets.unsubscribed.includes(symbol) ? "unsubscribed" : "wanted";
 }
 
-function validationOf(outcome: TickerOutcome): schemas.Validation {
+function validationOf(outcome: SymbolOutcome): schemas.Validation {
   return {
     outcome: outcome.kind,
     reason: outcome.kind === "unknown" ? outcome.reason : null,
@@ -267,8 +267,8 @@ const SEED_MS_MAX = 2_000;
 
 function addLive(
   app: Web,
-  { live, clock, health, tickers, simulated, seenAt, signal }: WebParts,
-  seeds: Seeds,
+  { live, clock, health, tickers, simulated, seenAt, signal }: WebDeps,
+  seeds: Backfill,
 ): void {
   const { refresh } = seeds;
   const streams = createLiveStreams({
@@ -320,7 +320,7 @@ function serverOf(env: unknown): Pick<Bun.Server<undefined>, "timeout"> | undefi
 
 // --- Health and metrics ----------------------------------------------------------------------------------------
 
-function addState(app: Web, { health, metrics, refreshGauges }: WebParts): void {
+function addState(app: Web, { health, metrics, refreshGauges }: WebDeps): void {
   app.use("/health", prettyJSON()); // `?pretty`: for whoever has only curl.
   app.openapi(
     createRoute({

@@ -7,13 +7,13 @@ import { secureHeaders } from "hono/secure-headers";
 import type { Metrics } from "../base/metrics.ts";
 import type { HealthDocument } from "../health/health.ts";
 
-export type ProbeParts = Readonly<{
+export type HealthAppDeps = Readonly<{
   health: () => HealthDocument;
   metrics: Metrics;
   simulated: boolean;
 }>;
 
-export function createProbe({ health, metrics, simulated }: ProbeParts): Hono {
+export function createHealthApp({ health, metrics, simulated }: HealthAppDeps): Hono {
   const app = new Hono();
   app.use(secureHeaders({ strictTransportSecurity: false }));
   app.use(async (context, next) => {

@@ -2,21 +2,24 @@
 // last answer. It judges nothing; health/pipeline.ts does.
 
 import type { Clock } from "../base/clock.ts";
-import { ask } from "../base/http-client.ts";
+import { httpRequest } from "../base/http-client.ts";
 import type { HealthDocument } from "../health/health.ts";
 import type { RemoteSnapshot } from "../health/pipeline.ts";
 
 /** Well below the time between two polls. */
 const ANSWER_MS_MAX = 1_500;
 
-export type Watch = Readonly<{
+export type RemoteHealth = Readonly<{
   /** One round; never rejects. */
   poll(): Promise<void>;
   snapshots(): readonly RemoteSnapshot[];
 }>;
 
 /** `name` and an address each; several of one kind are numbered. */
-export function createWatch(kinds: Readonly<Record<string, readonly string[]>>, clock: Clock): Watch {
+export function createRemoteHealth(
+  kinds: Readonly<Record<string, readonly string[]>>,
+  clock: Clock,
+): RemoteHealth {
   const remotes = Object.entries(kinds).flatMap(([kind, urls]) =>
     urls.map((url, index) => ({ name: urls.length > 1 ? `${kind}-${index + 1}` : kind, url })),
   );
@@ -27,7 +30,7 @@ export function createWatch(kinds: Readonly<Record<string, readonly string[]>>, 
   async function pollOne(name: string, url: string): Promise<void> {
     const before = known.get(name)!;
     try {
-      const { status, body } = await ask(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX);
+      const { status, body } = await httpRequest(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX);
       const document = healthIn(body);
       if (document === null) throw new Error(`answered ${status}, and not with a health document`);
       known.set(name, { ...before, answeredAtMs: clock.now(), document, problem: null });

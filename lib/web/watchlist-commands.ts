@@ -4,10 +4,10 @@
 import type { Clock } from "../base/clock.ts";
 import {
   type SymbolCheck,
+  type SymbolCheckResult,
   symbolFault,
-  type Verdict,
-  type WantedSet,
-  wantedSymbols,
+  type Watchlist,
+  watchedSymbols,
 } from "../contracts/watchlist.ts";
 
 export type Added =
@@ -19,8 +19,8 @@ export type Added =
   | Readonly<{ kind: "exists" }>
   | Readonly<{ kind: "full"; symbolsMax: number }>;
 
-export type ControlParts = Readonly<{
-  wanted: WantedSet;
+export type WatchlistCommandsDeps = Readonly<{
+  wanted: Watchlist;
   /** Null: FINNHUB_VALIDATE_TICKERS=0, and every ticker is taken for one. */
   check: SymbolCheck | null;
   /** FINNHUB_MAX_SYMBOLS */
@@ -28,11 +28,11 @@ export type ControlParts = Readonly<{
   /** Wanted, but taking no place: proven not to exist. */
   rejected?: () => readonly string[];
   /** What the check said of a ticker that is about to be wanted. */
-  onVerdict?: (symbol: string, verdict: Verdict) => void;
+  onResult?: (symbol: string, result: SymbolCheckResult) => void;
   clock: Clock;
 }>;
 
-export type TickerControl = Readonly<{
+export type WatchlistCommands = Readonly<{
   /** Resolves when the wish is on record, or refused. Rejects with what WantedSet.put rejects with. */
   add(symbol: string): Promise<Added>;
   /** False: it is not wanted. */
@@ -42,14 +42,14 @@ export type TickerControl = Readonly<{
 /** Whoever waits for an answer is not kept longer; a ticker streams within 2 s. */
 const CHECK_MS_MAX = 1_500;
 
-export function createTickerControl(parts: ControlParts): TickerControl {
-  const { wanted, check, symbolsMax, rejected = () => [], onVerdict = () => {}, clock } = parts;
+export function createWatchlistCommands(deps: WatchlistCommandsDeps): WatchlistCommands {
+  const { wanted, check, symbolsMax, rejected = () => [], onResult = () => {}, clock } = deps;
   /** Being added just now: they have their place already. */
   const pending = new Set<string>();
 
-  const wantedNow = () => wantedSymbols(wanted);
+  const watchedNow = () => watchedSymbols(wanted);
 
-  async function ask(symbol: string): Promise<Verdict> {
+  async function ask(symbol: string): Promise<SymbolCheckResult> {
     if (check === null) return { kind: "found" };
     const patience = new AbortController();
     const cancel = clock.after(CHECK_MS_MAX, () => patience.abort());
@@ -61,18 +61,18 @@ export function createTickerControl(parts: ControlParts): TickerControl {
   }
 
   async function addUnique(symbol: string): Promise<Added> {
-    const verdict = await ask(symbol);
-    if (verdict.kind === "not_found") return verdict;
-    if (check !== null) onVerdict(symbol, verdict);
+    const result = await ask(symbol);
+    if (result.kind === "not_found") return result;
+    if (check !== null) onResult(symbol, result);
     await wanted.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "operator" });
-    return verdict.kind === "found" ? { kind: "created" } : { kind: "unchecked", reason: verdict.reason };
+    return result.kind === "found" ? { kind: "created" } : { kind: "unchecked", reason: result.reason };
   }
 
   return {
     async add(symbol) {
       const fault = symbolFault(symbol);
       if (fault !== null) return { kind: "bad_symbol", fault };
-      const symbols = wantedNow();
+      const symbols = watchedNow();
       if (symbols.includes(symbol) || pending.has(symbol)) return { kind: "exists" };
       const missing = new Set(rejected());
       const taken = symbols.filter((one) => !missing.has(one)).length + pending.size;
@@ -85,7 +85,7 @@ export function createTickerControl(parts: ControlParts): TickerControl {
       }
     },
     async remove(symbol) {
-      if (!wantedNow().includes(symbol)) return false;
+      if (!watchedNow().includes(symbol)) return false;
       await wanted.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "operator" });
       return true;
     },

@@ -190,7 +190,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
     await store.putTrades([]);
     await store.putWindows([average(), candle()]);
     await store.putEvents([event(1)]);
-    await store.putDead([letter(1)]);
+    await store.putDead([deadLetter(1)]);
     expect(await store.isEmpty()).toBe(true);
     await putTrades(store, [rowOf(1)]);
     expect(await store.isEmpty()).toBe(false);
@@ -580,18 +580,18 @@ export function storeContract(name: string, harness: StoreHarness): void {
 
   promise("dead letters are kept once, whole, byte for byte", async ({ store, deadLetters }) => {
     const every = Uint8Array.from({ length: 256 }, (_, index) => index);
-    const letters = [
-      letter(1, { payload: new Uint8Array(0) }),
-      letter(1, { item: 0, payload: every }),
-      letter(1, { item: 1023, payload: Uint8Array.of(0) }),
-      letter(2, { reason: "undecodable", source: "processor" }),
-      letter(1, { session: "0badcaff", payload: new Uint8Array(200_000).fill(7) }),
-      letter(2 ** 32 - 1, { payload: Buffer.from("not JSON: 😀") }),
+    const put = [
+      deadLetter(1, { payload: new Uint8Array(0) }),
+      deadLetter(1, { item: 0, payload: every }),
+      deadLetter(1, { item: 1023, payload: Uint8Array.of(0) }),
+      deadLetter(2, { reason: "undecodable", source: "processor" }),
+      deadLetter(1, { session: "0badcaff", payload: new Uint8Array(200_000).fill(7) }),
+      deadLetter(2 ** 32 - 1, { payload: Buffer.from("not JSON: 😀") }),
     ];
-    for (let turn = 0; turn < 3; turn++) await store.putDead(shuffled(letters, seeded(turn)));
+    for (let turn = 0; turn < 3; turn++) await store.putDead(shuffled(put, seeded(turn)));
     const plain = (all: readonly DeadLetter[]) =>
       all.map((one) => ({ ...one, payload: Buffer.from(one.payload).toString("hex") })).sort(byIdentity);
-    expect(plain(await deadLetters())).toEqual(plain(letters));
+    expect(plain(await deadLetters())).toEqual(plain(put));
   });
 }
 
@@ -798,7 +798,7 @@ export function event(sequence: number, fields: Partial<FeedEventRow> = {}): Fee
   };
 }
 
-export function letter(sequence: number, fields: Partial<DeadLetter> = {}): DeadLetter {
+export function deadLetter(sequence: number, fields: Partial<DeadLetter> = {}): DeadLetter {
   return {
     session: SESSION,
     sequence,

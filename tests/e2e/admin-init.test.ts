@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import cassandra from "cassandra-driver";
 import { type Admin, ConfigResourceTypes, Kafka } from "kafkajs";
 import { eventually, temporaryDirectory } from "../support/builders.ts";
-import { addressesOf, buildBinaries, runVerb, type Settings } from "../support/processes.ts";
+import { addressesOf, buildBinaries, runCommand, type Settings } from "../support/processes.ts";
 import { DATACENTER, clientOptions as nodeOptions, startCassandra } from "../support/services/cassandra.ts";
 import { clientOptions as brokerOptions, startKafka } from "../support/services/kafka.ts";
 import type { Server } from "../support/services/server.ts";
@@ -40,7 +40,7 @@ describe.skipIf(!services.available)("admin init", () => {
     };
   }
   const init = (settings: Settings, ...args: string[]) =>
-    runVerb(binaries.path("admin"), ["init", ...args], settings);
+    runCommand(binaries.path("admin"), ["init", ...args], settings);
 
   async function askKafka<T>(question: (admin: Admin) => Promise<T>): Promise<T> {
     const admin = new Kafka(brokerOptions(kafka.port)).admin();
@@ -198,7 +198,7 @@ describe.skipIf(!services.available)("admin init", () => {
         ["processor", "PROCESSOR_PORT"],
         ["admin", "ADMIN_PORT"],
       ] as const) {
-        const ended = await runVerb(binaries.path(name), [], { ...settings, [port]: "0" });
+        const ended = await runCommand(binaries.path(name), [], { ...settings, [port]: "0" });
         expect(ended.code).toBe(1);
         expect(ended.err).toContain("a table trades that is not ours");
       }

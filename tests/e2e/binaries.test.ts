@@ -10,7 +10,7 @@ import {
   buildBinaries,
   mustRun,
   ownNames,
-  runVerb,
+  runCommand,
   type ServiceProcess,
   type Settings,
   startService,
@@ -51,14 +51,14 @@ for (const name of SERVICES) {
     async () => {
       using directory = temporaryDirectory();
       const settings = { ...SOURCE, DATA_DIR: directory.path };
-      const run = (...args: string[]) => runVerb(binaries.path(name), args, settings);
+      const run = (...args: string[]) => runCommand(binaries.path(name), args, settings);
       const version = await run("--version");
       expect(version).toMatchObject({ code: 0, err: "" });
       expect(version.out).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
       const help = await run("--help");
       expect(help).toMatchObject({ code: 0, err: "" });
-      const verbs = [...help.out.matchAll(/^ {2}([a-z]+) /gm)].map(([, verb]) => verb!);
-      expect(verbs.sort()).toEqual(VERBS[name]);
+      const commands = [...help.out.matchAll(/^ {2}([a-z]+) /gm)].map(([, verb]) => verb!);
+      expect(commands.sort()).toEqual(VERBS[name]);
       const config = await run("--check-config");
       expect(config).toMatchObject({ code: 0, err: "" });
       expect(config.out).toContain("KAFKA_TOPIC_NAME=market");
@@ -80,7 +80,7 @@ for (const name of SERVICES) {
         KAFKA_SASL_USERNAME: "someone",
         ADMIN_TOKN: SECRET,
       };
-      const refused = await runVerb(binaries.path(name), [], wrong);
+      const refused = await runCommand(binaries.path(name), [], wrong);
       expect(refused.code).toBe(1);
       for (const setting of [
         "KAFKA_PORT",
@@ -90,7 +90,7 @@ for (const name of SERVICES) {
       ])
         expect(refused.err).toContain(setting);
       expect(refused.err + refused.out).not.toContain(SECRET);
-      const unknown = await runVerb(binaries.path(name), ["destroy"], { DATA_DIR: directory.path });
+      const unknown = await runCommand(binaries.path(name), ["destroy"], { DATA_DIR: directory.path });
       expect(unknown.code).toBe(1);
       expect(unknown.err).toContain("unknown verb 'destroy'");
       expect(readdirSync(directory.path)).toEqual([]);
@@ -125,7 +125,7 @@ for (const name of SERVICES) {
         expect(elsewhere.status).toBe(404);
         expect(await elsewhere.json()).toEqual({ error: expect.stringContaining("/health and /metrics") });
         expect((await fetch(`${service.url}/metrics`)).status).toBe(200);
-        const check = await runVerb(binaries.path(name), ["healthcheck"], {
+        const check = await runCommand(binaries.path(name), ["healthcheck"], {
           ...settings,
           [PORTS[name]]: new URL(service.url).port,
         });
@@ -144,13 +144,13 @@ test(
   async () => {
     using directory = temporaryDirectory();
     for (const args of [[], ["--check-config"]]) {
-      const refused = await runVerb(binaries.path("producer"), args, { DATA_DIR: directory.path });
+      const refused = await runCommand(binaries.path("producer"), args, { DATA_DIR: directory.path });
       expect(refused.code).toBe(1);
       expect(refused.err).toContain("FINNHUB_API_TOKEN");
       expect(refused.err).toContain("FINNHUB_SIMULATE=1");
     }
     for (const name of ["processor", "admin"] as const) {
-      const config = await runVerb(binaries.path(name), ["--check-config"], { DATA_DIR: directory.path });
+      const config = await runCommand(binaries.path(name), ["--check-config"], { DATA_DIR: directory.path });
       expect(config.code).toBe(0);
     }
   },
@@ -164,10 +164,16 @@ test(
     using taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
     for (const name of SERVICES) {
       const settings = { ...SOURCE, DATA_DIR: directory.path };
-      const refused = await runVerb(binaries.path(name), [], { ...settings, [PORTS[name]]: `${taken.port}` });
+      const refused = await runCommand(binaries.path(name), [], {
+        ...settings,
+        [PORTS[name]]: `${taken.port}`,
+      });
       expect(refused.code).toBe(1);
       expect(refused.err).toContain(PORTS[name]);
-      const check = await runVerb(binaries.path(name), ["healthcheck"], { ...settings, [PORTS[name]]: "1" });
+      const check = await runCommand(binaries.path(name), ["healthcheck"], {
+        ...settings,
+        [PORTS[name]]: "1",
+      });
       expect(check.code).toBe(1);
       expect(check.out).toContain("failing: http://127.0.0.1:1/health");
     }
@@ -200,21 +206,21 @@ describe.skipIf(!services.available)("on real engines", () => {
       using directory = temporaryDirectory();
       const settings = ownPipeline(directory.path);
       for (const name of SERVICES) {
-        const ended = await runVerb(binaries.path(name), [], { ...settings, [PORTS[name]]: "0" });
+        const ended = await runCommand(binaries.path(name), [], { ...settings, [PORTS[name]]: "0" });
         expect(ended.code).toBe(1);
         expect(ended.err).toContain("run `admin init`");
       }
       await mustRun(binaries.path("admin"), ["init"], settings);
       const elsewhere = { ...settings, CASSANDRA_KEYSPACE: uniqueName("none") };
       for (const name of ["processor", "admin"] as const) {
-        const ended = await runVerb(binaries.path(name), [], { ...elsewhere, [PORTS[name]]: "0" });
+        const ended = await runCommand(binaries.path(name), [], { ...elsewhere, [PORTS[name]]: "0" });
         expect(ended.code).toBe(1);
         expect(ended.err).toContain("run `admin init`");
         expect(ended.err).toContain(elsewhere.CASSANDRA_KEYSPACE);
       }
       const topicless = { ...settings, KAFKA_TOPIC_NAME: uniqueName("none") };
       for (const name of SERVICES) {
-        const ended = await runVerb(binaries.path(name), [], { ...topicless, [PORTS[name]]: "0" });
+        const ended = await runCommand(binaries.path(name), [], { ...topicless, [PORTS[name]]: "0" });
         expect(ended.code).toBe(1);
         expect(ended.err).toContain(topicless.KAFKA_TOPIC_NAME);
         expect(ended.err).toContain("run `admin init`");
@@ -264,7 +270,7 @@ describe.skipIf(!services.available)("on real engines", () => {
           const { code, reason } = await service.health();
           return isWell ? code === 200 : reason!.includes("producer:");
         });
-        const check = await runVerb(binaries.path(name), ["healthcheck"], { ...settings, ...port });
+        const check = await runCommand(binaries.path(name), ["healthcheck"], { ...settings, ...port });
         expect(check.code).toBe(isWell ? 0 : 1);
         expect(await stopMs(service)).toBeLessThan(STOP_MS_MAX);
       }

@@ -34,7 +34,7 @@ async function check(replies: Replies, asked: Asked = [], symbol = SYMBOL, panel
 }
 
 /** The verb, as an operator starts it. */
-async function runVerb(url: string, password: string, ...more: string[]) {
+async function runCommand(url: string, password: string, ...more: string[]) {
   const child = Bun.spawn(
     [process.execPath, "--no-env-file", ADMIN, "grafana-check", "--url", url, ...more],
     {
@@ -180,7 +180,7 @@ test(
   "the verb prints every point, and its exit code says whether all are well",
   async () => {
     await using server = startGrafana({ password: PASSWORD });
-    const { code, out, failed } = await runVerb(`${server.url}/`, PASSWORD);
+    const { code, out, failed } = await runCommand(`${server.url}/`, PASSWORD);
     // On a machine that stands still for half a second an answer is late, and said to be.
     expect(failed.filter((line) => !line.includes("it would never be drawn"))).toEqual([]);
     expect(code).toBe(failed.length === 0 ? 0 : 1);
@@ -194,7 +194,7 @@ test(
   async () => {
     const asked: Asked = [];
     await using server = startGrafana({ password: PASSWORD, asked });
-    const { code, failed, out } = await runVerb(server.url, "another-password");
+    const { code, failed, out } = await runCommand(server.url, "another-password");
     expect(out).toContain("1 of 2 points failed");
     expect(code).toBe(1);
     expect(failed).toEqual(["FAIL  the user may log in: answered 401: Invalid username or password"]);
@@ -227,7 +227,7 @@ test.each([
 test(
   "where nobody listens the one point that fails says so",
   async () => {
-    const { code, failed } = await runVerb("http://127.0.0.1:1", PASSWORD);
+    const { code, failed } = await runCommand("http://127.0.0.1:1", PASSWORD);
     expect({ code, failed }).toEqual({ code: 1, failed: ["FAIL  Grafana answers: connection refused"] });
   },
   TIMEOUT_MS,

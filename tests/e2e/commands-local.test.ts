@@ -12,7 +12,7 @@ import { openSqliteLog } from "../../lib/outbox/log.ts";
 import { startSimulator } from "../../lib/simulator/simulator.ts";
 import { openSqliteStore } from "../../lib/sqlite/store.ts";
 import { eventually, temporaryDirectory, trade, within } from "../support/builders.ts";
-import { LOCAL, runVerb, type Settings, startService } from "../support/processes.ts";
+import { LOCAL, runCommand, type Settings, startService } from "../support/processes.ts";
 import { readTables } from "../support/tables.ts";
 import { hasTapes, tapePath, tapes } from "../support/tapes.ts";
 
@@ -20,10 +20,10 @@ const TAPE_MS_MAX = 60_000;
 /** Real data in a directory of its own: nothing is simulated by default. */
 const SOURCE = { FINNHUB_API_TOKEN: "tape-token", LOG_LEVEL: "warn" };
 
-type Ended = Awaited<ReturnType<typeof runVerb>>;
+type Ended = Awaited<ReturnType<typeof runCommand>>;
 
 const verb = (directory: string, args: readonly string[], settings: Settings = SOURCE): Promise<Ended> =>
-  runVerb(LOCAL, args, { DATA_DIR: directory, ...settings });
+  runCommand(LOCAL, args, { DATA_DIR: directory, ...settings });
 
 const jsonOf = ({ out }: Ended) => JSON.parse(out.trimEnd().split("\n").at(-1)!) as Record<string, unknown>;
 
@@ -175,7 +175,7 @@ test("`replay` stores what the log holds without committing, and `replay --dead`
   for (let turn = 0; turn < 2; turn++) {
     const dead = await verb(directory.path, ["replay", "--dead", "--json"]);
     expect(dead).toMatchObject({ code: 0, err: "" });
-    expect(jsonOf(dead)).toMatchObject({ letters: 1, taken: 1, messages: 2, trades: 2, unfit: {} });
+    expect(jsonOf(dead)).toMatchObject({ deadLetters: 1, taken: 1, messages: 2, trades: 2, unfit: {} });
     expect(pricesIn(directory.path)).toEqual(["AAPL 10", "AAPL 12", "AAPL 20", "MSFT 30"]);
   }
   expect(positionsIn(directory.path)).toHaveLength(1);
@@ -212,7 +212,7 @@ test("more dead letters than the log has room for are taken all the same", async
   const settings = { ...SOURCE, OUTBOX_MAX_BYTES: String(1024 * 1024) };
   const dead = await verb(directory.path, ["replay", "--dead", "--json"], settings);
   expect(dead).toMatchObject({ code: 0, err: "" });
-  expect(jsonOf(dead)).toMatchObject({ letters: letterCount + 1, taken: letterCount + 1, unfit: {} });
+  expect(jsonOf(dead)).toMatchObject({ deadLetters: letterCount + 1, taken: letterCount + 1, unfit: {} });
   expect(readTables(directory.path).trades.filter((row) => row.symbol === symbol)).toHaveLength(20_000);
   expect(await verb(directory.path, ["verify"], settings)).toMatchObject({ code: 0 });
 }, 60_000);

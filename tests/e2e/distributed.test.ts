@@ -16,7 +16,7 @@ import {
   mustRun,
   ownNames,
   receivedAll,
-  runVerb,
+  runCommand,
   type ServiceProcess,
   type Settings,
   startService,
@@ -237,7 +237,7 @@ describe.skipIf(!services.available || !hasTapes)("on real Kafka and Cassandra",
       const holdsTopic = async (service: ServiceProcess) => (await service.health()).parts.feed !== undefined;
       await eventually(TAPE_MS_MAX, "the first holds the topic", () => holdsTopic(first));
       const other = { ...settings, DATA_DIR: join(directory.path, "other"), PRODUCER_PORT: "0" };
-      const second = await runVerb(binaries.path("producer"), [], other);
+      const second = await runCommand(binaries.path("producer"), [], other);
       expect(second.code).toBe(1);
       expect(second.err).toContain(String(first.pid));
       // After a stop the topic is free at once.

@@ -4,12 +4,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { systemClock } from "../../lib/base/clock.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { tailKafka } from "../../lib/kafka/tail.ts";
 import { topicNames } from "../../lib/kafka/topics.ts";
 import { decodeEvent, decodeMessage } from "../../lib/model/codec.ts";
 import { eventually, temporaryDirectory, within } from "../support/builders.ts";
-import { createTopics, kafkaParts } from "../support/kafka.ts";
+import { createTopics, kafkaDeps } from "../support/kafka.ts";
 import { buildBinaries, type ServiceProcess, type Settings, startService } from "../support/processes.ts";
 import { startKafka } from "../support/services/kafka.ts";
 import { services } from "../support/services/shared.ts";
@@ -61,7 +61,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
     await kafka?.[Symbol.asyncDispose]();
   }, START_MS_MAX);
 
-  const partsNow = () => kafkaParts({ host: kafka.host, port: kafka.port });
+  const partsNow = () => kafkaDeps({ host: kafka.host, port: kafka.port });
   const settingsOf = (topic: string, wsUrl: string, directory: string): Settings => ({
     KAFKA_SERVER: kafka.host,
     KAFKA_PORT: String(kafka.port),
@@ -87,7 +87,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
         onCaughtUp: () => stop.abort(),
         signal: stop.signal,
         clock: systemClock,
-        report: silentReport,
+        logger: silentLogger,
       }),
     );
     return values;

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { createStop } from "../../lib/app/lifecycle.ts";
 import type { Clock } from "../../lib/base/clock.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { temporaryDirectory } from "../support/builders.ts";
 
 const FIXTURE = join(import.meta.dir, "../support/fixtures/service.ts");
@@ -148,9 +148,9 @@ test("a stop that takes longer than its limit ends the process with code 75", ()
       return () => {};
     },
   } as Clock;
-  const stop = createStop(clock, silentReport, (code) => codes.push(code));
+  const stop = createStop(clock, silentLogger, (code) => codes.push(code));
   expect(timer).toBeUndefined();
-  stop.ask("SIGTERM");
+  stop.request("SIGTERM");
   expect(stop.signal.aborted).toBeTrue();
   expect(timer?.durationMs).toBe(30_000);
   expect(codes).toEqual([]);

@@ -247,17 +247,17 @@ describe.skipIf(!services.available)("beside the origin", () => {
       expect((await tables()).trades.map(ofRow)).toEqual(after.map(ofTape));
 
       const records = await recordsOf(topic);
-      const letters = (await recordsOf(`${topic}.dead`)).map(({ value }) => ({
+      const deadLetters = (await recordsOf(`${topic}.dead`)).map(({ value }) => ({
         bytes: value.length,
-        letter: JSON.parse(value.toString()) as Letter,
+        deadLetter: JSON.parse(value.toString()) as Letter,
       }));
-      expect(letters.length).toBe(letterCount);
+      expect(deadLetters.length).toBe(letterCount);
       const letterOf = (value: Buffer) =>
-        letters.filter(({ letter }) => Buffer.from(letter.payload, "base64").equals(value));
+        deadLetters.filter(({ deadLetter }) => Buffer.from(deadLetter.payload, "base64").equals(value));
       for (const value of [two, one]) {
         const record = records.find((candidate) => candidate.value.equals(value ?? Buffer.alloc(0)));
         expect(record).toBeDefined();
-        expect(letterOf(value ?? Buffer.alloc(0)).map(({ letter }) => letter)).toEqual([
+        expect(letterOf(value ?? Buffer.alloc(0)).map(({ deadLetter }) => deadLetter)).toEqual([
           {
             // Its place, since it has no identity.
             session: sha256(`${topic}/${record?.partition}/`).slice(0, 8),
@@ -271,7 +271,7 @@ describe.skipIf(!services.available)("beside the origin", () => {
         ]);
       }
       for (const value of hopeless)
-        expect(letterOf(value ?? Buffer.alloc(0)).map(({ letter }) => letter.reason)).toEqual([
+        expect(letterOf(value ?? Buffer.alloc(0)).map(({ deadLetter }) => deadLetter.reason)).toEqual([
           "undecodable",
         ]);
       // What is put aside may be larger than what was sent.

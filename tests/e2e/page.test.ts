@@ -7,13 +7,13 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { systemClock } from "../../lib/base/clock.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
 import { healthDocument } from "../../lib/health/health.ts";
 import { dayOf } from "../../lib/model/trade.ts";
 import { openSqliteStore } from "../../lib/sqlite/store.ts";
 import { createWeb } from "../../lib/web/app.ts";
-import { createLive } from "../../lib/web/live/view.ts";
+import { createLiveView } from "../../lib/web/live/view.ts";
 import { serveWeb } from "../../lib/web/server.ts";
 import { eventually, temporaryDirectory } from "../support/builders.ts";
 import {
@@ -302,9 +302,9 @@ browserTest(
     for (let at = 0; at < candles.length; at += 100) await store.putWindows(candles.slice(at, at + 100));
     const app = createWeb({
       store,
-      live: createLive(),
+      live: createLiveView(),
       clock: systemClock,
-      report: silentReport,
+      logger: silentLogger,
       metrics: createMetrics(),
       health: () => healthDocument(false, {}),
       tickers: () => ({ wanted: ["AAPL"], subscribed: ["AAPL"], unsubscribed: [] }),

@@ -16,7 +16,7 @@ import {
   buildBinaries,
   mustRun,
   ownNames,
-  runVerb,
+  runCommand,
   type Settings,
   startService,
 } from "../support/processes.ts";
@@ -160,7 +160,7 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
                 "CASSANDRA_PASSWORD",
                 "FINNHUB_API_TOKEN",
               ]);
-        const init = await runVerb(binaries.path("admin"), ["init"], settings);
+        const init = await runCommand(binaries.path("admin"), ["init"], settings);
         expect(init).toMatchObject({ code: 0 });
         expect(init.out).toContain("made the topic");
         expect(init.out).toContain("created the keyspace");
@@ -285,7 +285,7 @@ describe.skipIf(!services.available)("with TLS and passwords", () => {
         };
         for (const [binary, ...args] of users) {
           await using counter = await countConnections(Number(settings[`${engine}_PORT`]));
-          const done = await runVerb(binaries.path(binary), args, {
+          const done = await runCommand(binaries.path(binary), args, {
             ...settings,
             [`${engine}_PORT`]: String(counter.port),
           });

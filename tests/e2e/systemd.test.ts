@@ -67,20 +67,20 @@ test("each binary that runs on and on has a unit, and README.md installs and ena
     const program = programOf(one);
     expect(program).toBe(`${directory}/${basename(program)}`);
     expect(serviceOf(one).EnvironmentFile).toEqual([settings!]);
-    expect(one.unit.Install).toEqual({ WantedBy: ["multi-user.target"] });
+    expect(one.unit.Install).toEqual({ WatchlistAuthor: ["multi-user.target"] });
   }
   const enabled = install.flatMap((line) => /^sudo systemctl enable --now (.*)$/.exec(line)?.[1] ?? [])[0];
   const enabledFiles = enabled!.split(" ").map((name) => `${name.replace(/@\d+$/, "@")}.service`);
   expect([...new Set(enabledFiles)].sort()).toEqual(files);
 
   // The verbs beside the units: their settings, and the producer's own directory and user.
-  const verbs = install.filter((line) => line.startsWith("sudo systemd-run "));
-  expect(verbs.map((line) => / (\S+) (?:verify|replay --dead)$/.exec(line)?.[1])).toEqual(
+  const commands = install.filter((line) => line.startsWith("sudo systemd-run "));
+  expect(commands.map((line) => / (\S+) (?:verify|replay --dead)$/.exec(line)?.[1])).toEqual(
     ["admin", "producer"].map((name) => `${directory}/${name}`),
   );
-  for (const line of verbs) expect(line).toContain(` -p DynamicUser=yes -p EnvironmentFile=${settings} `);
+  for (const line of commands) expect(line).toContain(` -p DynamicUser=yes -p EnvironmentFile=${settings} `);
   const { StateDirectory } = serviceOf(units.find((one) => basename(programOf(one)) === "producer")!);
-  expect(verbs[1]).toContain(
+  expect(commands[1]).toContain(
     ` -p User=${StateDirectory} -p StateDirectory=${StateDirectory} -p WorkingDirectory=/var/lib/${StateDirectory} `,
   );
 });

@@ -23,10 +23,10 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: PIPELINE,
-        find: "      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {",
+        find: "      await writeWindows({ store, clock, logger, metrics }, partition, windows, isWanted, (count) => {",
         replace:
           "      if (offset > partition.committedOffset) await log.commit(ownEpoch, id, { offset, metadata: encodeBound(bound) });\n" +
-          "      await writeWindows({ store, clock, report, metrics }, partition, windows, isWanted, (count) => {",
+          "      await writeWindows({ store, clock, logger, metrics }, partition, windows, isWanted, (count) => {",
       },
     ],
   },
@@ -35,19 +35,24 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: PIPELINE,
-        find: "const { windows, offset, bound } = partition.take();",
-        replace: "const { windows, bound } = partition.take(); const offset = partition.expectedOffset;",
+        find: "const { windows, offset, bound } = partition.drainDirty();",
+        replace:
+          "const { windows, bound } = partition.drainDirty(); const offset = partition.expectedOffset;",
       },
     ],
   },
   {
     name: "commit past an unwritten window",
-    edits: [{ file: PIPELINE, find: "partition.putBack(windows.slice(writtenCount));", replace: "" }],
+    edits: [{ file: PIPELINE, find: "partition.markDirtyAgain(windows.slice(writtenCount));", replace: "" }],
   },
   {
     name: "two triggers overlapping on one partition",
     edits: [
-      { file: PIPELINE, find: "if (partition.isTaking) {", replace: "if (partition.isTaking && false) {" },
+      {
+        file: PIPELINE,
+        find: "if (partition.isFlushing) {",
+        replace: "if (partition.isFlushing && false) {",
+      },
     ],
   },
   {
@@ -75,12 +80,12 @@ export const CONTROLS: readonly Control[] = [
     from: 0,
     seedsMax: 1,
     edits: [
-      { file: INTAKE, find: "function takeTrades(", replace: "let met = 0;\nfunction takeTrades(" },
+      { file: INTAKE, find: "function decodeTrades(", replace: "let met = 0;\nfunction decodeTrades(" },
       {
         file: INTAKE,
         find: "    if (reason === null) {",
         replace:
-          "    if (++met % 100_000 === 0) partition.tracker.acknowledge(ticket);\n    else if (reason === null) {",
+          "    if (++met % 100_000 === 0) partition.tracker.acknowledge(inFlight);\n    else if (reason === null) {",
       },
     ],
   },
@@ -184,9 +189,9 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: PARTITION,
-        find: "    this.markChanged(row.symbol, startMs);\n    this.tracker.acknowledge(ticket);\n    if (this.#created",
+        find: "    this.markDirty(row.symbol, startMs);\n    this.tracker.acknowledge(inFlight);\n    if (this.#created",
         replace:
-          "    if (nowMs - startMs < 600_000) this.markChanged(row.symbol, startMs);\n    this.tracker.acknowledge(ticket);\n    if (this.#created",
+          "    if (nowMs - startMs < 600_000) this.markDirty(row.symbol, startMs);\n    this.tracker.acknowledge(inFlight);\n    if (this.#created",
       },
     ],
   },
@@ -238,8 +243,8 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: FORWARD,
-        find: "if (lane.isTaking) lane.from = Math.max(lane.from, next);",
-        replace: "lane.from = Math.max(lane.from, next);",
+        find: "if (queue.isTaking) queue.from = Math.max(queue.from, next);",
+        replace: "queue.from = Math.max(queue.from, next);",
       },
     ],
   },

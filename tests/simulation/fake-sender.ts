@@ -3,7 +3,13 @@
 // written, and what is not acknowledged may have been, now or later, whatever became of the process that sent it.
 
 import { LogUnavailableError } from "../../lib/base/errors.ts";
-import type { LogEntry, LogSender, PartitionId, SendBatch, SendOutcome } from "../../lib/contracts/log.ts";
+import type {
+  LogEntry,
+  PartitionId,
+  PartitionSender,
+  SendBatch,
+  SendOutcome,
+} from "../../lib/contracts/log.ts";
 import type { FakeLog } from "./fake-log.ts";
 import { type Machine, request } from "./world.ts";
 
@@ -29,7 +35,7 @@ export class FakeBrokers {
   }
 
   /** The client of one process. */
-  sender(machine: Machine): LogSender {
+  sender(machine: Machine): PartitionSender {
     const { log } = this;
     const out = new Set<PartitionId>();
     return {

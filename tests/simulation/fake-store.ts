@@ -37,10 +37,10 @@ export class FakeStore {
   readonly uuids = new Set<string>();
   readonly windows = new Map<string, StoredWindow>();
   readonly events = new Map<string, FeedEventRow>();
-  readonly letters = new Map<string, DeadLetter>();
+  readonly deadLetters = new Map<string, DeadLetter>();
   /** Rows that are invalid to this store, for good. */
   refuses: (row: TradeRow) => boolean = () => false;
-  refusesLetter: (letter: DeadLetter) => boolean = () => false;
+  refusesLetter: (deadLetter: DeadLetter) => boolean = () => false;
   refusesWindow: (window: WindowRow) => boolean = () => false;
   /** What no process may ever do. */
   readonly problems: string[] = [];
@@ -102,10 +102,10 @@ export class FakeStore {
         put("putEvents", rows, (row) => {
           this.events.set(`${row.event_timestamp} ${row.session} ${row.sequence}`, row);
         }),
-      putDead: (letters) =>
-        put("putDead", letters, (letter) => {
-          if (this.refusesLetter(letter)) throw new RowRefusedError("the fake store refuses a letter");
-          this.letters.set(`${letter.session} ${letter.sequence} ${letter.item}`, letter);
+      putDead: (deadLetters) =>
+        put("putDead", deadLetters, (deadLetter) => {
+          if (this.refusesLetter(deadLetter)) throw new RowRefusedError("the fake store refuses a letter");
+          this.deadLetters.set(`${deadLetter.session} ${deadLetter.sequence} ${deadLetter.item}`, deadLetter);
         }),
       isEmpty: () =>
         request(machine, this.faults, "isEmpty", { work: () => this.rows.size === 0, lost: unavailable }),

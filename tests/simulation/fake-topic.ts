@@ -2,13 +2,13 @@
 // reads it through lib's fold; and the memory of an outbox that holds no records.
 
 import { LogUnavailableError } from "../../lib/base/errors.ts";
-import type { HoldTopic } from "../../lib/contracts/lease.ts";
+import type { LeaseTopic } from "../../lib/contracts/lease.ts";
 import {
-  foldHold,
-  type HoldMemory,
-  type HoldRecord,
-  type HoldState,
-  parseHold,
+  applyLeaseRecord,
+  type LeaseJournal,
+  type LeaseRecord,
+  type LeaseState,
+  parseLeaseRecord,
 } from "../../lib/contracts/lease.ts";
 import type { Machine, World } from "./world.ts";
 
@@ -54,21 +54,21 @@ export class VirtualTopic {
   }
 
   /** As one process sees it. */
-  connect(machine: Machine): HoldTopic {
+  connect(machine: Machine): LeaseTopic {
     const { world } = this;
     let position = 0;
-    let state: HoldState | null = null;
+    let state: LeaseState | null = null;
     let isReading = false;
-    const listeners = new Set<(record: HoldRecord, now: HoldState | null) => void>();
+    const listeners = new Set<(record: LeaseRecord, now: LeaseState | null) => void>();
     const waiting: { offset: number; resolve: () => void }[] = [];
     const read = () => {
       isReading = false;
       if (this.isAway) return;
       for (const { offset, value } of this.entries.filter((one) => one.offset >= position)) {
         position = offset + 1;
-        const record = parseHold(value);
+        const record = parseLeaseRecord(value);
         if (record === null) continue;
-        state = foldHold(state, offset, record);
+        state = applyLeaseRecord(state, offset, record);
         for (const listener of listeners) listener(record, state);
       }
       position = this.endOffset;
@@ -97,7 +97,7 @@ export class VirtualTopic {
       });
     return {
       put: async (value) => void (await send(value)),
-      async look() {
+      async readToEnd() {
         const offset = await send(null);
         if (position > offset) return;
         await new Promise<void>((resolve, reject) => {
@@ -115,15 +115,15 @@ export class VirtualTopic {
 }
 
 /** Of an outbox without records. */
-export function memoryOf(holder: string): HoldMemory {
+export function journalOf(holder: string): LeaseJournal {
   const own = new Set<string>();
   return {
     holder,
-    whose: (session) => (own.has(session) ? "here" : null),
+    ownerOf: (session) => (own.has(session) ? "here" : null),
     claim: (session) => void own.add(session),
     release() {},
     confirm() {},
-    async disown() {
+    async quarantineUnconfirmed() {
       own.clear();
       return 0;
     },

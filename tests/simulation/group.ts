@@ -5,12 +5,12 @@
 
 import type { LogReader } from "../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../lib/contracts/store.ts";
-import { createProcessor, type ProcessLimits, type Processor } from "../../lib/processing/processor.ts";
+import { createProcessor, type Processor, type ProcessorLimits } from "../../lib/processing/processor.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeReader } from "./fake-log.ts";
 import { FakeStore } from "./fake-store.ts";
 import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
-import { type Host, metrics, newHost, report } from "./hosts.ts";
+import { type Host, logger, metrics, newHost } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { type Peak, watchMemory } from "./memory.ts";
 import { Outbox } from "./outbox.ts";
@@ -57,7 +57,7 @@ export class GroupRun {
   readonly #received: Received;
   readonly #upstream: Upstream;
   readonly #symbols: readonly string[];
-  readonly #limits: ProcessLimits;
+  readonly #limits: ProcessorLimits;
   readonly #queueWeightMax: number;
   readonly #hasScanReceived: boolean;
   readonly #activeMs: number;
@@ -109,9 +109,11 @@ export class GroupRun {
     const store = this.#store;
     this.#received = new Received({
       hasRow: (uuid) => store.uuids.has(uuid),
-      hasLetter: (letter) => store.letters.has(letter),
+      hasLetter: (deadLetter) => store.deadLetters.has(deadLetter),
       hasPayload: (payload) =>
-        [...store.letters.values()].some((letter) => Buffer.from(letter.payload).toString("hex") === payload),
+        [...store.deadLetters.values()].some(
+          (deadLetter) => Buffer.from(deadLetter.payload).toString("hex") === payload,
+        ),
       hasEvent: (event) => store.events.has(event),
       countOf: (key) => store.windows.get(key)?.window.row.trade_count ?? 0,
     });
@@ -195,7 +197,7 @@ export class GroupRun {
     const host = newHost(this.world, this.world.pick(2_000) - 1_000);
     const controller = new AbortController();
     const reader = this.#log.reader(host.machine);
-    const parts = { clock: host.clock, report, metrics, limits: this.#limits };
+    const parts = { clock: host.clock, logger, metrics, limits: this.#limits };
     const member: Member = {
       host,
       reader,
@@ -308,7 +310,7 @@ export class GroupRun {
       putTrades: (rows) => watch(() => inner.putTrades(rows)),
       putWindows: (windows) => watch(() => inner.putWindows(windows)),
       putEvents: (rows) => watch(() => inner.putEvents(rows)),
-      putDead: (letters) => watch(() => inner.putDead(letters)),
+      putDead: (deadLetters) => watch(() => inner.putDead(deadLetters)),
       isEmpty: () => watch(() => inner.isEmpty()),
       async *scanTrades(symbol, range) {
         let pageCount = 0;

@@ -3,12 +3,12 @@
 // here or in reference.ts, never by lib.
 
 import { expect } from "bun:test";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
 import type { LogEntry, PartitionId, Position } from "../../lib/contracts/log.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../../lib/model/codec.ts";
 import type { DeadLetter, FeedEventRow, Message, Trade } from "../../lib/model/trade.ts";
-import { createProcessor, type ProcessLimits, type Processor } from "../../lib/processing/processor.ts";
+import { createProcessor, type Processor, type ProcessorLimits } from "../../lib/processing/processor.ts";
 import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeLogOptions, type FakeReader } from "./fake-log.ts";
@@ -20,10 +20,10 @@ const YEAR_2000_MS = Date.UTC(2000, 0, 1);
 export const TRIGGER_MS = 5_000;
 
 /** One trade that must end as a row, or as the dead letter of its identity. */
-type Owed = Readonly<{ uuid: string; letter: string; trade: Trade; receivedAtMs: number }>;
+type Owed = Readonly<{ uuid: string; deadLetter: string; trade: Trade; receivedAtMs: number }>;
 type OwedRecord = Readonly<{
   rows: readonly Owed[];
-  letters: readonly string[];
+  deadLetters: readonly string[];
   payload?: string;
   event?: string;
 }>;
@@ -53,7 +53,7 @@ export class Ledger {
   forget(id: PartitionId, fromOffset: number, nextOffset: number): void {
     const records = this.#records.get(id) ?? [];
     records.length = Math.min(records.length, fromOffset);
-    while (records.length < nextOffset) records.push({ rows: [], letters: [] });
+    while (records.length < nextOffset) records.push({ rows: [], deadLetters: [] });
     this.#checked.delete(id);
   }
 
@@ -101,24 +101,26 @@ export class Ledger {
     }
   }
 
-  *#unstored({ rows: owed, letters, payload, event }: OwedRecord, rows: ReadonlySet<string>) {
-    for (const { uuid, letter } of owed) {
-      if (!rows.has(uuid) && !this.#store.letters.has(letter)) yield `row ${uuid}`;
+  *#unstored({ rows: owed, deadLetters, payload, event }: OwedRecord, rows: ReadonlySet<string>) {
+    for (const { uuid, deadLetter } of owed) {
+      if (!rows.has(uuid) && !this.#store.deadLetters.has(deadLetter)) yield `row ${uuid}`;
     }
-    for (const letter of letters) if (!this.#store.letters.has(letter)) yield `dead letter ${letter}`;
+    for (const deadLetter of deadLetters)
+      if (!this.#store.deadLetters.has(deadLetter)) yield `dead letter ${deadLetter}`;
     if (event !== undefined && !this.#store.events.has(event)) yield `event ${event}`;
     if (payload !== undefined && !this.payloads().includes(payload)) yield "an undecodable record";
   }
 
   payloads(): string[] {
-    return [...this.#store.letters.values()].map(({ payload }) => Buffer.from(payload).toString("hex"));
+    return [...this.#store.deadLetters.values()].map(({ payload }) => Buffer.from(payload).toString("hex"));
   }
 
   /** Every row that was ever owed and is not a dead letter, each once. */
   rows(): Owed[] {
     const owed = new Map<string, Owed>();
     for (const record of [...this.#records.values()].flat()) {
-      for (const row of record.rows) if (!this.#store.letters.has(row.letter)) owed.set(row.uuid, row);
+      for (const row of record.rows)
+        if (!this.#store.deadLetters.has(row.deadLetter)) owed.set(row.uuid, row);
     }
     return [...owed.values()];
   }
@@ -139,12 +141,12 @@ export type StageOptions = Readonly<{
   startMs?: number;
   log?: FakeLogOptions;
   store?: FakeStoreOptions;
-  limits?: Partial<ProcessLimits>;
+  limits?: Partial<ProcessorLimits>;
   /** null: only the test calls the trigger (and the shutdown). */
   triggerMs?: number | null;
 }>;
 
-export class Stage {
+export class PipelineHarness {
   readonly world: World;
   readonly log: FakeLog;
   readonly store: FakeStore;
@@ -183,37 +185,40 @@ export class Stage {
   resend(message: Message): void {
     const { session, sequence, receivedAtMs, trades } = message;
     const rows: Owed[] = [];
-    const letters: string[] = [];
+    const deadLetters: string[] = [];
     for (const [index, trade] of trades.entries()) {
-      const letter = `${session} ${sequence} ${index}`;
+      const deadLetter = `${session} ${sequence} ${index}`;
       const uuid = plainUuid(session, sequence, receivedAtMs, index);
-      if (isPossible(trade, receivedAtMs)) rows.push({ uuid, letter, trade, receivedAtMs });
-      else letters.push(letter);
+      if (isPossible(trade, receivedAtMs)) rows.push({ uuid, deadLetter, trade, receivedAtMs });
+      else deadLetters.push(deadLetter);
     }
     this.#append(
       { kind: "trades", key: trades[0]?.symbol ?? "", value: encodeMessage(message) },
-      { rows, letters },
+      { rows, deadLetters },
     );
   }
 
   /** Bytes that are no message of ours: they must end among the dead, whole. */
   sendPoison(key: string, value: Uint8Array, kind: LogEntry["kind"] = "trades"): void {
     const payload = Buffer.from(value).toString("hex");
-    this.#append({ kind, key, value }, { rows: [], letters: [], payload });
+    this.#append({ kind, key, value }, { rows: [], deadLetters: [], payload });
   }
 
   sendEvent(row: FeedEventRow): void {
     const event = `${row.event_timestamp} ${row.session} ${row.sequence}`;
     this.#append(
       { kind: "event", key: row.session, value: encodeEvent(row) },
-      { rows: [], letters: [], event },
+      { rows: [], deadLetters: [], event },
     );
   }
 
-  sendLetter(letter: DeadLetter): void {
-    const { session, sequence, item } = letter;
-    const letters = [`${session} ${sequence} ${item}`];
-    this.#append({ kind: "dead", key: session, value: encodeDeadLetter(letter) }, { rows: [], letters });
+  sendLetter(deadLetter: DeadLetter): void {
+    const { session, sequence, item } = deadLetter;
+    const deadLetters = [`${session} ${sequence} ${item}`];
+    this.#append(
+      { kind: "dead", key: session, value: encodeDeadLetter(deadLetter) },
+      { rows: [], deadLetters },
+    );
   }
 
   #append(entry: LogEntry, owed: OwedRecord): void {
@@ -233,7 +238,7 @@ export class Stage {
       log: reader,
       store: this.store.connect(machine),
       clock: machine.clock,
-      report: silentReport,
+      logger: silentLogger,
       metrics: this.metrics,
       ...(limits === undefined ? {} : { limits }),
     });
@@ -343,7 +348,7 @@ export class Stage {
   }
 
   /** The sum of a counter over its labels, or of one label's value. */
-  async counted(name: keyof Stage["metrics"], label?: string): Promise<number> {
+  async counted(name: keyof PipelineHarness["metrics"], label?: string): Promise<number> {
     const metric = this.metrics[name];
     if (!("get" in metric)) throw new Error(`${name} is no counter`);
     const { values } = await metric.get();

@@ -2,12 +2,12 @@
 // its requests that are in flight. One registry of metrics serves all runs: nothing in lib reads it.
 
 import type { Clock } from "../../lib/base/clock.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
 import type { Machine, World } from "./world.ts";
 
 export const metrics = createMetrics();
-export const report = silentReport;
+export const logger = silentLogger;
 
 export type Host = { readonly machine: Machine; readonly clock: Clock; skewMs: number; flightCount: number };
 

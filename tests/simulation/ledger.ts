@@ -17,13 +17,13 @@ type AvroMessage = { data: AvroTrade[]; session: string; sequence: number; recei
 
 const avro = Type.forSchema(schema as never, { omitRecordMethods: true });
 
-export type OwedRow = Readonly<{ uuid: string; letter: string; trade: AvroTrade; receivedAtMs: number }>;
+export type OwedRow = Readonly<{ uuid: string; deadLetter: string; trade: AvroTrade; receivedAtMs: number }>;
 export type OwedRecord = Readonly<{
   /** Null: not trades. */
   key: string | null;
   value: Uint8Array;
   rows: readonly OwedRow[];
-  letters: readonly string[];
+  deadLetters: readonly string[];
   event: string | null;
   payload: string | null;
 }>;
@@ -31,7 +31,7 @@ export type OwedRecord = Readonly<{
 /** What is asked of a store, real or played. */
 export type StoredWorld = Readonly<{
   hasRow: (uuid: string) => boolean;
-  hasLetter: (letter: string) => boolean;
+  hasLetter: (deadLetter: string) => boolean;
   hasPayload: (payloadHex: string) => boolean;
   hasEvent: (event: string) => boolean;
   /** The trade count of a window; 0: it is not there. */
@@ -96,7 +96,7 @@ export class Received {
   }
 
   #owed({ kind, value }: LogRecord): OwedRecord {
-    const none = { key: null, value, rows: [], letters: [], event: null, payload: null };
+    const none = { key: null, value, rows: [], deadLetters: [], event: null, payload: null };
     if (this.#poisons.has(value)) return { ...none, payload: Buffer.from(value).toString("hex") };
     if (kind === "event") {
       const { event_timestamp, session, sequence } = JSON.parse(Buffer.from(value).toString()) as Record<
@@ -110,20 +110,20 @@ export class Received {
         string,
         unknown
       >;
-      const letter = `${session} ${sequence} ${item}`;
-      this.#feedLetters.add(letter);
-      return { ...none, letters: [letter] };
+      const deadLetter = `${session} ${sequence} ${item}`;
+      this.#feedLetters.add(deadLetter);
+      return { ...none, deadLetters: [deadLetter] };
     }
     const { data, session, sequence, receivedAt } = decode(value);
     const rows: OwedRow[] = [];
-    const letters: string[] = [];
+    const deadLetters: string[] = [];
     for (const [index, trade] of data.entries()) {
-      const letter = `${session} ${sequence} ${index}`;
+      const deadLetter = `${session} ${sequence} ${index}`;
       const uuid = plainUuid(session, sequence, receivedAt, index);
-      if (isPossible(trade, receivedAt)) rows.push({ uuid, letter, trade, receivedAtMs: receivedAt });
-      else letters.push(letter);
+      if (isPossible(trade, receivedAt)) rows.push({ uuid, deadLetter, trade, receivedAtMs: receivedAt });
+      else deadLetters.push(deadLetter);
     }
-    return { ...none, key: data[0]?.s ?? "", rows, letters };
+    return { ...none, key: data[0]?.s ?? "", rows, deadLetters };
   }
 
   /** Everything below the offset must be stored, and counted in every window it belongs to. Higher commits only. */
@@ -145,7 +145,7 @@ export class Received {
       }
       for (const row of record.rows) {
         if (!this.#store.hasRow(row.uuid)) {
-          if (this.#store.hasLetter(row.letter)) continue;
+          if (this.#store.hasLetter(row.deadLetter)) continue;
           this.passedRows += 1;
           this.problem(`${id}: commit ${offset} passes row ${row.uuid} of offset ${checked.offset}`);
         }
@@ -174,9 +174,9 @@ export class Received {
     if (this.passedRows + this.passedWindows > before) this.commitsUnlawful += 1;
   }
 
-  #isSideStored({ letters, payload, event }: OwedRecord): boolean {
+  #isSideStored({ deadLetters, payload, event }: OwedRecord): boolean {
     return (
-      letters.every((letter) => this.#store.hasLetter(letter)) &&
+      deadLetters.every((deadLetter) => this.#store.hasLetter(deadLetter)) &&
       (payload === null || this.#store.hasPayload(payload)) &&
       (event === null || this.#store.hasEvent(event))
     );
@@ -201,13 +201,13 @@ export class Received {
     for (const record of [...this.#records.values()].flat()) {
       if (!this.#isSideStored(record)) {
         lost += 1;
-        this.problem(`a side record is lost: ${record.event ?? record.payload ?? record.letters.join()}`);
+        this.problem(`a side record is lost: ${record.event ?? record.payload ?? record.deadLetters.join()}`);
       }
       for (const owed of record.rows) {
         if (seen.has(owed.uuid)) continue;
         seen.add(owed.uuid);
         const row = byUuid.get(owed.uuid);
-        if (row === undefined ? this.#store.hasLetter(owed.letter) : isSame(row, owed)) continue;
+        if (row === undefined ? this.#store.hasLetter(owed.deadLetter) : isSame(row, owed)) continue;
         lost += 1;
         this.problem(`${row === undefined ? "no row" : "another row"} for ${JSON.stringify(owed)}`);
       }

@@ -17,7 +17,7 @@ import { NOON_MS } from "../support/builders.ts";
 import type { LogOperation } from "./fake-log.ts";
 import type { StoreOperation } from "./fake-store.ts";
 import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
-import { type Host, metrics, newHost, report } from "./hosts.ts";
+import { type Host, logger, metrics, newHost } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { type Outcome, SETTLED_MS_MAX } from "./outcome.ts";
 import {
@@ -64,7 +64,7 @@ export class LocalRun {
   readonly #failures: string[] = [];
   /** What a put was acknowledged for, in time for the check of a commit. */
   readonly #uuids = new Set<string>();
-  readonly #letters = new Map<string, string>();
+  readonly #deadLetters = new Map<string, string>();
   readonly #events = new Set<string>();
   #process: Process | null = null;
   #tables: Database | null = null;
@@ -86,8 +86,8 @@ export class LocalRun {
     this.#received = new Received(
       {
         hasRow: (uuid) => this.#uuids.has(uuid),
-        hasLetter: (letter) => this.#letters.has(letter),
-        hasPayload: (payload) => [...this.#letters.values()].includes(payload),
+        hasLetter: (deadLetter) => this.#deadLetters.has(deadLetter),
+        hasPayload: (payload) => [...this.#deadLetters.values()].includes(payload),
         hasEvent: (event) => this.#events.has(event),
         countOf: (key) => this.#countOf(key),
       },
@@ -137,7 +137,7 @@ export class LocalRun {
       log: this.#reader(host, reader),
       store: this.#writer(host, store),
       clock,
-      report,
+      logger,
       metrics,
     });
     const options = { symbols: SYMBOLS, queueWeightMax: 16_384 };
@@ -254,11 +254,11 @@ export class LocalRun {
             this.#events.add(`${event_timestamp} ${session} ${sequence}`);
           }
         }),
-      putDead: (letters) =>
+      putDead: (deadLetters) =>
         ask("putDead", async () => {
-          await store.putDead(letters);
-          for (const { session, sequence, item, payload } of letters) {
-            this.#letters.set(`${session} ${sequence} ${item}`, Buffer.from(payload).toString("hex"));
+          await store.putDead(deadLetters);
+          for (const { session, sequence, item, payload } of deadLetters) {
+            this.#deadLetters.set(`${session} ${sequence} ${item}`, Buffer.from(payload).toString("hex"));
           }
         }),
       isEmpty: () => ask("isEmpty", () => store.isEmpty()),

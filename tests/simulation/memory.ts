@@ -1,33 +1,33 @@
 // How much the processors of a run remember, at its peak: read from partition.ts's own counts at each row and at
 // each take.
 
-import { Partition } from "../../lib/processing/partition-state.ts";
+import { PartitionState } from "../../lib/processing/partition-state.ts";
 
 /** Of one partition each. `unwritten`: windows; `tickets`: records read and not yet stored. */
-export type Peak = { panes: number; reads: number; sessions: number; tickets: number; unwritten: number };
+export type Peak = { panes: number; reads: number; sessions: number; inFlights: number; unwritten: number };
 
 let peak = newPeak();
 
-const { acknowledgeRow, take } = Partition.prototype;
-Partition.prototype.acknowledgeRow = function (pending, nowMs) {
+const { acknowledgeRow, drainDirty } = PartitionState.prototype;
+PartitionState.prototype.acknowledgeRow = function (pending, nowMs) {
   acknowledgeRow.call(this, pending, nowMs);
   look(this);
 };
-Partition.prototype.take = function () {
+PartitionState.prototype.drainDirty = function () {
   look(this);
-  return take.call(this);
+  return drainDirty.call(this);
 };
 
-function look({ paneCount, readCount, sessionCount, tracker, unwrittenCount }: Partition): void {
+function look({ paneCount, readCount, sessionCount, tracker, unwrittenCount }: PartitionState): void {
   peak.panes = Math.max(peak.panes, paneCount);
   peak.reads = Math.max(peak.reads, readCount);
   peak.sessions = Math.max(peak.sessions, sessionCount);
-  peak.tickets = Math.max(peak.tickets, tracker.openCount);
+  peak.inFlights = Math.max(peak.inFlights, tracker.openCount);
   peak.unwritten = Math.max(peak.unwritten, unwrittenCount);
 }
 
 function newPeak(): Peak {
-  return { panes: 0, reads: 0, sessions: 0, tickets: 0, unwritten: 0 };
+  return { panes: 0, reads: 0, sessions: 0, inFlights: 0, unwritten: 0 };
 }
 
 /** From now on, until the next call. */

@@ -6,12 +6,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LogFullError } from "../../lib/base/errors.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../../lib/contracts/log.ts";
-import { createForwarder, type ForwardLimits } from "../../lib/ingest/relay.ts";
+import { createRelay, type RelayLimits } from "../../lib/ingest/relay.ts";
 import { openSqliteLog, type SqliteLog } from "../../lib/outbox/log.ts";
 import type { FakeLog } from "./fake-log.ts";
 import { FakeBrokers } from "./fake-sender.ts";
 import type { Chronicle, Kind } from "./faults.ts";
-import { type Host, metrics, report } from "./hosts.ts";
+import { type Host, logger, metrics } from "./hosts.ts";
 import type { World } from "./world.ts";
 
 /** In memory where the machine has such a place: a run is about crashes of processes, not of disks. */
@@ -26,7 +26,7 @@ export class Outbox {
   readonly #world: World;
   readonly #chronicle: Chronicle;
   readonly #log: FakeLog;
-  readonly #limits: ForwardLimits;
+  readonly #limits: RelayLimits;
   readonly #directory = mkdtempSync(
     join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "simulation-"),
   );
@@ -75,8 +75,8 @@ export class Outbox {
     this.#open = { host, log };
     const inner = this.brokers.sender(machine);
     const controller = new AbortController();
-    const running = createForwarder({
-      outbox: log.openForwarder(),
+    const running = createRelay({
+      outbox: log.openOutbox(),
       sender: {
         ...inner,
         async send(batches) {
@@ -87,7 +87,7 @@ export class Outbox {
         },
       },
       clock,
-      report,
+      logger,
       metrics,
       limits: this.#limits,
     })

@@ -4,8 +4,8 @@
 import { LogFullError } from "../../lib/base/errors.ts";
 import type { LogEntry, LogWriter } from "../../lib/contracts/log.ts";
 import { openFinnhubFeed } from "../../lib/finnhub/feed.ts";
-import { createPublisher } from "../../lib/ingest/ingest.ts";
-import { type Host, metrics, report } from "./hosts.ts";
+import { createIngest } from "../../lib/ingest/ingest.ts";
+import { type Host, logger, metrics } from "./hosts.ts";
 import { addTo, contentOf, decode, isPossible, type Received } from "./ledger.ts";
 import type { Upstream, WireTrade } from "./upstream.ts";
 import type { Machine } from "./world.ts";
@@ -76,12 +76,12 @@ export function startProducer(
     symbolsMax: 50,
     queueWeightMax: options.queueWeightMax,
     clock,
-    report,
+    logger,
     metrics,
     signal: controller.signal,
     openSocket: () => upstream.open(host.machine) as unknown as WebSocket,
   });
-  createPublisher({ feed, log, clock, report, metrics })
+  createIngest({ feed, log, clock, logger, metrics })
     .run()
     .then(drain)
     .then(

@@ -8,7 +8,7 @@ import { NOON_MS } from "../support/builders.ts";
 import { FakeLog } from "./fake-log.ts";
 import { FakeStore } from "./fake-store.ts";
 import { Chronicle } from "./faults.ts";
-import { metrics, newHost, report } from "./hosts.ts";
+import { logger, metrics, newHost } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { watchMemory } from "./memory.ts";
 import { type Outcome, SETTLED_MS_MAX } from "./outcome.ts";
@@ -42,7 +42,7 @@ export function replayThirtyDays(lines: string[] | null): Outcome {
   const log = new FakeLog(world, { batchMax: BATCH_RECORDS_MAX });
   const received = new Received({
     hasRow: (uuid) => store.uuids.has(uuid),
-    hasLetter: (letter) => store.letters.has(letter),
+    hasLetter: (deadLetter) => store.deadLetters.has(deadLetter),
     hasPayload: () => false,
     hasEvent: () => false,
     countOf: (key) => store.windows.get(key)?.window.row.trade_count ?? 0,
@@ -66,7 +66,7 @@ export function replayThirtyDays(lines: string[] | null): Outcome {
       log: reader,
       store: store.connect(host.machine),
       clock: host.clock,
-      report,
+      logger,
       metrics,
       limits: LIMITS,
       onRowsStored: () => {
@@ -102,7 +102,7 @@ export function replayThirtyDays(lines: string[] | null): Outcome {
     panes: LIMITS.panesMax,
     reads: READS_MAX,
     sessions: Math.ceil(MESSAGES / MESSAGES_PER_SESSION) + 1,
-    tickets: BATCH_RECORDS_MAX + PUTS_IN_FLIGHT * ROWS_PER_PUT,
+    inFlights: BATCH_RECORDS_MAX + PUTS_IN_FLIGHT * ROWS_PER_PUT,
     unwritten:
       LIMITS.windowsUnwrittenMax +
       (BATCH_RECORDS_MAX * TRADES_PER_MESSAGE_MAX + PUTS_IN_FLIGHT * ROWS_PER_PUT) * 4,

@@ -1,7 +1,7 @@
 // A keyspace of a test's own on the shared node, with our tables, and a store on it. Dropped at the end of the scope.
 
 import { type Clock, systemClock } from "../../lib/base/clock.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics, type Metrics } from "../../lib/base/metrics.ts";
 import { type Cassandra, type CassandraSettings, connectCassandra } from "../../lib/cassandra/client.ts";
 import { applySchema } from "../../lib/cassandra/schema.ts";
@@ -35,7 +35,7 @@ export function connectTo(address: Address, changes: Partial<CassandraSettings> 
   return connectCassandra({
     settings: settingsFor(address, changes),
     clock: systemClock,
-    report: silentReport,
+    logger: silentLogger,
     signal: AbortSignal.timeout(60_000),
   });
 }
@@ -87,17 +87,17 @@ export type TestStore = AsyncDisposable &
 export async function openTestStore(address: Address, clock: Clock = SOON_AFTER_NOON): Promise<TestStore> {
   const keyspace = await keyspaceWithTables(address);
   const metrics = createMetrics();
-  const letters = new Map<string, DeadLetter>();
+  const deadLetters = new Map<string, DeadLetter>();
   const store = await openCassandraStore({
     cassandra: await connectTo(address),
     keyspace: keyspace.name,
     retentionDays: RETENTION_DAYS,
     clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics,
     async putDead(items) {
-      for (const letter of items) {
-        letters.set(`${letter.session} ${letter.sequence} ${letter.item}`, letter);
+      for (const deadLetter of items) {
+        deadLetters.set(`${deadLetter.session} ${deadLetter.sequence} ${deadLetter.item}`, deadLetter);
       }
     },
   });
@@ -105,7 +105,7 @@ export async function openTestStore(address: Address, clock: Clock = SOON_AFTER_
     store,
     keyspace,
     metrics,
-    deadLetters: async () => [...letters.values()],
+    deadLetters: async () => [...deadLetters.values()],
     async [Symbol.asyncDispose]() {
       await store[Symbol.asyncDispose]();
       await keyspace[Symbol.asyncDispose]();

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import type { Clock } from "../../lib/base/clock.ts";
-import type { Report } from "../../lib/base/logger.ts";
+import type { Logger } from "../../lib/base/logger.ts";
 import type { Feed, FeedEventType, FeedItem } from "../../lib/contracts/feed.ts";
 
 /** A list that grows, and promises for what it will hold. */
@@ -71,16 +71,16 @@ export function handClock(startMs: number) {
   return clock satisfies Clock;
 }
 
-export type Line = { level: keyof Report; message: string; fields: Readonly<Record<string, unknown>> };
+export type Line = { level: keyof Logger; message: string; fields: Readonly<Record<string, unknown>> };
 
 export function recordingReport() {
   const lines = watched<Line>();
   const at =
-    (level: keyof Report) =>
+    (level: keyof Logger) =>
     (message: string, fields = {}) =>
       lines.push({ level, message, fields });
-  const report: Report = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
-  return { report, lines };
+  const logger: Logger = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+  return { logger, lines };
 }
 
 /** Pulls all there is, as the publish loop does. */

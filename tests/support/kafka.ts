@@ -4,9 +4,9 @@
 import type { Kafka } from "kafkajs";
 import { systemClock } from "../../lib/base/clock.ts";
 import type { Config } from "../../lib/base/config.ts";
-import { silentReport } from "../../lib/base/logger.ts";
+import { silentLogger } from "../../lib/base/logger.ts";
 import type { PartitionId, RecordKind } from "../../lib/contracts/log.ts";
-import { createKafka, type KafkaParts } from "../../lib/kafka/client.ts";
+import { createKafka, type KafkaDeps } from "../../lib/kafka/client.ts";
 import {
   createKafkaWriter,
   type KafkaReader,
@@ -24,7 +24,7 @@ export type KafkaSettings = Config["kafka"];
 /** The least that every broker takes. */
 export const SESSION_MS = 6_000;
 
-export function kafkaParts({ host, port }: Address, changed: Partial<KafkaSettings> = {}): KafkaParts {
+export function kafkaDeps({ host, port }: Address, changed: Partial<KafkaSettings> = {}): KafkaDeps {
   const settings: KafkaSettings = {
     brokers: [`${host}:${port}`],
     partitions: 3,
@@ -35,11 +35,11 @@ export function kafkaParts({ host, port }: Address, changed: Partial<KafkaSettin
     sasl: null,
     ...changed,
   };
-  return { settings, clientId: "test", clock: systemClock, report: silentReport };
+  return { settings, clientId: "test", clock: systemClock, logger: silentLogger };
 }
 
 /** Topics of one test, made as `admin init` makes them. */
-export async function createTopics(parts: KafkaParts, partitions: number): Promise<string> {
+export async function createTopics(parts: KafkaDeps, partitions: number): Promise<string> {
   const topic = uniqueName("market");
   await using topics = openTopics({ ...parts, topic });
   await topics.create({ partitions, retentionDays: 30, force: false });
@@ -49,7 +49,7 @@ export async function createTopics(parts: KafkaParts, partitions: number): Promi
 const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];
 
 /** Reassigns by leaving: the member that was there is gone, and another one takes its place. */
-export async function openKafkaLog(parts: KafkaParts, partitions: number): Promise<OpenLog> {
+export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promise<OpenLog> {
   const topic = await createTopics(parts, partitions);
   const groupId = uniqueName("processor");
   const readers: KafkaReader[] = [];
@@ -91,7 +91,7 @@ export function until(what: string, holds: () => boolean | Promise<boolean>, msM
 }
 
 /** As retention does it: everything below the offset is gone. */
-export async function deleteRecords(parts: KafkaParts, id: PartitionId, belowOffset: number): Promise<void> {
+export async function deleteRecords(parts: KafkaDeps, id: PartitionId, belowOffset: number): Promise<void> {
   const [topic = "", partition = ""] = id.split("/");
   const admin = createKafka(parts, "once").admin();
   await admin.connect();

@@ -159,7 +159,7 @@ export async function receivedAll(
 }
 
 /** A verb of a binary, to its end. */
-export async function runVerb(command: Command, args: readonly string[], settings: Settings) {
+export async function runCommand(command: Command, args: readonly string[], settings: Settings) {
   const { child } = spawn(command, args, settings, VERB_MS_MAX);
   const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { out, err, code };
@@ -171,7 +171,7 @@ export async function mustRun(
   args: readonly string[],
   settings: Settings,
 ): Promise<string> {
-  const { out, err, code } = await runVerb(command, args, settings);
+  const { out, err, code } = await runCommand(command, args, settings);
   if (code !== 0) throw new Error(`${nameOf(command)} ${args.join(" ")} ended with ${code}\n${out}${err}`);
   return out;
 }

@@ -18,7 +18,7 @@ import { basename, dirname, join } from "node:path";
 import sql from "../../../sql/log.sql" with { type: "text" };
 import type { Clock } from "../../base/clock.ts";
 import { SetupError } from "../../base/errors.ts";
-import type { Report } from "../../base/logger.ts";
+import type { Logger } from "../../base/logger.ts";
 import {
   type Database,
   inTransaction,
@@ -35,13 +35,13 @@ import { newSession } from "../../model/identity.ts";
 import { dayOf } from "../../model/trade.ts";
 import { mendWal, PAGE_BYTES, walProblem } from "./wal.ts";
 
-export type LogFileOptions = Readonly<{ path: string; sync: SyncMode; clock: Clock; report: Report }>;
+export type LogFileOptions = Readonly<{ path: string; sync: SyncMode; clock: Clock; logger: Logger }>;
 
 /** What is in the file: records that wait, and records put aside (outbox_dead). Bytes are those of the values. */
-export type Held = { recordCount: number; valueBytes: number; deadCount: number; deadValueBytes: number };
+export type Totals = { recordCount: number; valueBytes: number; deadCount: number; deadValueBytes: number };
 
 /** The open file and what is in it. */
-export type LogFile = Disposable & Readonly<{ db: Database; held: Held }>;
+export type LogFile = Disposable & Readonly<{ db: Database; totals: Totals }>;
 
 type Row = [
   offset: number,
@@ -65,7 +65,7 @@ const OFFSET_MARGIN = 10_000;
 const OFFSET_MAX = 2 ** 48;
 
 /** Whose file it is; what it is for stands in outbox/owner.ts. */
-export type Keeper = Readonly<{
+export type OutboxOwner = Readonly<{
   role: "local" | "producer" | null;
   /** The same over restarts and salvages; a copy has it too. */
   holder: string;
@@ -77,7 +77,7 @@ export type Keeper = Readonly<{
   symbols: readonly string[] | null;
 }>;
 
-export const NO_KEEPER: Omit<Keeper, "holder"> = {
+export const NO_OWNER: Omit<OutboxOwner, "holder"> = {
   role: null,
   sessions: [],
   isReleased: false,
@@ -104,26 +104,26 @@ export function deadCrc(recordsCrc: number, refusedAt: number, reason: string): 
   return Bun.hash.crc32(`${refusedAt} ${reason}`, recordsCrc);
 }
 
-export function keeperCrc(words: string): number {
+export function ownerCrc(words: string): number {
   return Bun.hash.crc32(words);
 }
 
 /** Null: nobody kept it yet. Throws Damage. */
-export function readKeeper(db: Database): Keeper | null {
+export function readOwner(db: Database): OutboxOwner | null {
   const [row] = valuesOf(db, "SELECT words, crc FROM keeper");
   if (row === undefined) return null;
   const [words, crc] = row as [string, number];
-  if (keeperCrc(words) !== crc) throw new Damage("the row of its keeper is not what was written");
-  return JSON.parse(words) as Keeper;
+  if (ownerCrc(words) !== crc) throw new Damage("the row of its keeper is not what was written");
+  return JSON.parse(words) as OutboxOwner;
 }
 
 export function openLogFile(options: LogFileOptions): LogFile {
   const owner = takeOwnership(options.path);
   try {
-    const { db, held } = openOwned(options);
+    const { db, totals } = openOwned(options);
     return {
       db,
-      held,
+      totals,
       [Symbol.dispose]() {
         db.close();
         owner[Symbol.dispose]();
@@ -135,7 +135,7 @@ export function openLogFile(options: LogFileOptions): LogFile {
   }
 }
 
-function openOwned(options: LogFileOptions): { db: Database; held: Held } {
+function openOwned(options: LogFileOptions): { db: Database; totals: Totals } {
   const { path } = options;
   const unfinished = readdirSync(dirname(path)).find((name) => setAsideName(path).test(name));
   if (unfinished !== undefined)
@@ -167,13 +167,13 @@ function openChecked({ path, sync }: LogFileOptions) {
   const db = openDatabase({ path, sync, schema: sql, exclusive: true, check: checkStructure });
   try {
     addChecksums(db);
-    readKeeper(db);
+    readOwner(db);
     const records = checkRecords(db, "records");
     const dead = checkRecords(db, "outbox_dead");
     checkNextOffset(db, Math.max(records.last, dead.last));
     emptyWal(db);
-    const held = { recordCount: records.count, valueBytes: records.bytes };
-    return { db, held: { ...held, deadCount: dead.count, deadValueBytes: dead.bytes } };
+    const totals = { recordCount: records.count, valueBytes: records.bytes };
+    return { db, totals: { ...totals, deadCount: dead.count, deadValueBytes: dead.bytes } };
   } catch (error) {
     db.close();
     throw error;
@@ -303,14 +303,14 @@ function setAside(options: LogFileOptions, reason: string): void {
 
 /** From a file that is set aside to a new one in its old place. Begins anew as often as it is cut off. */
 function salvage(options: LogFileOptions, aside: string, reason: string): void {
-  const { path, report } = options;
+  const { path, logger } = options;
   const found = `${aside}.wal-as-found`;
   const building = `${path}.building`;
   const damaged = aside.replace(".salvaging-", ".damaged-");
   if (!existsSync(path)) {
     if (existsSync(`${path}-wal`)) renameSync(`${path}-wal`, found);
     const outcome = buildWithRoom(options, { aside, found, building, damaged });
-    report.error("the outbox was damaged: it is set aside, and what can be read from it is sent", {
+    logger.error("the outbox was damaged: it is set aside, and what can be read from it is sent", {
       reason,
       file: damaged,
       ...outcome,
@@ -452,7 +452,7 @@ function readOut(aside: string, state: SalvageState): boolean {
       state.failedReads = 0;
       inTransaction(state.db, () => readRanges(both, table, state));
     }
-    if (hasTable(source, "keeper")) keepKeeper(source, state);
+    if (hasTable(source, "keeper")) keepOwner(source, state);
     return true;
   } catch (error) {
     // Of the reads of records none comes here: they meet damage where they are made.
@@ -468,15 +468,15 @@ function readOut(aside: string, state: SalvageState): boolean {
  * Where it cannot be read this outbox is a stranger to its own hold: it waits, and what was in doubt is no more. Where
  * it can, nothing new may get an offset below the first in doubt: that would be sent.
  */
-function keepKeeper(source: Database, state: SalvageState): void {
+function keepOwner(source: Database, state: SalvageState): void {
   try {
-    const keeper = readKeeper(source);
-    if (keeper === null) return;
-    state.lastOffset = Math.max(state.lastOffset, keeper.doubtFrom ?? 0);
-    const words = JSON.stringify(keeper);
+    const owner = readOwner(source);
+    if (owner === null) return;
+    state.lastOffset = Math.max(state.lastOffset, owner.doubtFrom ?? 0);
+    const words = JSON.stringify(owner);
     state.db
       .query("INSERT OR REPLACE INTO keeper (id, words, crc) VALUES (1, ?, ?)")
-      .run(words, keeperCrc(words));
+      .run(words, ownerCrc(words));
   } catch (error) {
     if (!(error instanceof Damage || isUnreadable(error))) throw error;
   }
@@ -568,12 +568,12 @@ function isUnreadable(error: unknown): boolean {
 // ---- Files ------------------------------------------------------------------------------------------------------
 
 /** Where more damaged files are kept than that, the oldest one goes. */
-function dropOldest({ path, report }: LogFileOptions, keptCount: number): boolean {
+function dropOldest({ path, logger }: LogFileOptions, keptCount: number): boolean {
   const prefix = `${basename(path)}.damaged-`;
   const names = readdirSync(dirname(path)).filter((name) => name.startsWith(prefix) && name.endsWith("Z"));
   if (names.length <= keptCount) return false;
   const oldest = join(dirname(path), names.sort()[0] ?? "");
-  report.warn("the oldest damaged outbox is deleted: its place is needed", { file: oldest });
+  logger.warn("the oldest damaged outbox is deleted: its place is needed", { file: oldest });
   removeFiles([oldest, `${oldest}-wal`]);
   return true;
 }

@@ -3,12 +3,12 @@
 
 import type { Clock } from "../../base/clock.ts";
 import { StoreUnavailableError } from "../../base/errors.ts";
-import type { Report } from "../../base/logger.ts";
+import type { Logger } from "../../base/logger.ts";
 import type { StoreReader } from "../../contracts/store.ts";
 import { DAY_MS, type TradeRow } from "../../model/trade.ts";
-import type { Live } from "./view.ts";
+import type { LiveView } from "./view.ts";
 
-export type Seeds = Readonly<{
+export type Backfill = Readonly<{
   /** The last trade of a symbol: what was stored since the start, else what an earlier run stored in the last day. */
   last(symbol: string): Promise<TradeRow | null>;
   /**
@@ -27,7 +27,7 @@ const OPEN_EVERY_MS = 60_000;
 
 type Seed = { dayMs: number; openMinuteMs: number | null; askedAtMs: number };
 
-export function createSeeds(store: StoreReader, live: Live, clock: Clock, report: Report): Seeds {
+export function createBackfill(store: StoreReader, live: LiveView, clock: Clock, logger: Logger): Backfill {
   /** One entry a ticker that was ever listed, so as many as the operator wanted. */
   const asked = new Map<string, Promise<void>>();
   const seeded = new Map<string, Seed>();
@@ -82,7 +82,7 @@ export function createSeeds(store: StoreReader, live: Live, clock: Clock, report
       for (const symbol of symbols) await seed(symbol);
     } catch (error) {
       // The view goes without; what was stored since the start stands in it all the same.
-      if (!(error instanceof StoreUnavailableError)) report.error("the live view was not seeded", { error });
+      if (!(error instanceof StoreUnavailableError)) logger.error("the live view was not seeded", { error });
     }
   }
 

@@ -14,7 +14,7 @@ import {
   STATUS_EVERY_MS,
   type Status,
 } from "./protocol.ts";
-import { type Live, openTuple } from "./view.ts";
+import { type LiveView, openTuple } from "./view.ts";
 
 export type LiveTickers = Readonly<{
   wanted: readonly string[];
@@ -22,8 +22,8 @@ export type LiveTickers = Readonly<{
   unsubscribed: readonly string[];
 }>;
 
-export type LiveParts = Readonly<{
-  live: Live;
+export type LiveStreamDeps = Readonly<{
+  live: LiveView;
   clock: Clock;
   health: () => HealthDocument;
   tickers: () => LiveTickers;
@@ -64,8 +64,8 @@ type Client = {
   waitingSinceMs: number;
 };
 
-export function createLiveStreams(parts: LiveParts): LiveStreams {
-  const { live, clock, simulated, seenAt = "store", signal } = parts;
+export function createLiveStreams(deps: LiveStreamDeps): LiveStreams {
+  const { live, clock, simulated, seenAt = "store", signal } = deps;
   /** An id of another run says nothing about this run's versions. */
   const run = Math.floor(clock.random() * 2 ** 32)
     .toString(16)
@@ -123,7 +123,7 @@ export function createLiveStreams(parts: LiveParts): LiveStreams {
   function refreshStatus(atMs: number): void {
     statusAtMs = atMs;
     statusNumber += 1;
-    const sets = parts.tickers();
+    const sets = deps.tickers();
     const names = [...new Set([...sets.wanted, ...sets.subscribed, ...sets.unsubscribed])];
     const nextStates = names.map((symbol) => {
       if (sets.subscribed.includes(symbol)) return "subscribed";
@@ -138,7 +138,7 @@ export function createLiveStreams(parts: LiveParts): LiveStreams {
     const nowMs = clock.now();
     // The second before this one is over; what was received in its last milliseconds is stored by now.
     const rateEndMs = nowMs - (nowMs % 1_000);
-    const { status: word, reason, parts: healthParts } = parts.health();
+    const { status: word, reason, parts: healthParts } = deps.health();
     const warnings = Object.values(healthParts).flatMap(({ warning }) =>
       typeof warning === "string" ? [warning] : [],
     );
@@ -148,7 +148,7 @@ export function createLiveStreams(parts: LiveParts): LiveStreams {
       latency: live.latency(nowMs),
       health: { status: word, reason, warnings },
     };
-    void parts.refresh(symbols);
+    void deps.refresh(symbols);
   }
 
   // ---- Events -----------------------------------------------------------------------------------------------

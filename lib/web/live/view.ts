@@ -17,7 +17,7 @@ import {
 
 export type Latency = Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }>;
 
-export type Live = Readonly<{
+export type LiveView = Readonly<{
   /**
    * Rows that were stored just now, in any order; the last by (trade_timestamp, uuid) stays. A row that comes twice
    * counts twice in trades/s and in the volume of its second; nothing else changes by it.
@@ -89,7 +89,7 @@ type SymbolState = {
 };
 
 /** Beyond its bounds new symbols are not taken: dropping a known one could make it go back. */
-export function createLive(symbolsMax: number = SYMBOLS_MAX): Live {
+export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
   const states = new Map<string, SymbolState>();
   const latencies = createLatencies();
   let version = 0;

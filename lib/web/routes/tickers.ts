@@ -7,14 +7,14 @@ import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Clock } from "../../base/clock.ts";
 import { isTransient } from "../../base/errors.ts";
-import type { Report } from "../../base/logger.ts";
+import type { Logger } from "../../base/logger.ts";
 import { SYMBOL_LENGTH_MAX } from "../../model/trade.ts";
 import { quoted } from "../query.ts";
 import { failure } from "../schemas.ts";
-import type { TickerControl } from "../watchlist-commands.ts";
+import type { WatchlistCommands } from "../watchlist-commands.ts";
 
 export type TickerChanges = Readonly<{
-  control: TickerControl;
+  control: WatchlistCommands;
   /** ADMIN_TOKEN; undefined: nobody may change anything. */
   adminToken: string | undefined;
 }>;
@@ -32,7 +32,7 @@ export function addTickerChanges(
   app: OpenAPIHono,
   { control, adminToken }: TickerChanges,
   clock: Clock,
-  report: Report,
+  logger: Logger,
 ): void {
   const countChange = createChangeLimit(clock);
   const tokenDigest = adminToken === undefined ? null : digestOf(adminToken);
@@ -68,7 +68,7 @@ export function addTickerChanges(
       return await change();
     } catch (error) {
       if (!isTransient(error)) throw error;
-      report.warn("a ticker was not changed: the record cannot be written just now", { error });
+      logger.warn("a ticker was not changed: the record cannot be written just now", { error });
       return fail(context, 503, "the change cannot be written just now: try again in a moment", {
         "retry-after": RETRY_AFTER_SECONDS,
       });
@@ -86,7 +86,7 @@ export function addTickerChanges(
       switch (added.kind) {
         case "created":
         case "unchecked":
-          report.info("a ticker was added", { symbol });
+          logger.info("a ticker was added", { symbol });
           return added.kind === "created"
             ? context.json({ symbol }, 201, { location: `/tickers/${encodeURIComponent(symbol)}` })
             : context.json({ symbol, reason: `added, but not checked: ${added.reason}` }, 202);
@@ -117,7 +117,7 @@ export function addTickerChanges(
       if (!(await control.remove(symbol))) {
         return fail(context, 404, `${quoted(symbol)} is not among the tickers: /tickers lists them`);
       }
-      report.info("a ticker was removed", { symbol });
+      logger.info("a ticker was removed", { symbol });
       return context.body(null, 204);
     });
   });

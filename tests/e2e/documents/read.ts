@@ -93,10 +93,10 @@ function columnsOf(statement: string): string[] {
   if (list === undefined) throw new Error(`not a query: ${statement}`);
   const parts: string[] = [""];
   let depth = 0;
-  for (const letter of list) {
-    depth += letter === "(" ? 1 : letter === ")" ? -1 : 0;
-    if (letter === "," && depth === 0) parts.push("");
-    else parts[parts.length - 1] += letter;
+  for (const deadLetter of list) {
+    depth += deadLetter === "(" ? 1 : deadLetter === ")" ? -1 : 0;
+    if (deadLetter === "," && depth === 0) parts.push("");
+    else parts[parts.length - 1] += deadLetter;
   }
   return parts.map((part) => part.trim().split(/\s+/).at(-1)!);
 }

@@ -11,7 +11,7 @@ import {
   StoreOverloadedError,
   StoreUnavailableError,
 } from "../../../lib/base/errors.ts";
-import { type Fields, silentReport } from "../../../lib/base/logger.ts";
+import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
 import { connectCassandra, storeError } from "../../../lib/cassandra/client.ts";
 import { connectTo, settingsFor } from "../../support/cassandra.ts";
 import { FIRST_USER, startCassandra } from "../../support/services/cassandra.ts";
@@ -129,15 +129,15 @@ async function attempt(
   const keep = (message: string, fields?: Fields) => {
     lines.push(`${message} ${JSON.stringify(fields)} ${String(fields?.error)}`);
   };
-  const report = {
-    ...silentReport,
+  const logger = {
+    ...silentLogger,
     debug: keep,
     warn(message: string, fields?: Fields) {
       warnings.push(message);
       keep(message, fields);
     },
   };
-  const outcome = await connectCassandra({ settings, clock: systemClock, report, signal }).then(
+  const outcome = await connectCassandra({ settings, clock: systemClock, logger, signal }).then(
     async (cassandra) => {
       await cassandra[Symbol.asyncDispose]();
       return null;

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { applyReader } from "../../../lib/cassandra/grafana-role.ts";
+import { applyGrafanaRole } from "../../../lib/cassandra/grafana-role.ts";
 import { applySchema } from "../../../lib/cassandra/schema.ts";
 import { connectTo, keyspaceWithTables } from "../../support/cassandra.ts";
 import { DATACENTER, FIRST_USER, startCassandra } from "../../support/services/cassandra.ts";
@@ -39,7 +39,7 @@ describe.skipIf(!services.available)("on a node with passwords", () => {
       await applySchema({ ...tables, keyspace: "market" });
       await applySchema({ ...tables, keyspace: "private" });
       const make = (password: string) =>
-        applyReader({
+        applyGrafanaRole({
           cassandra: first,
           keyspace: "market",
           reader: { username: "grafana_reader", password },
@@ -75,7 +75,7 @@ describe.skipIf(!services.available)("on a node with passwords", () => {
       await using first = await asFirst();
       const reader = { username: "CASSANDRA", password: "another" };
       await expect(
-        applyReader({ cassandra: first, keyspace: "market", reader, clock: systemClock }),
+        applyGrafanaRole({ cassandra: first, keyspace: "market", reader, clock: systemClock }),
       ).rejects.toThrow("is a superuser");
       await using again = await asFirst();
       expect(again.nodeCount()).toBe(1);
@@ -89,7 +89,7 @@ describe.skipIf(!services.available)("on a node with passwords", () => {
       await using keyspace = await keyspaceWithTables(await sharedCassandra());
       const { cassandra, name } = keyspace;
       const reader = { username: "grafana_reader", password: PASSWORD };
-      const fault = await applyReader({ cassandra, keyspace: name, reader, clock: systemClock }).catch(
+      const fault = await applyGrafanaRole({ cassandra, keyspace: name, reader, clock: systemClock }).catch(
         (error: unknown) => error,
       );
       expect(fault).toBeInstanceOf(SetupError);

@@ -10,7 +10,7 @@ import {
   StoreOverloadedError,
   StoreUnavailableError,
 } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { Cassandra, Statement } from "../../../lib/cassandra/client.ts";
 import { type CassandraStore, openCassandraStore } from "../../../lib/cassandra/store.ts";
@@ -154,7 +154,7 @@ describe.skipIf(!services.available)("on a real node", () => {
       keyspace,
       retentionDays: RETENTION_DAYS,
       clock,
-      report: silentReport,
+      logger: silentLogger,
       metrics: createMetrics(),
       putDead: async () => {},
     });
@@ -262,7 +262,7 @@ describe.skipIf(!services.available)("on a real node", () => {
         keyspace: keyspace.name,
         retentionDays: 30,
         clock: systemClock,
-        report: { ...silentReport, warn: (message: string) => void warnings.push(message) },
+        logger: { ...silentLogger, warn: (message: string) => void warnings.push(message) },
         metrics: createMetrics(),
         putDead: async () => {},
       };
@@ -387,13 +387,13 @@ describe.skipIf(!services.available)("on a real node", () => {
           }
         }
       };
-      const lane = async () => {
+      const queue = async () => {
         for (let rows = todo.pop(); rows !== undefined; rows = todo.pop()) {
           if (todo.length < putCount / 2) met ??= mishap();
           await insist(rows);
         }
       };
-      await Promise.all(Array.from({ length: 16 }, lane));
+      await Promise.all(Array.from({ length: 16 }, queue));
       await met;
       for (const symbol of symbols) {
         const due = puts.flat().filter((row) => row.symbol === symbol);
@@ -477,7 +477,7 @@ async function playedStore(onWrite: (statements: readonly Statement[]) => Promis
     keyspace: "market",
     retentionDays: RETENTION_DAYS,
     clock: SOON_AFTER_NOON,
-    report: silentReport,
+    logger: silentLogger,
     metrics,
     putDead: async () => {},
   });
@@ -504,7 +504,7 @@ test("under overload the window shrinks, what is asked at once keeps to it, and 
   const todo = [...rows];
   let failures = 0;
   let limitMin = 16;
-  const lane = async () => {
+  const queue = async () => {
     for (let row = todo.pop(); row !== undefined; row = todo.pop()) {
       for (;;) {
         try {
@@ -518,7 +518,7 @@ test("under overload the window shrinks, what is asked at once keeps to it, and 
       }
     }
   };
-  await Promise.all(Array.from({ length: 16 }, lane));
+  await Promise.all(Array.from({ length: 16 }, queue));
   expect(taken.size).toBe(rows.length);
   expect(limitMin).toBeLessThanOrEqual(2);
   // It tries for more now and then, and learns: most puts are taken at once.

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Socket } from "node:net";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { Feed } from "../../../lib/contracts/feed.ts";
 import { FINNHUB_LIMITS, type FinnhubOptions, openFinnhubFeed } from "../../../lib/finnhub/feed.ts";
@@ -27,7 +27,7 @@ const TOO_MANY = '{"msg":"Subscribing to too many symbols","type":"error"}';
 function openFeed(url: string, options: Partial<FinnhubOptions> = {}) {
   const clock = handClock(NOON_MS);
   const metrics = createMetrics();
-  const { report, lines } = recordingReport();
+  const { logger, lines } = recordingReport();
   const stopping = new AbortController();
   const feed = openFinnhubFeed({
     url,
@@ -35,7 +35,7 @@ function openFeed(url: string, options: Partial<FinnhubOptions> = {}) {
     symbols: ["AAPL"],
     symbolsMax: 50,
     clock,
-    report,
+    logger,
     metrics,
     signal: stopping.signal,
     ...options,
@@ -606,7 +606,7 @@ describe("stopping", () => {
     });
     const stopping = new AbortController();
     const warn = () => stopping.abort();
-    using opened = openFeed(server.url, { signal: stopping.signal, report: { ...silentReport, warn } });
+    using opened = openFeed(server.url, { signal: stopping.signal, logger: { ...silentLogger, warn } });
     const read = readAll(opened.feed);
     await read.ended;
     expect(pricesOf(read.items.all)).toEqual([1]);

@@ -5,9 +5,9 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
-import { type Fields, silentReport } from "../../../lib/base/logger.ts";
+import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import type { Verdict } from "../../../lib/contracts/watchlist.ts";
+import type { SymbolCheckResult } from "../../../lib/contracts/watchlist.ts";
 import { CALLS_PER_MINUTE_MAX, CALLS_PER_SECOND_MAX } from "../../../lib/finnhub/rest-client.ts";
 import { suggest } from "../../../lib/finnhub/suggestions.ts";
 import { createSymbolCheck } from "../../../lib/finnhub/symbol-lookup.ts";
@@ -38,7 +38,7 @@ function openCheck({ apiUrl, directory, clock = systemClock, token = TOKEN, warn
     token,
     directory,
     clock,
-    report: { ...silentReport, warn },
+    logger: { ...silentLogger, warn },
     metrics,
     fetch: (url, init) => {
       calls.push(url.slice(apiUrl.length));
@@ -101,14 +101,14 @@ function play(answer: (url: URL, request: Request) => Response | Promise<Respons
   };
 }
 
-function suggestionsOf(verdict: Verdict): readonly string[] {
-  expect(verdict.kind).toBe("not_found");
-  return verdict.kind === "not_found" ? verdict.suggestions : [];
+function suggestionsOf(result: SymbolCheckResult): readonly string[] {
+  expect(result.kind).toBe("not_found");
+  return result.kind === "not_found" ? result.suggestions : [];
 }
 
-function reasonOf(verdict: Verdict): string {
-  expect(verdict.kind).toBe("unknown");
-  return verdict.kind === "unknown" ? verdict.reason : "";
+function reasonOf(result: SymbolCheckResult): string {
+  expect(result.kind).toBe("unknown");
+  return result.kind === "unknown" ? result.reason : "";
 }
 
 // --- Found and not found ---------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ test("a wrong token, and none, prove nothing", async () => {
     token: undefined,
     directory: market.directory,
     clock: systemClock,
-    report: silentReport,
+    logger: silentLogger,
     metrics: createMetrics(),
   });
   expect(reasonOf(await none.check("AAPL", never))).toContain("FINNHUB_API_TOKEN");
@@ -366,7 +366,7 @@ test("over the limit of a second a call waits for the next one", async () => {
   );
   const startedAtMs = performance.now();
   const asking = Array.from({ length: CALLS_PER_SECOND_MAX + 5 }, (_, index) => server.check(`S${index}`));
-  for (const verdict of await Promise.all(asking)) expect(verdict.kind).toBe("found");
+  for (const result of await Promise.all(asking)) expect(result.kind).toBe("found");
   expect(performance.now() - startedAtMs).toBeGreaterThan(900);
 });
 

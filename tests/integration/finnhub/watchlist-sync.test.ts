@@ -4,22 +4,22 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { type Fields, silentReport } from "../../../lib/base/logger.ts";
+import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
 import {
   type SymbolCheck,
+  type SymbolCheckResult,
   symbolFault,
-  type Verdict,
-  type WantedSet,
+  type Watchlist,
 } from "../../../lib/contracts/watchlist.ts";
-import { createTickerFollower, seedWanted } from "../../../lib/ingest/watchlist-sync.ts";
+import { createWatchlistSync, seedWatchlist } from "../../../lib/ingest/watchlist-sync.ts";
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
-import { createTickerControl } from "../../../lib/web/watchlist-commands.ts";
+import { createWatchlistCommands } from "../../../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
 import { handClock, until } from "../../support/simulator.ts";
 
-const FOUND: Verdict = { kind: "found" };
-const MISSING: Verdict = { kind: "not_found", suggestions: ["AAPL"] };
-const UNKNOWN: Verdict = { kind: "unknown", reason: "a test has no answer" };
+const FOUND: SymbolCheckResult = { kind: "found" };
+const MISSING: SymbolCheckResult = { kind: "not_found", suggestions: ["AAPL"] };
+const UNKNOWN: SymbolCheckResult = { kind: "unknown", reason: "a test has no answer" };
 
 function openTable() {
   const directory = temporaryDirectory();
@@ -41,10 +41,10 @@ function openTable() {
   };
 }
 
-const symbolsOf = (wanted: WantedSet) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+const symbolsOf = (wanted: Watchlist) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
 /** Verdicts by symbol, which a test may change; what was asked, in order. */
-function fakeCheck(verdicts: Record<string, Verdict> = {}) {
+function fakeCheck(verdicts: Record<string, SymbolCheckResult> = {}) {
   const asked: string[] = [];
   const check: SymbolCheck = {
     async check(symbol) {
@@ -56,9 +56,9 @@ function fakeCheck(verdicts: Record<string, Verdict> = {}) {
 }
 
 async function openFollower(
-  wanted: WantedSet,
-  verdicts: Record<string, Verdict> = {},
-  fields: Partial<Parameters<typeof createTickerFollower>[0]> = {},
+  wanted: Watchlist,
+  verdicts: Record<string, SymbolCheckResult> = {},
+  fields: Partial<Parameters<typeof createWatchlistSync>[0]> = {},
 ) {
   const { asked, check } = fakeCheck(verdicts);
   const clock = handClock(NOON_MS);
@@ -66,33 +66,33 @@ async function openFollower(
   const said: unknown[] = [];
   const warnings: [string, Fields | undefined][] = [];
   /** Sleeps that end when the test says so. */
-  let ring = () => {};
-  const follower = createTickerFollower({
+  let wakeUp = () => {};
+  const sync = createWatchlistSync({
     feed: { want: (symbols) => heard.push(symbols) },
     wanted,
     check,
     hasTraded: () => false,
-    say: async (type, detail) => void said.push({ type, ...detail }),
+    emitEvent: async (type, detail) => void said.push({ type, ...detail }),
     clock: {
       ...clock,
       sleep: (_, signal) =>
         new Promise((resolve) => {
-          ring = resolve;
+          wakeUp = resolve;
           signal?.addEventListener("abort", () => resolve());
         }),
     },
-    report: { ...silentReport, warn: (message, words) => warnings.push([message, words]) },
+    logger: { ...silentLogger, warn: (message, words) => warnings.push([message, words]) },
     ...fields,
   });
   const stopped = new AbortController();
-  const running = follower.run(stopped.signal);
+  const running = sync.run(stopped.signal);
   return {
-    follower,
+    sync,
     asked,
     heard,
     said,
     warnings,
-    ring: () => ring(),
+    wakeUp: () => wakeUp(),
     async [Symbol.asyncDispose]() {
       stopped.abort();
       await running;
@@ -100,7 +100,7 @@ async function openFollower(
   };
 }
 
-const put = (wanted: WantedSet, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
+const put = (wanted: Watchlist, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
   wanted.put({ symbol, wanted: isWanted, changedAtMs, by: "operator" });
 
 // --- The wanted set --------------------------------------------------------------------------------------------
@@ -152,27 +152,27 @@ test("a text that no exchange can mean is no symbol, and one of ours is kept fre
 test("the setting seeds in its order, and only where no operator has spoken", async () => {
   using table = openTable();
   await put(table.wanted, "GONE", false);
-  await seedWanted(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
+  await seedWatchlist(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
   expect(symbolsOf(table.wanted)).toEqual(["B", "A"]);
   await put(table.wanted, "B", false);
   await put(table.wanted, "X");
-  await seedWanted(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
+  await seedWatchlist(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
   expect(symbolsOf(table.restart())).toEqual(["A", "X"]);
 });
 
 test("a ticker taken out of the setting goes, and comes back with it; an operator's own stays", async () => {
   using table = openTable();
-  await seedWanted(table.wanted, ["A", "B"], handClock(NOON_MS));
+  await seedWatchlist(table.wanted, ["A", "B"], handClock(NOON_MS));
   await put(table.wanted, "X", true, NOON_MS - 1);
-  await seedWanted(table.wanted, ["B"], handClock(NOON_MS + 1));
+  await seedWatchlist(table.wanted, ["B"], handClock(NOON_MS + 1));
   expect(symbolsOf(table.wanted)).toEqual(["X", "B"]);
-  await seedWanted(table.wanted, ["A", "B"], handClock(NOON_MS + 2));
+  await seedWatchlist(table.wanted, ["A", "B"], handClock(NOON_MS + 2));
   expect(symbolsOf(table.wanted)).toEqual(["X", "B", "A"]);
 });
 
 test("a setting that names no possible ticker is refused before anything is written", async () => {
   using table = openTable();
-  const seeding = seedWanted(table.wanted, ["AAPL", "#producer"], systemClock);
+  const seeding = seedWatchlist(table.wanted, ["AAPL", "#producer"], systemClock);
   expect(await seeding.catch((error: unknown) => error)).toBeInstanceOf(SetupError);
   expect(table.wanted.list()).toEqual([]);
 });
@@ -183,12 +183,12 @@ test("what is wanted is subscribed at once, before anything is checked, in order
   using table = openTable();
   await put(table.wanted, "NEW", true, NOON_MS);
   await put(table.wanted, "OLD", true, NOON_MS - 1);
-  const { promise: silence, resolve: answer } = Promise.withResolvers<Verdict>();
-  await using follower = await openFollower(table.wanted, {}, { check: { check: () => silence } });
-  expect(follower.heard).toEqual([["OLD", "NEW"]]);
+  const { promise: silence, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
+  await using sync = await openFollower(table.wanted, {}, { check: { check: () => silence } });
+  expect(sync.heard).toEqual([["OLD", "NEW"]]);
   await put(table.wanted, "OLD", false, NOON_MS + 1);
-  expect(follower.heard).toEqual([["OLD", "NEW"], ["NEW"]]);
-  expect(follower.follower.outcome("NEW")).toEqual({ kind: "unchecked" });
+  expect(sync.heard).toEqual([["OLD", "NEW"], ["NEW"]]);
+  expect(sync.sync.outcome("NEW")).toEqual({ kind: "unchecked" });
   answer(FOUND);
 });
 
@@ -196,18 +196,18 @@ test("only what is proven missing is dropped, and that is said once", async () =
   using table = openTable();
   for (const symbol of ["AAPL", "APPL", "MAYBE"]) await put(table.wanted, symbol);
   await using running = await openFollower(table.wanted, { APPL: MISSING, MAYBE: UNKNOWN });
-  const { follower, heard, said, warnings, asked } = running;
+  const { sync, heard, said, warnings, asked } = running;
   await until(() => asked.length === 3 && warnings.length === 2, "the checks");
   expect(heard).toEqual([
     ["AAPL", "APPL", "MAYBE"],
     ["AAPL", "MAYBE"],
   ]);
-  expect(follower.wanted()).toEqual(["AAPL", "MAYBE"]);
-  expect(follower.rejected()).toEqual(["APPL"]);
+  expect(sync.wanted()).toEqual(["AAPL", "MAYBE"]);
+  expect(sync.rejected()).toEqual(["APPL"]);
   const at = { checkedAtMs: NOON_MS };
-  expect(follower.outcome("APPL")).toEqual({ ...MISSING, ...at });
-  expect(follower.outcome("MAYBE")).toEqual({ ...UNKNOWN, ...at });
-  expect(follower.outcome("AAPL")).toEqual({ ...FOUND, ...at });
+  expect(sync.outcome("APPL")).toEqual({ ...MISSING, ...at });
+  expect(sync.outcome("MAYBE")).toEqual({ ...UNKNOWN, ...at });
+  expect(sync.outcome("AAPL")).toEqual({ ...FOUND, ...at });
   const suggestions = ["AAPL"];
   expect(said).toEqual([
     { type: "ticker_rejected", symbol: "APPL", message: "not found at Finnhub", suggestions },
@@ -226,7 +226,7 @@ test("what trades exists, whatever a list says", async () => {
   using table = openTable();
   await put(table.wanted, "ODD");
   await using running = await openFollower(table.wanted, { ODD: MISSING }, { hasTraded: () => true });
-  await until(() => running.follower.outcome("ODD").kind === "found", "the check");
+  await until(() => running.sync.outcome("ODD").kind === "found", "the check");
   expect(running.heard).toEqual([["ODD"]]);
   expect(running.said).toEqual([]);
 });
@@ -234,17 +234,17 @@ test("what trades exists, whatever a list says", async () => {
 test("what could not be checked is tried again after a while, and what is known is not asked again", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "MAYBE"]) await put(table.wanted, symbol);
-  const verdicts: Record<string, Verdict> = { MAYBE: UNKNOWN };
+  const verdicts: Record<string, SymbolCheckResult> = { MAYBE: UNKNOWN };
   await using running = await openFollower(table.wanted, verdicts);
-  const { asked, follower } = running;
+  const { asked, sync } = running;
   await until(() => running.warnings.length === 1, "the first check");
   await put(table.wanted, "NEW");
   await until(() => asked.includes("NEW"), "the new one's check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW"]);
   verdicts.MAYBE = MISSING;
   await until(() => {
-    running.ring();
-    return follower.rejected().length === 1;
+    running.wakeUp();
+    return sync.rejected().length === 1;
   }, "the second check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW", "MAYBE"]);
   expect(running.heard.at(-1)).toEqual(["AAPL", "NEW"]);
@@ -253,14 +253,14 @@ test("what could not be checked is tried again after a while, and what is known 
 test("with fresh lists a rejected ticker is looked at again, and is subscribed at once", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "IPO"]) await put(table.wanted, symbol);
-  const verdicts: Record<string, Verdict> = { IPO: MISSING };
+  const verdicts: Record<string, SymbolCheckResult> = { IPO: MISSING };
   await using running = await openFollower(table.wanted, verdicts);
-  const { asked, heard, follower } = running;
-  await until(() => follower.rejected().length === 1, "the first check");
+  const { asked, heard, sync } = running;
+  await until(() => sync.rejected().length === 1, "the first check");
   verdicts.IPO = FOUND;
-  follower.recheck();
+  sync.recheck();
   expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
-  await until(() => follower.outcome("IPO").kind === "found", "the second check");
+  await until(() => sync.outcome("IPO").kind === "found", "the second check");
   expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   expect(asked).toEqual(["AAPL", "IPO", "IPO"]);
 });
@@ -268,13 +268,13 @@ test("with fresh lists a rejected ticker is looked at again, and is subscribed a
 test("a ticker removed while it is checked is neither rejected nor remembered", async () => {
   using table = openTable();
   await put(table.wanted, "APPL");
-  const { promise: verdict, resolve: answer } = Promise.withResolvers<Verdict>();
-  await using running = await openFollower(table.wanted, {}, { check: { check: () => verdict } });
+  const { promise: result, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
+  await using running = await openFollower(table.wanted, {}, { check: { check: () => result } });
   await put(table.wanted, "APPL", false);
   answer(MISSING);
   await put(table.wanted, "AAPL");
-  await until(() => running.follower.outcome("AAPL").kind === "not_found", "the next check");
-  expect(running.follower.outcome("APPL")).toEqual({ kind: "unchecked" });
+  await until(() => running.sync.outcome("AAPL").kind === "not_found", "the next check");
+  expect(running.sync.outcome("APPL")).toEqual({ kind: "unchecked" });
   expect(running.said).toHaveLength(1);
 });
 
@@ -282,9 +282,9 @@ test("a ticker removed and added again is asked about again", async () => {
   using table = openTable();
   await put(table.wanted, "AAPL");
   await using running = await openFollower(table.wanted);
-  await until(() => running.follower.outcome("AAPL").kind === "found", "the first check");
+  await until(() => running.sync.outcome("AAPL").kind === "found", "the first check");
   await put(table.wanted, "AAPL", false);
-  expect(running.follower.outcome("AAPL").kind).toBe("unchecked");
+  expect(running.sync.outcome("AAPL").kind).toBe("unchecked");
   await put(table.wanted, "AAPL");
   await until(() => running.asked.length === 2, "the second check");
 });
@@ -292,16 +292,16 @@ test("a ticker removed and added again is asked about again", async () => {
 test("a rejection that cannot be said ends the follower", async () => {
   using table = openTable();
   await put(table.wanted, "APPL");
-  const follower = createTickerFollower({
+  const sync = createWatchlistSync({
     feed: { want() {} },
     wanted: table.wanted,
     check: { check: async () => MISSING },
     hasTraded: () => false,
-    say: () => Promise.reject(new Error("a test's log is gone")),
+    emitEvent: () => Promise.reject(new Error("a test's log is gone")),
     clock: systemClock,
-    report: silentReport,
+    logger: silentLogger,
   });
-  const ended = follower.run(new AbortController().signal);
+  const ended = sync.run(new AbortController().signal);
   expect(await ended.catch((error: unknown) => String(error))).toContain("a test's log is gone");
 });
 
@@ -317,17 +317,17 @@ test("without validation everything is subscribed and nothing is asked", async (
 // --- The control -----------------------------------------------------------------------------------------------
 
 function openControl(
-  wanted: WantedSet,
-  verdicts: Record<string, Verdict> = {},
-  fields: Partial<Parameters<typeof createTickerControl>[0]> = {},
+  wanted: Watchlist,
+  verdicts: Record<string, SymbolCheckResult> = {},
+  fields: Partial<Parameters<typeof createWatchlistCommands>[0]> = {},
 ) {
-  const noted: [string, Verdict][] = [];
+  const noted: [string, SymbolCheckResult][] = [];
   const { check, asked } = fakeCheck(verdicts);
-  const control = createTickerControl({
+  const control = createWatchlistCommands({
     wanted,
     check,
     symbolsMax: 2,
-    onVerdict: (symbol, verdict) => noted.push([symbol, verdict]),
+    onResult: (symbol, result) => noted.push([symbol, result]),
     clock: handClock(NOON_MS),
     ...fields,
   });

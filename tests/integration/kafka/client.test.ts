@@ -4,9 +4,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createServer } from "node:net";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
-import type { Fields, Report } from "../../../lib/base/logger.ts";
+import type { Fields, Logger } from "../../../lib/base/logger.ts";
 import { checkKafka, createKafka, kafkaError } from "../../../lib/kafka/client.ts";
-import { type KafkaSettings, kafkaParts } from "../../support/kafka.ts";
+import { type KafkaSettings, kafkaDeps } from "../../support/kafka.ts";
 import { type Certificates, createCertificates } from "../../support/services/certificates.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import type { Server } from "../../support/services/server.ts";
@@ -21,7 +21,7 @@ async function refusalOf(
   changed: Partial<KafkaSettings> = {},
 ): Promise<Error | null> {
   try {
-    await checkKafka(kafkaParts(address, changed));
+    await checkKafka(kafkaDeps(address, changed));
     return null;
   } catch (error) {
     return error as Error;
@@ -71,14 +71,14 @@ test("kafkajs is heard at debug only, and no field of a payload is", async () =>
   const loud = () => {
     throw new Error("only debug");
   };
-  const report: Report = {
+  const logger: Logger = {
     debug: (message, fields) => lines.push([message, fields]),
     info: loud,
     warn: loud,
     error: loud,
   };
-  const logger = createKafka({ ...kafkaParts({ host: "127.0.0.1", port: 1 }), report }, "once").logger();
-  logger.error("Connection error", { broker: "127.0.0.1:1", payload: PASSWORD, error: "refused" });
+  const kafkaLogger = createKafka({ ...kafkaDeps({ host: "127.0.0.1", port: 1 }), logger }, "once").logger();
+  kafkaLogger.error("Connection error", { broker: "127.0.0.1:1", payload: PASSWORD, error: "refused" });
   expect(lines).toEqual([
     [
       "kafkajs: Connection error",

@@ -7,7 +7,7 @@ import type { Clock } from "../../../lib/base/clock.ts";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { PipelineError, SetupError, StaleEpochError } from "../../../lib/base/errors.ts";
 import type { Delivery, LogEntry, PartitionId } from "../../../lib/contracts/log.ts";
-import { createKafka, type KafkaParts } from "../../../lib/kafka/client.ts";
+import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
 import {
   createKafkaWriter,
   type KafkaReader,
@@ -19,7 +19,7 @@ import { seeded } from "../../support/builders.ts";
 import {
   createTopics,
   deleteRecords,
-  kafkaParts,
+  kafkaDeps,
   openKafkaLog,
   SESSION_MS,
   until,
@@ -42,7 +42,7 @@ function entries(key: string, count: number, first = 1): LogEntry[] {
   }));
 }
 
-async function append(parts: KafkaParts, topic: string, toAppend: readonly LogEntry[]): Promise<void> {
+async function append(parts: KafkaDeps, topic: string, toAppend: readonly LogEntry[]): Promise<void> {
   await using sender = openKafkaSender({ ...parts, topic });
   await createKafkaWriter(sender).append(toAppend);
 }
@@ -112,7 +112,7 @@ class Follower {
 
 describe.skipIf(!services.available)("on a real broker", () => {
   logContract("kafka", {
-    open: async () => openKafkaLog(kafkaParts(await sharedKafka()), 3),
+    open: async () => openKafkaLog(kafkaDeps(await sharedKafka()), 3),
     stepMsMax: 20_000,
     historySteps: 12,
   });
@@ -120,7 +120,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "two members share the partitions, and what one has committed the other goes on from",
     async () => {
-      const parts = kafkaParts(await sharedKafka());
+      const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 4);
       const groupId = uniqueName("processor");
       const open = () => openKafkaReader({ ...parts, topic, groupId, kinds: ["trades"] });
@@ -165,7 +165,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     "a member that was stopped for longer than its session wakes up stale, and its commit changes nothing",
     async () => {
       const address = await sharedKafka();
-      const parts = kafkaParts(address);
+      const parts = kafkaDeps(address);
       const topic = await createTopics(parts, 1);
       const groupId = uniqueName("processor");
       await append(parts, topic, entries("AAPL", 10));
@@ -182,9 +182,9 @@ describe.skipIf(!services.available)("on a real broker", () => {
         child.kill("SIGSTOP");
 
         await using reader = openKafkaReader({ ...parts, topic, groupId, kinds: ["trades"] });
-        const follower = new Follower(reader);
-        await until("it was given up", () => follower.values.length === 10, 4 * SESSION_MS);
-        await follower.commitAll("by the living");
+        const sync = new Follower(reader);
+        await until("it was given up", () => sync.values.length === 10, 4 * SESSION_MS);
+        await sync.commitAll("by the living");
         child.stdin.write(`${topic}/0 3\n`);
         await child.stdin.flush();
         child.kill("SIGCONT");
@@ -198,7 +198,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
         await until("it is all ours", () => reader.health().partitions.length === 1, 4 * SESSION_MS);
         const { committed } = await reader.position(reader.health().epoch, `${topic}/0`);
         expect(committed).toEqual({ offset: 10, metadata: "by the living" });
-        await follower.end();
+        await sync.end();
       } finally {
         child.kill("SIGKILL");
         await child.exited;
@@ -210,7 +210,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "a consumer that asks for nothing keeps its membership, bounds what is held, and then misses nothing",
     async () => {
-      const parts = kafkaParts(await sharedKafka());
+      const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 1);
       const count = await fill(parts, topic);
       await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
@@ -239,7 +239,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "records that are gone before they were read open a new epoch, and the commit is left as it was",
     async () => {
-      const parts = kafkaParts(await sharedKafka());
+      const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 1);
       const id = `${topic}/0`;
       const count = await fill(parts, topic);
@@ -272,7 +272,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "records of others that nobody may see (an aborted transaction) are passed over without a gap",
     async () => {
-      const parts = kafkaParts(await sharedKafka());
+      const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 1);
       const producer = createKafka(parts, "insisting").producer({
         transactionalId: uniqueName("others"),
@@ -293,11 +293,11 @@ describe.skipIf(!services.available)("on a real broker", () => {
       await producer.disconnect();
       await append(parts, topic, entries("AAPL", 1));
       await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
-      const follower = new Follower(reader);
-      await until("the last record", () => follower.values.includes("AAPL#1"));
-      expect(follower.values).toEqual(["seen", "seen", "AAPL#1"]);
-      expect(follower.positions.get(`${topic}/0`)).toBe(9);
-      await follower.end();
+      const sync = new Follower(reader);
+      await until("the last record", () => sync.values.includes("AAPL#1"));
+      expect(sync.values).toEqual(["seen", "seen", "AAPL#1"]);
+      expect(sync.positions.get(`${topic}/0`)).toBe(9);
+      await sync.end();
     },
     TEST_MS_MAX,
   );
@@ -305,14 +305,14 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test.each(["zstd", "gzip", "none"] as const)(
     "what was written with %s is read",
     async (compression) => {
-      const parts = kafkaParts(await sharedKafka(), { compression });
+      const parts = kafkaDeps(await sharedKafka(), { compression });
       const topic = await createTopics(parts, 1);
       await append(parts, topic, entries("AAPL", 500));
       await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
-      const follower = new Follower(reader);
-      await until("all", () => follower.values.length === 500);
-      expect(follower.values).toEqual(entries("AAPL", 500).map(({ value }) => decoder.decode(value)));
-      await follower.end();
+      const sync = new Follower(reader);
+      await until("all", () => sync.values.length === 500);
+      expect(sync.values).toEqual(entries("AAPL", 500).map(({ value }) => decoder.decode(value)));
+      await sync.end();
     },
     TEST_MS_MAX,
   );
@@ -320,7 +320,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "a reader without its topics ends with what to run",
     async () => {
-      const parts = kafkaParts(await sharedKafka());
+      const parts = kafkaDeps(await sharedKafka());
       await using reader = openKafkaReader({
         ...parts,
         topic: uniqueName("market"),
@@ -346,19 +346,19 @@ describe.skipIf(!services.available)("on a real broker", () => {
           return () => {};
         },
       };
-      const parts = { ...kafkaParts(await sharedKafka()), clock };
+      const parts = { ...kafkaDeps(await sharedKafka()), clock };
       const topic = await createTopics(parts, 1);
       await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
-      const follower = new Follower(reader);
-      await until("a member", () => follower.epochs.length === 1);
+      const sync = new Follower(reader);
+      await until("a member", () => sync.epochs.length === 1);
       const look = () => looks.at(-1)?.();
       look();
       await append(parts, topic, entries("AAPL", 1));
-      await until("all is well", () => follower.values.length === 1);
+      await until("all is well", () => sync.values.length === 1);
       // In one step, so that nothing can be heard in between.
       for (let count = 0; count < 20; count++) look();
-      await expect(follower.ended).rejects.toBeInstanceOf(PipelineError);
-      await expect(follower.ended).rejects.toThrow("neither fetched nor connected");
+      await expect(sync.ended).rejects.toBeInstanceOf(PipelineError);
+      await expect(sync.ended).rejects.toThrow("neither fetched nor connected");
     },
     TEST_MS_MAX,
   );
@@ -367,27 +367,27 @@ describe.skipIf(!services.available)("on a real broker", () => {
     "a broker that is killed and comes back costs neither the reader nor a record",
     async () => {
       await using kafka = await startKafka();
-      const parts = kafkaParts(kafka);
+      const parts = kafkaDeps(kafka);
       const topic = await createTopics(parts, 2);
       await append(parts, topic, [...entries("AAPL", 50), ...entries("MSFT", 50)]);
       await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
-      const follower = new Follower(reader);
-      await until("the first half", () => follower.values.length === 100);
-      await follower.commitAll();
+      const sync = new Follower(reader);
+      await until("the first half", () => sync.values.length === 100);
+      await sync.commitAll();
       await kafka.restart();
       await append(parts, topic, [...entries("AAPL", 50, 51), ...entries("MSFT", 50, 51)]);
-      await until("the other half", () => new Set(follower.values).size === 200, 60_000);
+      await until("the other half", () => new Set(sync.values).size === 200, 60_000);
       // Committed before the restart: none of the first half comes again.
-      expect(follower.values.length).toBe(200);
-      await follower.commitAll("after");
-      await follower.end();
+      expect(sync.values.length).toBe(200);
+      await sync.commitAll("after");
+      await sync.end();
     },
     TEST_MS_MAX,
   );
 });
 
 /** More than a reader holds, in records of 20 kB that no codec makes smaller; answers their number. */
-async function fill(parts: KafkaParts, topic: string): Promise<number> {
+async function fill(parts: KafkaDeps, topic: string): Promise<number> {
   const count = 300;
   const random = seeded(1);
   const values = Array.from({ length: count }, () => Uint8Array.from({ length: 20_000 }, () => random(256)));

@@ -4,15 +4,15 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { readConfig } from "../../../lib/base/config.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { type Report, silentReport } from "../../../lib/base/logger.ts";
-import { HOLD_KEY, type HoldMemory } from "../../../lib/contracts/lease.ts";
-import type { WantedBy, WantedSet } from "../../../lib/contracts/watchlist.ts";
-import { HOLD_MS_MAX, type Hold, takeHold } from "../../../lib/ingest/lease.ts";
-import { createKafka, type KafkaParts } from "../../../lib/kafka/client.ts";
-import { openKafkaTickers } from "../../../lib/kafka/control-topic.ts";
+import { type Logger, silentLogger } from "../../../lib/base/logger.ts";
+import { LEASE_KEY, type LeaseJournal } from "../../../lib/contracts/lease.ts";
+import type { Watchlist, WatchlistAuthor } from "../../../lib/contracts/watchlist.ts";
+import { acquireLease, LEASE_MS_MAX, type Lease } from "../../../lib/ingest/lease.ts";
+import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
+import { openControlTopic } from "../../../lib/kafka/control-topic.ts";
 import { openKeyedTopic } from "../../../lib/kafka/tail.ts";
 import { openTopics, topicNames } from "../../../lib/kafka/topics.ts";
-import { memoryOf } from "../../simulation/fake-topic.ts";
+import { journalOf } from "../../simulation/fake-topic.ts";
 import { eventually, NOON_MS } from "../../support/builders.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
@@ -22,7 +22,7 @@ const TEST_MS_MAX = 60_000;
 const EFFECT_MS_MAX = 2_000;
 
 describe.skipIf(!services.available)("the tickers' topic", () => {
-  let settings: KafkaParts["settings"];
+  let settings: KafkaDeps["settings"];
   const stopped = new AbortController();
   beforeAll(async () => {
     const { host, port } = await sharedKafka();
@@ -30,11 +30,11 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   }, START_MS_MAX);
   afterAll(() => stopped.abort());
 
-  const partsOf = (clientId: string, report: Report = silentReport): KafkaParts => ({
+  const partsOf = (clientId: string, logger: Logger = silentLogger): KafkaDeps => ({
     settings,
     clientId,
     clock: systemClock,
-    report,
+    logger,
   });
 
   async function makeTopic(): Promise<string> {
@@ -46,8 +46,8 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
 
   /** One process that follows, and has read what was there. */
   async function follow(topic: string, warnings: string[] = []) {
-    const report = { ...silentReport, warn: (message: string) => warnings.push(message) };
-    const tickers = openKafkaTickers({ ...partsOf("test", report), topic });
+    const logger = { ...silentLogger, warn: (message: string) => warnings.push(message) };
+    const tickers = openControlTopic({ ...partsOf("test", logger), topic });
     const stop = new AbortController();
     const running = tickers.run(stop.signal);
     await tickers.ready(stop.signal);
@@ -61,14 +61,19 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     };
   }
 
-  const record = (symbol: string, wanted = true, changedAtMs = NOON_MS, by: WantedBy = "operator") => ({
+  const record = (
+    symbol: string,
+    wanted = true,
+    changedAtMs = NOON_MS,
+    by: WatchlistAuthor = "operator",
+  ) => ({
     symbol,
     wanted,
     changedAtMs,
     by,
   });
 
-  const symbolsOf = (wanted: WantedSet) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+  const symbolsOf = (wanted: Watchlist) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
   test(
     "a change is known to another process within 2 s and to one that starts later, a removal as a record",
@@ -111,11 +116,11 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
         await write("B", text);
       await write(" C", '{"wanted":true}');
       await write("#other", '{"wanted":true}');
-      await write(HOLD_KEY, '{"type":"alive"}');
+      await write(LEASE_KEY, '{"type":"alive"}');
       const warnings: string[] = [];
       await using process = await follow(topic, warnings);
       expect(process.wanted.list()).toEqual([record("AAPL", true, 0)]);
-      expect(process.hold.state()).toBeNull();
+      expect(process.lease.state()).toBeNull();
       expect(warnings).toEqual(["the tickers' topic holds a record that is none of ours"]);
       await expect(process.wanted.put(record("#producer"))).rejects.toThrow("is no symbol");
     },
@@ -152,7 +157,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
         await make();
         const endMs = performance.now() + TEST_MS_MAX / 2;
         const look = async (): Promise<void> => {
-          const isSeen = await process.hold.look().then(
+          const isSeen = await process.lease.readToEnd().then(
             () => true,
             () => false,
           );
@@ -175,55 +180,55 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     "one producer holds the feed, a second is refused; a release and a restart free it at once, a death after 15 s",
     async () => {
       const topic = await makeTopic();
-      const memories = new Map<string, HoldMemory>();
+      const memories = new Map<string, LeaseJournal>();
       const take = async (process: Awaited<ReturnType<typeof follow>>, session: string, holder = session) => {
         const startedAtMs = performance.now();
         const self = { session, host: "host", pid: 7 };
-        const memory = memories.get(holder) ?? memoryOf(holder);
-        memories.set(holder, memory);
-        const { hold: held } = process;
+        const journal = memories.get(holder) ?? journalOf(holder);
+        memories.set(holder, journal);
+        const { lease: held } = process;
         const { signal } = new AbortController();
-        const hold = await takeHold({
+        const lease = await acquireLease({
           topic: held,
           self,
-          memory,
+          journal,
           clock: systemClock,
-          report: silentReport,
+          logger: silentLogger,
           signal,
         });
-        return { hold, tookMs: performance.now() - startedAtMs };
+        return { lease, tookMs: performance.now() - startedAtMs };
       };
-      const live = (hold: Hold) => {
+      const live = (lease: Lease) => {
         const stop = new AbortController();
-        return { running: hold.run(stop.signal), die: () => stop.abort() };
+        return { running: lease.run(stop.signal), die: () => stop.abort() };
       };
       await using one = await follow(topic);
       await using other = await follow(topic);
 
-      const { hold } = await take(one, "a");
-      const life = live(hold);
+      const { lease } = await take(one, "a");
+      const life = live(lease);
       const refused = await take(other, "b").catch((error: unknown) => error);
       expect(refused).toBeInstanceOf(SetupError);
       expect(String(refused)).toContain("another producer holds the feed: process 7 on host");
-      expect(hold.isConfirmed()).toBe(true);
+      expect(lease.isConfirmed()).toBe(true);
 
       life.die();
       await life.running;
-      await hold.release();
-      expect(hold.isConfirmed()).toBe(false);
+      await lease.release();
+      expect(lease.isConfirmed()).toBe(false);
       const next = await take(other, "c");
       expect(next.tookMs).toBeLessThan(EFFECT_MS_MAX);
       const restarted = await take(one, "d", "c");
       expect(restarted.tookMs).toBeLessThan(EFFECT_MS_MAX);
       // The one before was not dead at all, as with a copied DATA_DIR: it is told.
-      const lost = next.hold.run(stopped.signal).catch((error: unknown) => error);
+      const lost = next.lease.run(stopped.signal).catch((error: unknown) => error);
       expect(await lost).toBeInstanceOf(SetupError);
 
       const taken = await take(other, "e");
-      expect(taken.tookMs).toBeGreaterThan(HOLD_MS_MAX - 1_000);
-      expect(taken.tookMs).toBeLessThan(HOLD_MS_MAX + 10_000);
-      expect(taken.hold.isConfirmed()).toBe(true);
-      expect(restarted.hold.isConfirmed()).toBe(false);
+      expect(taken.tookMs).toBeGreaterThan(LEASE_MS_MAX - 1_000);
+      expect(taken.tookMs).toBeLessThan(LEASE_MS_MAX + 10_000);
+      expect(taken.lease.isConfirmed()).toBe(true);
+      expect(restarted.lease.isConfirmed()).toBe(false);
     },
     TEST_MS_MAX,
   );

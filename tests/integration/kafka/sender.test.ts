@@ -8,7 +8,7 @@ import { createPartitionChoice, openKafkaSender } from "../../../lib/kafka/sende
 import { openKeyedTopic } from "../../../lib/kafka/tail.ts";
 import { openTopics } from "../../../lib/kafka/topics.ts";
 import { seeded } from "../../support/builders.ts";
-import { createTopics, kafkaParts, until } from "../../support/kafka.ts";
+import { createTopics, kafkaDeps, until } from "../../support/kafka.ts";
 import { openStubCluster } from "../../support/kafka-stub.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
@@ -32,7 +32,7 @@ function kindsOf(outcomes: readonly SendOutcome[]): string[] {
 
 /** On stub brokers, whose address is the only one that matters. */
 function stubParts(addresses: readonly string[]) {
-  return kafkaParts({ host: "", port: 0 }, { brokers: [...addresses], compression: "none" });
+  return kafkaDeps({ host: "", port: 0 }, { brokers: [...addresses], compression: "none" });
 }
 
 /**
@@ -303,7 +303,7 @@ test("keys go where Java's producer sends them", () => {
 
 describe.skipIf(!services.available)("on a real broker", () => {
   test("each kind goes to its topic, and one send covers several partitions", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 3);
     await using sender = openKafkaSender({ ...parts, topic });
     await sender.ready();
@@ -327,7 +327,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("a batch too large is said only of the one it is about, and of one message only alone", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 2);
     await using sender = openKafkaSender({ ...parts, topic });
     await sender.ready();
@@ -341,7 +341,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("without its topics the sender says what to run", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     await using sender = openKafkaSender({ ...parts, topic: uniqueName("market") });
     const refusal = sender.ready();
     await expect(refusal).rejects.toBeInstanceOf(SetupError);
@@ -350,7 +350,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
 
   test("a broker that dies makes sends unavailable, and acknowledges again when it is back", async () => {
     await using kafka = await startKafka();
-    const parts = kafkaParts(kafka);
+    const parts = kafkaDeps(kafka);
     const topic = await createTopics(parts, 1);
     await using sender = openKafkaSender({ ...parts, topic });
     await sender.ready();

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { SetupError } from "../../../lib/base/errors.ts";
 import { createKafka } from "../../../lib/kafka/client.ts";
 import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../../../lib/kafka/tail.ts";
-import { createTopics, kafkaParts, until } from "../../support/kafka.ts";
+import { createTopics, kafkaDeps, until } from "../../support/kafka.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
@@ -31,7 +31,7 @@ function textsOf(options: Omit<TailOptions, "signal" | "onRecords">) {
 
 describe.skipIf(!services.available)("on a real broker", () => {
   test("from the beginning everything comes in order, and it is said when that is all there was", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = `${await createTopics(parts, 1)}.tickers`;
     await using tickers = openKeyedTopic({ ...parts, topic });
     for (const key of ["AAPL", "MSFT", "AAPL"]) await tickers.put(key, bytes(`${key} wanted`));
@@ -66,7 +66,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("an empty topic has been caught up with at once", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = `${await createTopics(parts, 1)}.tickers`;
     const abort = new AbortController();
     await tailKafka({
@@ -80,7 +80,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("from now on what was there before does not come, and nothing is committed", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using writer = openKeyedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("before"));
@@ -110,7 +110,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("when its group is dealt out anew it goes on where it was, and repeats nothing", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using writer = openKeyedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("one"));
@@ -143,7 +143,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using writer = openKeyedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("one"));
@@ -164,7 +164,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
 
   test("after a broker's restart it goes on where it was", async () => {
     await using kafka = await startKafka();
-    const parts = kafkaParts(kafka);
+    const parts = kafkaDeps(kafka);
     const topic = await createTopics(parts, 1);
     {
       await using writer = openKeyedTopic({ ...parts, topic });

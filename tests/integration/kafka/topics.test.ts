@@ -3,16 +3,16 @@
 
 import { describe, expect, test } from "bun:test";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
-import { createKafka, type KafkaParts } from "../../../lib/kafka/client.ts";
+import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
 import { openKafkaReader } from "../../../lib/kafka/consumer.ts";
 import { openKafkaSender } from "../../../lib/kafka/sender.ts";
 import { openTopics } from "../../../lib/kafka/topics.ts";
 import { DAY_MS } from "../../../lib/model/trade.ts";
-import { createTopics, deleteRecords, kafkaParts, until } from "../../support/kafka.ts";
+import { createTopics, deleteRecords, kafkaDeps, until } from "../../support/kafka.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
-async function configOf(parts: KafkaParts, topic: string): Promise<Map<string, string>> {
+async function configOf(parts: KafkaDeps, topic: string): Promise<Map<string, string>> {
   const admin = createKafka(parts, "once").admin();
   await admin.connect();
   const { resources } = await admin.describeConfigs({
@@ -24,7 +24,7 @@ async function configOf(parts: KafkaParts, topic: string): Promise<Map<string, s
 }
 
 test("nobody answers: waiting ends with the signal, and says what was wrong", async () => {
-  const parts = kafkaParts({ host: "127.0.0.1", port: 1 });
+  const parts = kafkaDeps({ host: "127.0.0.1", port: 1 });
   await using topics = openTopics({ ...parts, topic: "market" });
   const waiting = topics.ready(AbortSignal.timeout(300));
   await expect(waiting).rejects.toBeInstanceOf(LogUnavailableError);
@@ -32,7 +32,7 @@ test("nobody answers: waiting ends with the signal, and says what was wrong", as
 
 describe.skipIf(!services.available)("on a real broker", () => {
   test("four topics are made, and making them again changes nothing", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = uniqueName("market");
     await using topics = openTopics({ ...parts, topic });
     await expect(topics.partitionCount()).rejects.toMatchObject({
@@ -60,7 +60,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("another number of partitions is refused, grown only by force, and never made smaller", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 2);
     await using topics = openTopics({ ...parts, topic });
     const create = (partitions: number, force: boolean) =>
@@ -84,7 +84,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("a topic that is unlike what is wanted is told and left as it is", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using topics = openTopics({ ...parts, topic });
     const told = await topics.create({ partitions: 1, retentionDays: 60, force: false });
@@ -96,7 +96,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("lag is what lies between the commit, or the log's beginning, and its end", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     const groupId = uniqueName("processor");
     await using topics = openTopics({ ...parts, topic });
@@ -127,7 +127,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("the offsets of a time are those of the first record at or after it, or the end", async () => {
-    const parts = kafkaParts(await sharedKafka());
+    const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using topics = openTopics({ ...parts, topic });
     const producer = createKafka(parts, "once").producer({ createPartitioner: () => () => 0 });
@@ -152,7 +152,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test("a broker that is still starting is waited for", async () => {
     await using kafka = await startKafka();
     await kafka.kill();
-    await using topics = openTopics({ ...kafkaParts(kafka), topic: "market" });
+    await using topics = openTopics({ ...kafkaDeps(kafka), topic: "market" });
     const waiting = topics.ready(AbortSignal.timeout(60_000));
     await kafka.start();
     await waiting;

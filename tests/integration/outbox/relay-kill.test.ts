@@ -5,9 +5,9 @@ import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { systemClock } from "../../../lib/base/clock.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import { createForwarder } from "../../../lib/ingest/relay.ts";
+import { createRelay } from "../../../lib/ingest/relay.ts";
 import { openSqliteLog } from "../../../lib/outbox/log.ts";
 import { seeded, temporaryDirectory } from "../../support/builders.ts";
 import {
@@ -113,11 +113,11 @@ async function forwardTheRest(directory: string): Promise<void> {
   });
   using sender = fileSender(directory, () => 1);
   const controller = new AbortController();
-  const { run } = createForwarder({
-    outbox: log.openForwarder(),
+  const { run } = createRelay({
+    outbox: log.openOutbox(),
     sender,
     clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics,
   });
   const running = run(controller.signal);

@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { runTorture } from "../../../bench/torture.ts";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { PipelineError, SetupError } from "../../../lib/base/errors.ts";
-import { type Fields, silentReport } from "../../../lib/base/logger.ts";
+import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { LogRecord, Position } from "../../../lib/contracts/log.ts";
 import { decodeEvent } from "../../../lib/model/codec.ts";
@@ -65,7 +65,7 @@ function openLog(directory: string, reported: Reported = [], atMs = NOON_MS): Sq
     bytesMax: 2 ** 30,
     clock: { ...systemClock, now: () => atMs },
     metrics: createMetrics(),
-    report: { ...silentReport, error: (message, fields) => reported.push({ message, fields }) },
+    logger: { ...silentLogger, error: (message, fields) => reported.push({ message, fields }) },
   });
 }
 

@@ -3,12 +3,12 @@
 
 import { expect, test } from "bun:test";
 import { DAY_MS } from "../../../lib/model/trade.ts";
+import { type Chaos, DAILY_DROP_MS, startChaos } from "../../../lib/simulator/chaos.ts";
 import { createDelayLine } from "../../../lib/simulator/delay.ts";
 import { SLOW_HANDSHAKE_MS } from "../../../lib/simulator/faults.ts";
 import { createMarket } from "../../../lib/simulator/market.ts";
-import { DAILY_DROP_MS, type Mishaps, startMishaps } from "../../../lib/simulator/mishaps.ts";
 import type { OutFrame, Stage } from "../../../lib/simulator/player.ts";
-import { RECIPE_OPTIONS, withRecipe } from "../../../lib/simulator/recipes.ts";
+import { SCENARIO_OPTIONS, withScenario } from "../../../lib/simulator/scenarios.ts";
 import { sessionAt } from "../../../lib/simulator/session.ts";
 import { tradesOf } from "../../../lib/simulator/tape.ts";
 import { createTimers } from "../../../lib/simulator/timers.ts";
@@ -428,12 +428,12 @@ test("nothing that was due later happens once the simulator has stopped", () => 
 });
 
 test("a recipe is a set of options, and what stands beside it goes first", () => {
-  expect(withRecipe({ seed: 3, recipe: "bad-day", batching: "2026", pace: undefined })).toMatchObject({
-    ...RECIPE_OPTIONS["bad-day"],
+  expect(withScenario({ seed: 3, recipe: "bad-day", batching: "2026", pace: undefined })).toMatchObject({
+    ...SCENARIO_OPTIONS["bad-day"],
     seed: 3,
     batching: "2026",
   });
-  expect(withRecipe({ seed: 3 })).toEqual({ seed: 3 });
+  expect(withScenario({ seed: 3 })).toEqual({ seed: 3 });
 });
 
 test("a calm market trades less than an ordinary one, and the bell more, ebbing away", () => {
@@ -451,8 +451,8 @@ test("a calm market trades less than an ordinary one, and the bell more, ebbing 
   };
   const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
   const ordinary = perMinute(undefined);
-  const calm = perMinute(RECIPE_OPTIONS.calm.pace);
-  const bell = perMinute(RECIPE_OPTIONS.bell.pace);
+  const calm = perMinute(SCENARIO_OPTIONS.calm.pace);
+  const bell = perMinute(SCENARIO_OPTIONS.bell.pace);
   expect(sum(calm) / sum(ordinary)).toBeWithin(0.15, 0.4);
   expect(bell[0]! / (sum(ordinary) / 8)).toBeWithin(15, 40);
   expect(bell[0]! / bell[7]!).toBeWithin(5, 15);
@@ -466,14 +466,14 @@ test("mishaps come one after the other, of every kind, the same for the same see
       (name: string) =>
       (...words: unknown[]) =>
         void said.push([clock.monotonic(), name, ...words].join(" "));
-    const mishaps: Mishaps = {
+    const chaos: Chaos = {
       reset: say("reset"),
       stall: say("stall"),
       halt: say("halt"),
       delay: say("delay"),
       breakSearch: say("search"),
     };
-    startMishaps({ clock, later: (ms, callback) => clock.after(ms, callback), mishaps }, seed, 45_000);
+    startChaos({ clock, later: (ms, callback) => clock.after(ms, callback), chaos }, seed, 45_000);
     clock.advance(3_600_000);
     return said;
   };

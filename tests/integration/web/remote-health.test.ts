@@ -2,8 +2,8 @@
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
-import { ask } from "../../../lib/base/http-client.ts";
-import { createWatch } from "../../../lib/web/remote-health.ts";
+import { httpRequest } from "../../../lib/base/http-client.ts";
+import { createRemoteHealth } from "../../../lib/web/remote-health.ts";
 
 function serve(respond: () => Response | Promise<Response>) {
   const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: respond });
@@ -19,7 +19,7 @@ const document = {
 
 test("the last document is kept, whatever its status; several of a kind are numbered", async () => {
   await using one = serve(() => Response.json(document, { status: 503 }));
-  const watch = createWatch({ producer: [one.url], processor: [`${one.url}/`, one.url] }, systemClock);
+  const watch = createRemoteHealth({ producer: [one.url], processor: [`${one.url}/`, one.url] }, systemClock);
   expect(watch.snapshots().map(({ name }) => name)).toEqual(["producer", "processor-1", "processor-2"]);
   expect(watch.snapshots()[0]).toMatchObject({ answeredAtMs: null, document: null, problem: null });
   await watch.poll();
@@ -32,7 +32,7 @@ test("the last document is kept, whatever its status; several of a kind are numb
 test("nobody there, and an answer that is no health document, are problems; the last document stays", async () => {
   let answer: () => Response = () => Response.json(document);
   await using server = serve(() => answer());
-  const watch = createWatch({ producer: [server.url] }, systemClock);
+  const watch = createRemoteHealth({ producer: [server.url] }, systemClock);
   await watch.poll();
   answer = () => new Response("<html>", { status: 502 });
   await watch.poll();
@@ -48,7 +48,7 @@ test("nobody there, and an answer that is no health document, are problems; the 
 test("an answer is bounded in time and in size", async () => {
   const never = Promise.withResolvers<Response>();
   await using silent = serve(() => never.promise);
-  expect(ask(silent.url, 50)).rejects.toThrow("no answer within 50 ms");
+  expect(httpRequest(silent.url, 50)).rejects.toThrow("no answer within 50 ms");
   await using endless = serve(() => new Response("x".repeat(2_000_000)));
-  expect(ask(endless.url, 5_000)).rejects.toThrow("over 1048576 bytes");
+  expect(httpRequest(endless.url, 5_000)).rejects.toThrow("over 1048576 bytes");
 });

@@ -4,40 +4,40 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { StoreUnavailableError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import type { Verdict } from "../../../lib/contracts/watchlist.ts";
+import type { SymbolCheckResult } from "../../../lib/contracts/watchlist.ts";
 import { healthDocument } from "../../../lib/health/health.ts";
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
 import { createWeb } from "../../../lib/web/app.ts";
-import { createLive } from "../../../lib/web/live/view.ts";
+import { createLiveView } from "../../../lib/web/live/view.ts";
 import { serveWeb } from "../../../lib/web/server.ts";
-import { createTickerControl, type TickerControl } from "../../../lib/web/watchlist-commands.ts";
+import { createWatchlistCommands, type WatchlistCommands } from "../../../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
 import { handClock } from "../../support/simulator.ts";
 
 const TOKEN = "a-token.of~a+test/1==";
 const BEARER = { authorization: `Bearer ${TOKEN}` };
-const UNKNOWN: Verdict = { kind: "unknown", reason: "Finnhub has a fault of its own (HTTP 524)" };
+const UNKNOWN: SymbolCheckResult = { kind: "unknown", reason: "Finnhub has a fault of its own (HTTP 524)" };
 
-function openWeb(fields: { adminToken?: string | undefined; control?: TickerControl } = {}) {
+function openWeb(fields: { adminToken?: string | undefined; control?: WatchlistCommands } = {}) {
   const directory = temporaryDirectory();
   const store = openSqliteStore({ directory: directory.path, sync: "normal" });
   const clock = handClock(NOON_MS);
-  const verdicts: Record<string, Verdict> = {
+  const verdicts: Record<string, SymbolCheckResult> = {
     APPL: { kind: "not_found", suggestions: ["AAPL", "APPN"] },
     NOPE: { kind: "not_found", suggestions: [] },
     MAYBE: UNKNOWN,
   };
   const check = { check: async (symbol: string) => verdicts[symbol] ?? ({ kind: "found" } as const) };
   const { wanted } = store;
-  const control = createTickerControl({ wanted, check, symbolsMax: 3, clock });
+  const control = createWatchlistCommands({ wanted, check, symbolsMax: 3, clock });
   const symbols = () => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
   const app = createWeb({
     store,
-    live: createLive(),
+    live: createLiveView(),
     clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics: createMetrics(),
     health: () => healthDocument(false, {}),
     tickers: () => ({

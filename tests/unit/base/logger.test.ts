@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { openReport, type Report } from "../../../lib/base/logger.ts";
+import { type Logger, openLogger } from "../../../lib/base/logger.ts";
 
 type Line = { level: string; message: string; logger: string; properties: Record<string, unknown> };
 
@@ -12,11 +12,11 @@ const SHORT_SECRET = "INFO";
 
 function recording(format: "json" | "pretty" = "json", secrets: readonly string[] = [SECRET]) {
   let written = "";
-  const report = openReport({ name: "local", level: "info", format, secrets }, (text) => {
+  const logger = openLogger({ name: "local", level: "info", format, secrets }, (text) => {
     written += text;
   });
   return {
-    report,
+    logger,
     text: () => written,
     lines: () =>
       written
@@ -27,8 +27,8 @@ function recording(format: "json" | "pretty" = "json", secrets: readonly string[
 }
 
 test("a line is JSON with time, level, message, logger and the fields as they are", () => {
-  const { report, lines } = recording();
-  report.info("stored {rows}", {
+  const { logger, lines } = recording();
+  logger.info("stored {rows}", {
     rows: 3,
     symbol: "AAPL",
     key: "AAPL",
@@ -55,15 +55,15 @@ test("a line is JSON with time, level, message, logger and the fields as they ar
 });
 
 test("levels below the chosen one are not written", () => {
-  const { report, lines } = recording();
-  for (const level of ["debug", "info", "warn", "error"] as const) report[level](level);
+  const { logger, lines } = recording();
+  for (const level of ["debug", "info", "warn", "error"] as const) logger[level](level);
   expect(lines().map(({ level }) => level)).toEqual(["INFO", "WARN", "ERROR"]);
 });
 
 test("an error as a field shows message, hint, code, causes and stack", () => {
-  const { report, lines } = recording();
+  const { logger, lines } = recording();
   const cause = Object.assign(new Error("in use"), { code: "EADDRINUSE" });
-  report.error("could not start", { error: new SetupError("port 80 is taken", "Set ADMIN_PORT.", cause) });
+  logger.error("could not start", { error: new SetupError("port 80 is taken", "Set ADMIN_PORT.", cause) });
   expect(lines()[0]?.properties).toEqual({
     error: {
       name: "SetupError",
@@ -81,18 +81,18 @@ test("an error as a field shows message, hint, code, causes and stack", () => {
 });
 
 test("errors inside an aggregate, and one that another suppressed, are shown", () => {
-  const { report, text } = recording();
-  report.error("two", { error: new AggregateError([new Error("first")], "both") });
-  report.error("late", { error: new SuppressedError(new Error("at the end"), new Error("before")) });
+  const { logger, text } = recording();
+  logger.error("two", { error: new AggregateError([new Error("first")], "both") });
+  logger.error("late", { error: new SuppressedError(new Error("at the end"), new Error("before")) });
   for (const message of ["both", "first", "at the end", "before"])
     expect(text()).toContain(`"message":"${message}"`);
 });
 
 test("a line is no dump: cycles end, long lists and texts are cut, bytes are counted", () => {
-  const { report, lines, text } = recording();
+  const { logger, lines, text } = recording();
   const cycle: Record<string, unknown> = { list: Array.from({ length: 1_000 }, (_, index) => index) };
   cycle.self = cycle;
-  report.info("much", {
+  logger.info("much", {
     cycle,
     text: "x".repeat(100_000),
     bytes: new Uint8Array(5),
@@ -103,29 +103,29 @@ test("a line is no dump: cycles end, long lists and texts are cut, bytes are cou
 });
 
 /** Every way into a line, with the secret plain, in URLs, in forms and in JSON. */
-function feedThrough(report: Report, secret: string): void {
+function feedThrough(logger: Logger, secret: string): void {
   const encoded = encodeURIComponent(secret);
   const url = new URL("wss://ws.finnhub.io");
   url.searchParams.set("token", secret);
   const error = new SetupError(`refused ${secret}`, `Try ${secret}.`, new Error(`401 at ${url.href}`));
-  report.info(`connecting to ${url.href} with ${secret}`);
-  report.warn("fields", {
+  logger.info(`connecting to ${url.href} with ${secret}`);
+  logger.warn("fields", {
     secret,
     url,
     href: url.href,
     nested: { list: [secret, { deep: `<${encoded}>` }] },
   });
-  report.warn("names", { [secret]: 1, map: new Map([[secret, secret]]), set: new Set([secret]) });
-  report.warn("encoded", {
+  logger.warn("names", { [secret]: 1, map: new Map([[secret, secret]]), set: new Set([secret]) });
+  logger.warn("encoded", {
     json: JSON.stringify({ secret }),
     lower: encoded.replace(/%../g, (c) => c.toLowerCase()),
   });
-  report.error("failed", { error, all: new AggregateError([error]), text: String(error.stack) });
+  logger.error("failed", { error, all: new AggregateError([error]), text: String(error.stack) });
 }
 
 test.each(["json", "pretty"] as const)("a secret stands in no %s line, however it came", (format) => {
-  const { report, text } = recording(format);
-  feedThrough(report, SECRET);
+  const { logger, text } = recording(format);
+  feedThrough(logger, SECRET);
   expect(text()).toContain("[secret]");
   for (const part of [SECRET, encodeURIComponent(SECRET), "4711", '\\"y\\"', "%22y%22"]) {
     expect(text()).not.toContain(part);
@@ -133,9 +133,9 @@ test.each(["json", "pretty"] as const)("a secret stands in no %s line, however i
 });
 
 test("a short secret is replaced too, and the lines stay JSON", () => {
-  const { report, lines } = recording("json", [SHORT_SECRET, "1", '"']);
-  feedThrough(report, SHORT_SECRET);
-  report.info("numbers", { count: 41, port: 8080 });
+  const { logger, lines } = recording("json", [SHORT_SECRET, "1", '"']);
+  feedThrough(logger, SHORT_SECRET);
+  logger.info("numbers", { count: 41, port: 8080 });
   for (const { message, properties } of lines()) {
     expect(message + JSON.stringify(properties)).not.toContain(SHORT_SECRET);
   }
@@ -143,13 +143,13 @@ test("a short secret is replaced too, and the lines stay JSON", () => {
 });
 
 test("secrets that no setting names are known by their place: a query, a header, a field's name", () => {
-  const { report, text } = recording("json", []);
+  const { logger, text } = recording("json", []);
   const hidden = "hidden-4711";
-  report.info(`GET https://h/x?symbol=A&token=${hidden}&x=1`, {
+  logger.info(`GET https://h/x?symbol=A&token=${hidden}&x=1`, {
     url: `https://user:${hidden}@h/?apiKey=${hidden}`,
   });
-  report.info("fields", { token: hidden, apiKey: hidden, headers: { Authorization: `Bearer ${hidden}` } });
-  report.info("text", {
+  logger.info("fields", { token: hidden, apiKey: hidden, headers: { Authorization: `Bearer ${hidden}` } });
+  logger.info("text", {
     request: `Authorization: Bearer ${hidden}`,
     error: { config: { password: hidden } },
   });
@@ -158,8 +158,8 @@ test("secrets that no setting names are known by their place: a query, a header,
 });
 
 test("pretty lines show fields, and stacks as lines of their own", () => {
-  const { report, text } = recording("pretty");
-  report.error("broke", { rows: 3, error: new Error("outer", { cause: new Error("inner") }) });
+  const { logger, text } = recording("pretty");
+  logger.error("broke", { rows: 3, error: new Error("outer", { cause: new Error("inner") }) });
   const plain = Bun.stripANSI(text());
   expect(plain).toMatch(/error.*local.*broke/);
   expect(plain).toContain("rows: 3");

@@ -1,11 +1,11 @@
 // How many requests may run at once: what cuts it, what raises it again, and that no work is lost on the way.
 
 import { expect, test } from "bun:test";
-import { createAdaptiveGate, type Verdict } from "../../../lib/cassandra/concurrency-limiter.ts";
+import { createConcurrencyLimiter, type Pressure } from "../../../lib/cassandra/concurrency-limiter.ts";
 
 class Failure extends Error {
-  readonly verdict: Verdict;
-  constructor(verdict: Verdict) {
+  readonly verdict: Pressure;
+  constructor(verdict: Pressure) {
     super(String(verdict));
     this.verdict = verdict;
   }
@@ -14,15 +14,15 @@ class Failure extends Error {
 /** A gate whose work ends when the test says so. */
 function openGate(limitMax = 16) {
   const limits: number[] = [];
-  const gate = createAdaptiveGate({
+  const limiter = createConcurrencyLimiter({
     limitMax,
     verdictOf: (error) => (error instanceof Failure ? error.verdict : null),
     onLimit: (limit) => limits.push(limit),
   });
-  const begun: { name: number; end: (failure?: Verdict) => void }[] = [];
+  const begun: { name: number; end: (failure?: Pressure) => void }[] = [];
   const outcomes = new Map<number, string>();
   const start = (name: number) =>
-    gate
+    limiter
       .run(
         () =>
           new Promise<void>((resolve, reject) => {
@@ -37,15 +37,15 @@ function openGate(limitMax = 16) {
         (error: unknown) => outcomes.set(name, String((error as Failure).verdict)),
       );
   /** One after the other: so many answers, or failures. */
-  const ask = async (count: number, verdict?: Verdict) => {
+  const ask = async (count: number, verdict?: Pressure) => {
     for (let n = 0; n < count; n++) {
-      const work = gate.run(() =>
+      const work = limiter.run(() =>
         verdict === undefined ? Promise.resolve() : Promise.reject(new Failure(verdict)),
       );
       await work.catch(() => {});
     }
   };
-  return { gate, limits, begun, outcomes, start, ask };
+  return { limiter, limits, begun, outcomes, start, ask };
 }
 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -68,25 +68,25 @@ test("so many run at once and no more; the others wait in the order of their cal
 });
 
 test("too much halves the limit, down makes it one, and a failure of the request's own changes nothing", async () => {
-  const { gate, limits, ask } = openGate();
+  const { limiter, limits, ask } = openGate();
   await ask(1, null);
-  expect(gate.limit).toBe(16);
+  expect(limiter.limit).toBe(16);
   await ask(1, "overloaded");
-  expect(gate.limit).toBe(8);
+  expect(limiter.limit).toBe(8);
   await ask(1, "down");
-  expect(gate.limit).toBe(1);
+  expect(limiter.limit).toBe(1);
   await ask(5, "overloaded");
-  expect(gate.limit).toBe(1);
+  expect(limiter.limit).toBe(1);
   expect(limits).toEqual([16, 8, 1]);
 });
 
 test("the failures of what ran together cut once, not once each", async () => {
-  const { gate, begun, start } = openGate();
+  const { limiter, begun, start } = openGate();
   const all = Array.from({ length: 16 }, (_, name) => start(name));
   await settled();
   for (const { end } of begun) end("overloaded");
   await Promise.all(all);
-  expect(gate.limit).toBe(8);
+  expect(limiter.limit).toBe(8);
 });
 
 test("after a cut nothing new begins until what runs has come below the limit", async () => {
@@ -112,14 +112,14 @@ test("after a cut nothing new begins until what runs has come below the limit", 
 });
 
 test("answers raise the limit again one by one, slower the higher it stands, and never beyond its maximum", async () => {
-  const { gate, ask } = openGate(4);
+  const { limiter, ask } = openGate(4);
   await ask(1, "down");
   const raisedAfter: number[] = [];
   for (let answers = 1; answers <= 200; answers++) {
-    const before = gate.limit;
+    const before = limiter.limit;
     await ask(1);
-    if (gate.limit > before) raisedAfter.push(answers);
+    if (limiter.limit > before) raisedAfter.push(answers);
   }
   expect(raisedAfter).toEqual([10, 30, 60]);
-  expect(gate.limit).toBe(4);
+  expect(limiter.limit).toBe(4);
 });

@@ -5,10 +5,10 @@ import { expect, test } from "bun:test";
 import { Type } from "avsc";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { RowRefusedError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import { takeLetter } from "../../../lib/commands/redrive.ts";
-import { type ReplayRecord, replayDead, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
+import { redriveDeadLetter } from "../../../lib/commands/redrive.ts";
+import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
 import type { LogEntry } from "../../../lib/contracts/log.ts";
 import { decodeMessage, encodeDeadLetter, encodeMessage } from "../../../lib/model/codec.ts";
 import { derivedSession, tradeUuids } from "../../../lib/model/identity.ts";
@@ -31,7 +31,7 @@ import { readTables } from "../../support/tables.ts";
 const SESSION = "0badcafe";
 const RECEIVED_MS = NOON_MS + 90;
 const RETENTION_DAYS = 30;
-const parts = { report: silentReport, retentionDays: RETENTION_DAYS, signal: new AbortController().signal };
+const parts = { logger: silentLogger, retentionDays: RETENTION_DAYS, signal: new AbortController().signal };
 
 const message = (sequence: number, trades: readonly Trade[], receivedAtMs = RECEIVED_MS): Message => ({
   session: SESSION,
@@ -100,7 +100,7 @@ function openStage(nowMs = NOON_MS + 1_000) {
     clock,
     async process() {
       const reader = log.openReader(store.commits);
-      const processor = createProcessor({ log: reader, store, clock, report: silentReport, metrics });
+      const processor = createProcessor({ log: reader, store, clock, logger: silentLogger, metrics });
       const stop = new AbortController();
       const running = processor.run(stop.signal);
       while (log.health().unreadCount > 0) await Bun.sleep(1);
@@ -109,7 +109,7 @@ function openStage(nowMs = NOON_MS + 1_000) {
       // What is stored is committed, and what is committed is deleted.
       await eventually(5_000, "all of it committed", async () => log.health().recordCount === 0);
     },
-    replayDead: () => replayDead({ ...parts, log, partitions: ["market/0"], clock }, store.scanDead()),
+    redriveAll: () => redriveAll({ ...parts, log, partitions: ["market/0"], clock }, store.scanDead()),
     tables: () => readTables(directory.path),
     [Symbol.dispose]() {
       log[Symbol.dispose]();
@@ -118,10 +118,10 @@ function openStage(nowMs = NOON_MS + 1_000) {
     },
   };
 }
-type Stage = ReturnType<typeof openStage>;
+type PipelineHarness = ReturnType<typeof openStage>;
 
 /** Exactly these trades are stored, and the aggregates are those of what is stored. */
-function expectTables(stage: Stage, trades: readonly Trade[]): void {
+function expectTables(stage: PipelineHarness, trades: readonly Trade[]): void {
   const { trades: rows, averages, candles } = stage.tables();
   const plain = rows.map((row) => ({ ...row, atMs: row.trade_timestamp }));
   const prices = (all: readonly { symbol: string; price: number }[]) =>
@@ -151,8 +151,8 @@ test("the origin's message of two symbols, replayed twice, is in the tables once
   expectTables(stage, ours);
   expect(stage.tables().deadCount).toBe(1);
 
-  const once = await stage.replayDead();
-  expect(once).toEqual({ letters: 1, taken: 1, messages: 2, trades: 3, expired: 0, unfit: {} });
+  const once = await stage.redriveAll();
+  expect(once).toEqual({ deadLetters: 1, taken: 1, messages: 2, trades: 3, expired: 0, unfit: {} });
   await stage.process();
   expectTables(stage, [...ours, ...origins]);
   const { trades: rows } = stage.tables();
@@ -167,7 +167,7 @@ test("the origin's message of two symbols, replayed twice, is in the tables once
     expect(row).toMatchObject({ symbol, uuid: uuidOf(symbol)(index), ingest_timestamp: stage.clock.now() });
   }
 
-  expect(await stage.replayDead()).toEqual(once);
+  expect(await stage.redriveAll()).toEqual(once);
   await stage.process();
   expect(stage.tables().trades).toEqual(rows);
   expectTables(stage, [...ours, ...origins]);
@@ -175,7 +175,7 @@ test("the origin's message of two symbols, replayed twice, is in the tables once
 });
 
 test("the first record of a topic, at offset 0, can be replayed like any other", () => {
-  const letter = letterOf({
+  const deadLetter = letterOf({
     session: derivedSession("market/3", ""),
     sequence: 0,
     source: "processor",
@@ -183,7 +183,7 @@ test("the first record of a topic, at offset 0, can be replayed like any other",
     payload: originMessage(priced(1, 1)),
   });
   const places = new Map([[derivedSession("market/3", ""), "market/3"]]);
-  const { messages, unfit } = takeLetter(letter, places);
+  const { messages, unfit } = redriveDeadLetter(deadLetter, places);
   expect(unfit).toEqual([]);
   expect(messages).toEqual([
     {
@@ -214,12 +214,12 @@ test("one trade that the store refused comes in under its own index, and its nei
   );
 
   // Still refused: the same letter again, and nothing else.
-  await stage.replayDead();
+  await stage.redriveAll();
   await stage.process();
   expect(stage.tables().deadCount).toBe(1);
   isStrict = false;
   for (let turn = 0; turn < 2; turn++) {
-    expect(await stage.replayDead()).toMatchObject({ taken: 1, messages: 1, trades: 1, unfit: {} });
+    expect(await stage.redriveAll()).toMatchObject({ taken: 1, messages: 1, trades: 1, unfit: {} });
     await stage.process();
     expectTables(stage, trades);
   }
@@ -235,11 +235,11 @@ test("a frame that the feed refused is parsed again and keeps its letter's ident
     data: [{ s: "AAPL", p: 3, v: 1, t: NOON_MS, c: ["1"] }],
     type: "trade",
   });
-  const letter = letterOf({ payload: frame, reason: "bad_conditions" });
-  await stage.log.append([{ kind: "dead", key: SESSION, value: encodeDeadLetter(letter) }]);
+  const deadLetter = letterOf({ payload: frame, reason: "bad_conditions" });
+  await stage.log.append([{ kind: "dead", key: SESSION, value: encodeDeadLetter(deadLetter) }]);
   await stage.process();
   for (let turn = 0; turn < 2; turn++) {
-    expect(await stage.replayDead()).toMatchObject({ letters: 1, taken: 1, trades: 1 });
+    expect(await stage.redriveAll()).toMatchObject({ deadLetters: 1, taken: 1, trades: 1 });
     await stage.process();
     expectTables(stage, [trade({ price: 3 })]);
   }
@@ -248,7 +248,7 @@ test("a frame that the feed refused is parsed again and keeps its letter's ident
 
 test("what cannot be true stays dead, and is counted by reason", async () => {
   const impossible = message(8, [trade({ tradedAtMs: NOON_MS + 3 * DAY_MS })]);
-  const letters = [
+  const deadLetters = [
     letterOf({ item: 0, source: "processor", reason: "impossible_time", payload: encodeMessage(impossible) }),
     letterOf({ payload: "not JSON", reason: "garbage_frame" }),
     letterOf({ payload: '{"type":"trade","data":[{"s":"A","p":-1,"v":1,"t":1,"c":null}]}' }),
@@ -257,12 +257,12 @@ test("what cannot be true stays dead, and is counted by reason", async () => {
   ];
   const log = { append: () => Promise.reject(new Error("nothing is sent")) };
   expect(
-    await replayDead(
+    await redriveAll(
       { ...parts, log, partitions: [], clock: { ...systemClock, now: () => NOON_MS } },
-      each(letters),
+      each(deadLetters),
     ),
   ).toEqual({
-    letters: 5,
+    deadLetters: 5,
     taken: 0,
     messages: 0,
     trades: 0,
@@ -272,11 +272,18 @@ test("what cannot be true stays dead, and is counted by reason", async () => {
 });
 
 test("a letter older than the retention is not taken, to the millisecond", async () => {
-  const letter = letterOf({ item: 1, source: "processor", payload: encodeMessage(message(7, priced(1, 1))) });
+  const deadLetter = letterOf({
+    item: 1,
+    source: "processor",
+    payload: encodeMessage(message(7, priced(1, 1))),
+  });
   const of = async (nowMs: number) => {
     const clock = { ...systemClock, now: () => nowMs };
     const log = { append: async () => {} };
-    const { expired, trades } = await replayDead({ ...parts, log, partitions: [], clock }, each([letter]));
+    const { expired, trades } = await redriveAll(
+      { ...parts, log, partitions: [], clock },
+      each([deadLetter]),
+    );
     return { expired, trades };
   };
   expect(await of(RECEIVED_MS + RETENTION_DAYS * DAY_MS - 1)).toEqual({ expired: 0, trades: 1 });
@@ -307,17 +314,19 @@ test("whatever is good in a letter today, every trade of it has the same UUID", 
         c,
       })),
     });
-  const letters = (all: readonly Trade[]) => [
+  const deadLetters = (all: readonly Trade[]) => [
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(all) }),
     letterOf({ source: "processor", reason: "several_symbols", payload: encodeMessage(message(7, all)) }),
     letterOf({ reason: "bad_frame", payload: frame(all) }),
     letterOf({ reason: "bad_frame", payload: frame(all.filter(({ symbol }) => symbol === "AAPL")) }),
   ];
-  const whole = letters(trades).map((letter) => uuidsOf(takeLetter(letter, new Map()).messages));
+  const whole = deadLetters(trades).map((deadLetter) =>
+    uuidsOf(redriveDeadLetter(deadLetter, new Map()).messages),
+  );
   for (let bad = 0; bad < trades.length; bad++) {
     const worse = trades.with(bad, { ...trades[bad]!, price: -trades[bad]!.price });
-    for (const [index, letter] of letters(worse).entries()) {
-      const { messages, unfit } = takeLetter(letter, new Map());
+    for (const [index, deadLetter] of deadLetters(worse).entries()) {
+      const { messages, unfit } = redriveDeadLetter(deadLetter, new Map());
       for (const [name, uuid] of uuidsOf(messages)) expect(whole[index]!.get(name)).toBe(uuid);
       expect(uuidsOf(messages).size + unfit.length).toBe(whole[index]!.size);
       expect(unfit.every((reason) => reason === "bad_price")).toBe(true);
@@ -327,17 +336,17 @@ test("whatever is good in a letter today, every trade of it has the same UUID", 
 
 test("the parts of one letter share no UUID, however many trades it holds", () => {
   const trades = [...priced(1, 2_500), ...priced(1, 1_100, { symbol: "MSFT" })];
-  for (const letter of [
+  for (const deadLetter of [
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades) }),
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades.slice(0, 2_500)) }),
   ]) {
-    const { messages, unfit } = takeLetter(letter, new Map());
+    const { messages, unfit } = redriveDeadLetter(deadLetter, new Map());
     const uuids = uuidsOf(messages);
     expect(unfit).toEqual([]);
     expect(messages.every((one) => one.trades.length <= 1_024)).toBe(true);
     expect(new Set(uuids.values()).size).toBe(uuids.size);
     expect(uuids.size).toBe(messages.reduce((sum, one) => sum + one.trades.length, 0));
-    expect(takeLetter(letter, new Map())).toEqual({ messages, unfit });
+    expect(redriveDeadLetter(deadLetter, new Map())).toEqual({ messages, unfit });
   }
 });
 
@@ -349,7 +358,7 @@ test("a copy of a message of several symbols is the same letter", async () => {
   await stage.process();
   expect(stage.tables().deadCount).toBe(1);
   for (let turn = 0; turn < 2; turn++) {
-    await stage.replayDead();
+    await stage.redriveAll();
     await stage.process();
     expectTables(stage, mixed);
   }

@@ -8,7 +8,7 @@ import {
   CLOSED_AFTER_MS,
   type Difference,
   type Skipped,
-  type VerifyParts,
+  type VerifyDeps,
   verifyWindows,
 } from "../../../lib/commands/verify.ts";
 import type { StoredWindow } from "../../../lib/contracts/store.ts";
@@ -66,7 +66,7 @@ async function openMarket(trades: readonly Trade[]): Promise<Market> {
   };
 }
 
-type Asked = Partial<Pick<VerifyParts, "repair" | "isLive" | "range" | "symbol" | "retentionDays">> & {
+type Asked = Partial<Pick<VerifyDeps, "repair" | "isLive" | "range" | "symbol" | "retentionDays">> & {
   nowMs?: number;
   /** What happens while a difference is given its time. */
   meanwhile?: () => Promise<void>;

@@ -9,12 +9,12 @@ import {
   type FeedSnapshot,
   feedPart,
   healthDocument,
+  type IngestSnapshot,
   type LocalSnapshot,
   localHealth,
   type OutboxSnapshot,
   outboxPart,
   type ProcessorSnapshot,
-  type PublishSnapshot,
   processorPart,
   STORE_PROBLEM_MS_MAX,
   TRIGGER_AGE_MS_MAX,
@@ -35,7 +35,7 @@ const feed: FeedSnapshot = {
   unsubscribed: [],
 };
 const outbox: OutboxSnapshot = { recordCount: 3, bytes: 400, bytesMax: 1_000, oldestAtMs: NOON_MS - 2_000 };
-const publish: PublishSnapshot = {
+const publish: IngestSnapshot = {
   lastAppendAtMs: NOON_MS,
   refusingSinceMs: null,
   tradesLost: 0,

@@ -6,11 +6,11 @@ import type { HealthDocument, ProcessorSnapshot } from "../../../lib/health/heal
 import {
   brokerPart,
   consumerHealth,
-  type ForwardSnapshot,
-  forwardPart,
-  holdPart,
+  leasePart,
   PROBE_AGE_MS_MAX,
+  type RelaySnapshot,
   type RemoteSnapshot,
+  relayPart,
   remotePart,
   startingHealth,
   storePart,
@@ -23,7 +23,7 @@ import { NOON_MS } from "../../support/builders.ts";
 
 const STARTED_AT_MS = NOON_MS - 3_600_000;
 
-const forward: ForwardSnapshot = {
+const forward: RelaySnapshot = {
   problem: null,
   lastAckAtMs: NOON_MS,
   unacknowledgedSinceMs: null,
@@ -57,12 +57,12 @@ const remote: RemoteSnapshot = {
 
 test("an empty outbox is no fault, however long ago the last acknowledgement was", () => {
   const old = { ...forward, lastAckAtMs: STARTED_AT_MS };
-  expect(forwardPart(old, NOON_MS)).toMatchObject({ ok: true, reason: null });
+  expect(relayPart(old, NOON_MS)).toMatchObject({ ok: true, reason: null });
 });
 
 test("records that wait while nothing is acknowledged fail, from the bound on, with the cause", () => {
   const at = (ageMs: number) =>
-    forwardPart({ ...forward, problem: "no broker", unacknowledgedSinceMs: NOON_MS - ageMs }, NOON_MS);
+    relayPart({ ...forward, problem: "no broker", unacknowledgedSinceMs: NOON_MS - ageMs }, NOON_MS);
   expect(at(UNACKNOWLEDGED_MS_MAX).ok).toBe(true);
   expect(at(UNACKNOWLEDGED_MS_MAX + 1)).toMatchObject({
     ok: false,
@@ -75,7 +75,7 @@ test("one partition that fails is named with its reason, while the others are ac
     { partition: "market/3", sinceMs: NOON_MS - UNACKNOWLEDGED_MS_MAX - 1, reason: "no leader" },
     { partition: "market/4", sinceMs: NOON_MS - UNACKNOWLEDGED_MS_MAX, reason: "no leader" },
   ];
-  expect(forwardPart({ ...forward, failing }, NOON_MS)).toMatchObject({
+  expect(relayPart({ ...forward, failing }, NOON_MS)).toMatchObject({
     ok: false,
     reason: "market/3 not acknowledged for 20 s (no leader)",
   });
@@ -162,8 +162,8 @@ test("a broker, a store or a topic that does not answer is red with the reason t
 });
 
 test("a hold that is in doubt fails when it stays so, and says since when what is received waits", () => {
-  const at = (ageMs: number) => holdPart({ doubtSinceMs: NOON_MS - ageMs }, NOON_MS);
-  expect(holdPart({ doubtSinceMs: null }, NOON_MS)).toMatchObject({
+  const at = (ageMs: number) => leasePart({ unconfirmedSinceMs: NOON_MS - ageMs }, NOON_MS);
+  expect(leasePart({ unconfirmedSinceMs: null }, NOON_MS)).toMatchObject({
     ok: true,
     reason: null,
     doubtSince: null,

@@ -3,11 +3,11 @@
 
 import { expect, test } from "bun:test";
 import { LogFullError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { Feed, FeedItem } from "../../../lib/contracts/feed.ts";
 import type { LogEntry } from "../../../lib/contracts/log.ts";
-import { createPublisher } from "../../../lib/ingest/ingest.ts";
+import { createIngest } from "../../../lib/ingest/ingest.ts";
 import { decodeDeadLetter, decodeEvent, decodeMessage } from "../../../lib/model/codec.ts";
 import type { Trade } from "../../../lib/model/trade.ts";
 import { FakeLog } from "../../simulation/fake-log.ts";
@@ -50,7 +50,7 @@ function stage() {
     },
   };
   const writer = log.writer(machine);
-  const publisher = createPublisher({
+  const ingest = createIngest({
     feed,
     log: {
       append(entries) {
@@ -59,11 +59,11 @@ function stage() {
       },
     },
     clock: machine.clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics,
   });
   let ended: unknown = "running";
-  publisher.run().then(
+  ingest.run().then(
     () => {
       ended = "ended";
     },
@@ -76,7 +76,7 @@ function stage() {
     world,
     log,
     attempts,
-    publisher,
+    ingest,
     ended: () => ended,
     async lost(): Promise<number> {
       const { values } = await metrics.tradesLostTotal.get();
@@ -136,7 +136,7 @@ test("one append a tick: trades, events and dead letters together, each under it
     { kind: "event", receivedAtMs: NOON_MS, type: "connected", detail: { attempt: 1 } },
   );
   expect(it.attempts.length).toBe(before + 1);
-  const { session } = it.publisher.health();
+  const { session } = it.ingest.health();
   expect(
     it.attempts
       .at(-1)!
@@ -147,9 +147,9 @@ test("one append a tick: trades, events and dead letters together, each under it
     ["event", session],
     ["trades", "A"],
   ]);
-  const letter = decodeDeadLetter(it.records().find(({ kind }) => kind === "dead")!.value);
-  expect(letter).toMatchObject({ session, item: -1, reason: "garbage_frame", source: "feed" });
-  expect(Buffer.from(letter!.payload).toString()).toBe("€?");
+  const deadLetter = decodeDeadLetter(it.records().find(({ kind }) => kind === "dead")!.value);
+  expect(deadLetter).toMatchObject({ session, item: -1, reason: "garbage_frame", source: "feed" });
+  expect(Buffer.from(deadLetter!.payload).toString()).toBe("€?");
   expect(it.events().at(-1)).toMatchObject({ session, type: "connected", detail: { attempt: 1 } });
 });
 
@@ -173,19 +173,19 @@ test("the sequence rises by one a record, events and dead letters too, in the or
   it.tick({ kind: "dead", receivedAtMs: NOON_MS, reason: "bad_frame", payload: "" }, trades(of("A")));
   it.end();
   expect(it.sequences()).toEqual([1, 2, 3, 4, 5, 6, 7]);
-  const { session } = it.publisher.health();
+  const { session } = it.ingest.health();
   expect(session).toMatch(/^[0-9a-f]{8}$/);
   expect(it.messages().every((message) => message.session === session)).toBe(true);
 });
 
 test("two runs are two sessions", () => {
   const world = new World(2, NOON_MS);
-  const feed: Feed = { async *batches() {}, want: () => {}, health: stage().publisher.health as never };
+  const feed: Feed = { async *batches() {}, want: () => {}, health: stage().ingest.health as never };
   const sessions = [1, 2].map(() => {
     const { clock } = world.machine();
     const log = new FakeLog(world).writer(world.machine());
     const metrics = createMetrics();
-    return createPublisher({ feed, log, clock, report: silentReport, metrics }).health().session;
+    return createIngest({ feed, log, clock, logger: silentLogger, metrics }).health().session;
   });
   expect(sessions[0]).not.toBe(sessions[1]);
 });
@@ -205,7 +205,7 @@ test.each(["before", "after", "partly", "late"] as const)(
     const it = stage();
     it.log.faults.plan("append", { fault }, { fault }, { fault });
     it.tick(trades(of("A", 1), of("B", 2)));
-    expect(it.publisher.health().problem).not.toBeNull();
+    expect(it.ingest.health().problem).not.toBeNull();
     it.tick(trades(of("A", 3)));
     it.world.run(60_000);
     const [, first, second, third, fourth, next] = it.attempts;
@@ -214,7 +214,7 @@ test.each(["before", "after", "partly", "late"] as const)(
     expect(next).toHaveLength(1);
     const last = it.messages().filter(({ sequence }) => sequence === 4);
     expect(last).toHaveLength(1);
-    expect(it.publisher.health()).toMatchObject({ problem: null, tradesLost: 0 });
+    expect(it.ingest.health()).toMatchObject({ problem: null, tradesLost: 0 });
   },
 );
 
@@ -237,8 +237,8 @@ test("what a full log refuses is counted, told when it begins, and told whole wh
   const fromMs = it.world.nowMs;
   it.tick(trades(of("A"), of("A"), of("B")));
   it.tick(trades(of("A")));
-  expect(it.publisher.health().tradesLost).toBe(4);
-  expect(it.publisher.health().refusingSinceMs).toBeWithin(fromMs, fromMs + 100);
+  expect(it.ingest.health().tradesLost).toBe(4);
+  expect(it.ingest.health().refusingSinceMs).toBeWithin(fromMs, fromMs + 100);
   expect(await it.lost()).toBe(4);
   expect(it.events().filter(({ type }) => type === "trades_refused")).toMatchObject([
     { detail: { toMs: null } },
@@ -246,7 +246,7 @@ test("what a full log refuses is counted, told when it begins, and told whole wh
   it.log.isFull = false;
   const toMs = it.world.nowMs;
   it.tick(trades(of("A", 9)));
-  expect(it.publisher.health()).toMatchObject({ tradesLost: 4, refusingSinceMs: null });
+  expect(it.ingest.health()).toMatchObject({ tradesLost: 4, refusingSinceMs: null });
   const [begun, over] = it.events().filter(({ type }) => type === "trades_refused");
   expect(over!.detail).toMatchObject({ tradeCount: 4, messageCount: 3, toMs });
   expect(over!.detail.fromMs).toBe(begun!.detail.fromMs);
@@ -306,7 +306,7 @@ test("an event that finds room in a full log does not end the gap, and a stop te
   it.log.isFull = true;
   it.tick(trades(of("A")));
   it.tick({ kind: "event", receivedAtMs: NOON_MS, type: "connected", detail: {} });
-  expect(it.publisher.health().refusingSinceMs).not.toBeNull();
+  expect(it.ingest.health().refusingSinceMs).not.toBeNull();
   it.tick(trades(of("A"), of("B")));
   it.end();
   const gaps = it.events().filter(({ type }) => type === "trades_refused");

@@ -5,32 +5,32 @@
 import { expect, test } from "bun:test";
 import type { Clock } from "../../../lib/base/clock.ts";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import {
-  encodeHold,
-  foldHold,
-  type HoldMemory,
-  type HoldRecord,
-  type HoldState,
-  type HoldTopic,
-  type HoldWords,
+  applyLeaseRecord,
+  encodeLeaseRecord,
   isFree,
-  parseHold,
+  type LeaseFields,
+  type LeaseJournal,
+  type LeaseRecord,
+  type LeaseState,
+  type LeaseTopic,
+  parseLeaseRecord,
 } from "../../../lib/contracts/lease.ts";
 import {
-  ALIVE_EVERY_MS,
+  acquireLease,
   CONFIRMED_MS_MAX,
-  HOLD_MS_MAX,
-  type Hold,
-  takeHold,
+  HEARTBEAT_EVERY_MS,
+  LEASE_MS_MAX,
+  type Lease,
 } from "../../../lib/ingest/lease.ts";
-import { memoryOf, VirtualTopic } from "../../simulation/fake-topic.ts";
+import { journalOf, VirtualTopic } from "../../simulation/fake-topic.ts";
 import { type Machine, World } from "../../simulation/world.ts";
 import { NOON_MS } from "../../support/builders.ts";
 
 // --- The fold --------------------------------------------------------------------------------------------------
 
-function words(session: string, fields: Partial<HoldWords> = {}): HoldWords {
+function words(session: string, fields: Partial<LeaseFields> = {}): LeaseFields {
   return {
     holder: `outbox-${session}`,
     session,
@@ -42,28 +42,28 @@ function words(session: string, fields: Partial<HoldWords> = {}): HoldWords {
   };
 }
 /** By default the term that is followed ended with its claim. */
-const claim = (session: string, after: number, seen = after): HoldRecord => ({
+const claim = (session: string, after: number, seen = after): LeaseRecord => ({
   ...words(session),
   type: "claim",
   after,
   seen,
 });
-const alive = (session: string, term: number): HoldRecord => ({
+const alive = (session: string, term: number): LeaseRecord => ({
   ...words(session),
   type: "alive",
   term,
   number: 1,
 });
-const released = (session: string, term: number): HoldRecord => ({
+const released = (session: string, term: number): LeaseRecord => ({
   ...words(session),
   type: "released",
   term,
 });
 
 /** Folds [offset, record] pairs and says who holds, in which term. */
-function folded(...records: readonly (readonly [number, HoldRecord])[]) {
-  const state = records.reduce<HoldState | null>(
-    (before, [offset, one]) => foldHold(before, offset, one),
+function folded(...records: readonly (readonly [number, LeaseRecord])[]) {
+  const state = records.reduce<LeaseState | null>(
+    (before, [offset, one]) => applyLeaseRecord(before, offset, one),
     null,
   );
   return state === null ? null : `${state.session} ${state.term}${state.isReleased ? " released" : ""}`;
@@ -116,31 +116,31 @@ test("where a topic was made anew terms go on rising", () => {
 });
 
 test("the feed is free without a holder, after a release, and for the same outbox in its own place", () => {
-  const state = foldHold(null, 4, claim("a", 0));
-  const memory = (of: Record<string, "here" | "elsewhere">) => ({
-    whose: (session: string) => of[session] ?? null,
+  const state = applyLeaseRecord(null, 4, claim("a", 0));
+  const journal = (of: Record<string, "here" | "elsewhere">) => ({
+    ownerOf: (session: string) => of[session] ?? null,
   });
-  expect(isFree(null, memory({}))).toBe(true);
-  expect(isFree(foldHold(state, 5, released("a", 4)), memory({}))).toBe(true);
-  expect(isFree(state, memory({ a: "here" }))).toBe(true);
-  expect(isFree(state, memory({ a: "elsewhere" }))).toBe(false);
-  expect(isFree(state, memory({ x: "here" }))).toBe(false);
+  expect(isFree(null, journal({}))).toBe(true);
+  expect(isFree(applyLeaseRecord(state, 5, released("a", 4)), journal({}))).toBe(true);
+  expect(isFree(state, journal({ a: "here" }))).toBe(true);
+  expect(isFree(state, journal({ a: "elsewhere" }))).toBe(false);
+  expect(isFree(state, journal({ x: "here" }))).toBe(false);
 });
 
 test("what is no record of ours is none, whatever it holds", () => {
   for (const record of [claim("a", 0), alive("a", 4), released("a", 4)]) {
-    expect(parseHold(encodeHold(record))).toEqual(record);
+    expect(parseLeaseRecord(encodeLeaseRecord(record))).toEqual(record);
     for (const name of Object.keys(record)) {
       for (const value of [undefined, null, -1, 0.5, {}, "", "x".repeat(300)]) {
         const bytes = new TextEncoder().encode(JSON.stringify({ ...record, [name]: value }));
-        expect([name, value, parseHold(bytes)]).toEqual([name, value, null]);
+        expect([name, value, parseLeaseRecord(bytes)]).toEqual([name, value, null]);
       }
     }
   }
   for (const text of ["", "{", "null", "7", "[]", '"claim"', "{}"]) {
-    expect(parseHold(new TextEncoder().encode(text))).toBeNull();
+    expect(parseLeaseRecord(new TextEncoder().encode(text))).toBeNull();
   }
-  expect(parseHold(null)).toBeNull();
+  expect(parseLeaseRecord(null)).toBeNull();
 });
 
 // --- Whole histories -------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
   const world = new World(seed, NOON_MS);
   const topic = new VirtualTopic(world, faultRate);
   const processes: Process[] = [];
-  const memories = new Map<string, HoldMemory>();
+  const memories = new Map<string, LeaseJournal>();
   /** Who sent, one entry a change. */
   const sends: { session: string; atMs: number }[] = [];
   const mistakes: string[] = [];
@@ -182,8 +182,8 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
     };
     processes.push(self);
     const own = { session, host: "host", pid: processes.length };
-    const memory = memories.get(holder) ?? memoryOf(holder);
-    memories.set(holder, memory);
+    const journal = memories.get(holder) ?? journalOf(holder);
+    memories.set(holder, journal);
     const view = topic.connect(machine);
     const { signal } = stop;
     const end = (result: Process["result"]) => {
@@ -193,25 +193,25 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
     };
     const life = async () => {
       const before = processes.find(({ result }) => result === "holding");
-      const hold = await takeHold({
+      const lease = await acquireLease({
         topic: view,
         self: own,
-        memory,
+        journal,
         clock: machine.clock,
-        report: silentReport,
+        logger: silentLogger,
         signal,
       });
       const holder = before ?? processes.find(({ result }) => result === "holding");
       if (holder !== undefined && holder !== self && holder.result === "holding") judge(holder, self);
       self.result = "holding";
-      self.isConfirmed = hold.isConfirmed;
+      self.isConfirmed = lease.isConfirmed;
       machine.every(100, () => {
-        if (!hold.isConfirmed() || self.result !== "holding") return;
+        if (!lease.isConfirmed() || self.result !== "holding") return;
         if (sends.at(-1)?.session !== session) sends.push({ session, atMs: world.nowMs });
       });
-      await hold.run(signal);
+      await lease.run(signal);
       self.result = "released";
-      await hold.release();
+      await lease.release();
       end("released");
     };
     life().catch((error: unknown) => {
@@ -224,7 +224,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
 
   /** Nobody takes over from a process that lived, was awake and could reach the topic all the time. */
   function judge(holder: Process, taker: Process): void {
-    const excusedMs = HOLD_MS_MAX + 15_000;
+    const excusedMs = LEASE_MS_MAX + 15_000;
     const lastTroubleMs = Math.max(holder.lastAsleepMs, topic.lastAwayMs);
     if (holder.machine.state !== "awake" || topic.isAway || world.nowMs - lastTroubleMs < excusedMs) return;
     if (faultRate === 0) mistakes.push(`${taker.session} passed over ${holder.session}, which lived`);
@@ -327,27 +327,28 @@ test("by seed: compacted down to its last record at any moment, the topic heals:
 function openWorld() {
   const world = new World(1, NOON_MS);
   const topic = new VirtualTopic(world, 0);
-  const memories = new Map<string, HoldMemory>();
-  const begin = (session: string, fields: Partial<HoldWords> = {}, clock: Partial<Clock> = {}) => {
+  const memories = new Map<string, LeaseJournal>();
+  const begin = (session: string, fields: Partial<LeaseFields> = {}, clock: Partial<Clock> = {}) => {
     const machine = world.machine();
     const { holder, host, pid } = words(session, fields);
-    const memory = memories.get(holder) ?? memoryOf(holder);
-    memories.set(holder, memory);
+    const journal = memories.get(holder) ?? journalOf(holder);
+    memories.set(holder, journal);
     const stop = new AbortController();
-    const outcome: { hold?: Awaited<ReturnType<typeof takeHold>>; error?: unknown; tookMs?: number } = {};
+    const outcome: { lease?: Awaited<ReturnType<typeof acquireLease>>; error?: unknown; tookMs?: number } =
+      {};
     const atMs = world.nowMs;
-    takeHold({
+    acquireLease({
       topic: topic.connect(machine),
       self: { session, host, pid },
-      memory,
+      journal,
       clock: { ...machine.clock, ...clock },
-      report: silentReport,
+      logger: silentLogger,
       signal: stop.signal,
     }).then(
-      async (hold) => {
+      async (lease) => {
         outcome.tookMs = world.nowMs - atMs;
-        outcome.hold = hold;
-        await hold.run(stop.signal).catch((error: unknown) => {
+        outcome.lease = lease;
+        await lease.run(stop.signal).catch((error: unknown) => {
           outcome.error = error;
         });
       },
@@ -365,15 +366,15 @@ test("a second producer is refused within seconds, and told who holds the feed, 
   const { world, begin } = openWorld();
   const first = begin("a", { host: "first-host", pid: 123 });
   world.run(10_000);
-  expect(first.outcome.hold?.isConfirmed()).toBe(true);
+  expect(first.outcome.lease?.isConfirmed()).toBe(true);
   const second = begin("b");
   world.run(20_000);
-  expect(second.outcome.tookMs).toBeLessThan(ALIVE_EVERY_MS + 3_000);
+  expect(second.outcome.tookMs).toBeLessThan(HEARTBEAT_EVERY_MS + 3_000);
   expect(second.outcome.error).toBeInstanceOf(SetupError);
   expect(String(second.outcome.error)).toMatch(
     /another producer holds the feed: process 123 on first-host, since 2026-01-05T12:00:/,
   );
-  expect(first.outcome.hold?.isConfirmed()).toBe(true);
+  expect(first.outcome.lease?.isConfirmed()).toBe(true);
 });
 
 test("after a release, and after the death of the same outbox, nobody waits; after another's death 15 s", () => {
@@ -381,7 +382,7 @@ test("after a release, and after the death of the same outbox, nobody waits; aft
   const first = begin("a");
   world.run(5_000);
   first.stop.abort();
-  void first.outcome.hold?.release();
+  void first.outcome.lease?.release();
   world.run(1_000);
   const second = begin("b");
   world.run(5_000);
@@ -393,9 +394,9 @@ test("after a release, and after the death of the same outbox, nobody waits; aft
   restarted.machine.kill();
   const stranger = begin("d");
   world.run(30_000);
-  expect(stranger.outcome.hold?.isConfirmed()).toBe(true);
-  expect(stranger.outcome.tookMs).toBeGreaterThan(HOLD_MS_MAX);
-  expect(stranger.outcome.tookMs).toBeLessThan(HOLD_MS_MAX + 5_000);
+  expect(stranger.outcome.lease?.isConfirmed()).toBe(true);
+  expect(stranger.outcome.tookMs).toBeGreaterThan(LEASE_MS_MAX);
+  expect(stranger.outcome.tookMs).toBeLessThan(LEASE_MS_MAX + 5_000);
 });
 
 test("a producer that was paused sends nothing when it wakes, and ends with a sentence", () => {
@@ -405,13 +406,13 @@ test("a producer that was paused sends nothing when it wakes, and ends with a se
   paused.machine.sleep();
   const next = begin("b");
   world.run(30_000);
-  expect(next.outcome.hold?.isConfirmed()).toBe(true);
+  expect(next.outcome.lease?.isConfirmed()).toBe(true);
   paused.machine.wake();
-  expect(paused.outcome.hold?.isConfirmed()).toBe(false);
+  expect(paused.outcome.lease?.isConfirmed()).toBe(false);
   world.run(2_000);
   expect(paused.outcome.error).toBeInstanceOf(SetupError);
   expect(String(paused.outcome.error)).toContain("another producer has taken over the feed");
-  expect(next.outcome.hold?.isConfirmed()).toBe(true);
+  expect(next.outcome.lease?.isConfirmed()).toBe(true);
 });
 
 test("a machine that was suspended, whose monotonic clock stood still, is not confirmed when it wakes", () => {
@@ -419,11 +420,11 @@ test("a machine that was suspended, whose monotonic clock stood still, is not co
   let wallMs = NOON_MS;
   const { outcome } = begin("a", {}, { now: () => wallMs });
   world.run(1_000);
-  expect(outcome.hold?.isConfirmed()).toBe(true);
+  expect(outcome.lease?.isConfirmed()).toBe(true);
   wallMs += CONFIRMED_MS_MAX;
-  expect(outcome.hold?.isConfirmed()).toBe(false);
-  world.run(ALIVE_EVERY_MS + 2_000);
-  expect(outcome.hold?.isConfirmed()).toBe(true);
+  expect(outcome.lease?.isConfirmed()).toBe(false);
+  world.run(HEARTBEAT_EVERY_MS + 2_000);
+  expect(outcome.lease?.isConfirmed()).toBe(true);
 });
 
 test("while the brokers are away nothing is confirmed and nobody is taken for dead; then all goes on as before", () => {
@@ -432,13 +433,13 @@ test("while the brokers are away nothing is confirmed and nobody is taken for de
   world.run(5_000);
   topic.setAway(true);
   world.run(CONFIRMED_MS_MAX);
-  expect(first.outcome.hold?.isConfirmed()).toBe(false);
+  expect(first.outcome.lease?.isConfirmed()).toBe(false);
   const second = begin("b");
   world.run(120_000);
   expect(second.outcome).toEqual({});
   topic.setAway(false);
   world.run(20_000);
-  expect(first.outcome.hold?.isConfirmed()).toBe(true);
+  expect(first.outcome.lease?.isConfirmed()).toBe(true);
   expect(second.outcome.error).toBeInstanceOf(SetupError);
 });
 
@@ -446,35 +447,35 @@ test("while the brokers are away nothing is confirmed and nobody is taken for de
 
 /** A topic that does what the test says: what is put comes back when the test lets it. */
 function openScript(
-  held: HoldRecord | null,
-  look: (number: number, world: World) => Promise<void>,
-  beforeClaim: (readBack: (record: HoldRecord) => void) => void = () => {},
+  held: LeaseRecord | null,
+  readToEnd: (number: number, world: World) => Promise<void>,
+  beforeClaim: (readBack: (record: LeaseRecord) => void) => void = () => {},
   /** Sessions of this outbox. */
   own: readonly string[] = [],
 ) {
   const world = new World(1, NOON_MS);
   const machine = world.machine();
   const calls: string[] = [];
-  const written: HoldRecord[] = [];
+  const written: LeaseRecord[] = [];
   let offset = 4;
-  let state = held === null ? null : foldHold(null, offset++, held);
-  const listeners = new Set<(record: HoldRecord, now: HoldState | null) => void>();
-  const readBack = (record: HoldRecord) => {
-    state = foldHold(state, offset++, record);
+  let state = held === null ? null : applyLeaseRecord(null, offset++, held);
+  const listeners = new Set<(record: LeaseRecord, now: LeaseState | null) => void>();
+  const readBack = (record: LeaseRecord) => {
+    state = applyLeaseRecord(state, offset++, record);
     for (const listener of listeners) listener(record, state);
   };
-  const topic: HoldTopic = {
+  const topic: LeaseTopic = {
     async put(value) {
-      const record = parseHold(value)!;
+      const record = parseLeaseRecord(value)!;
       calls.push(record.type);
       written.push(record);
       if (record.type !== "claim") return;
       beforeClaim(readBack);
       readBack(record);
     },
-    look() {
+    readToEnd() {
       calls.push("look");
-      return look(calls.filter((one) => one === "look").length, world);
+      return readToEnd(calls.filter((one) => one === "look").length, world);
     },
     state: () => state,
     onRecord(listener) {
@@ -482,16 +483,16 @@ function openScript(
       return () => listeners.delete(listener);
     },
   };
-  const outcome: { hold?: Hold } = {};
+  const outcome: { lease?: Lease } = {};
   const { holder, session, host, pid } = words("b");
   const self = { session, host, pid };
   const heard = { confirmations: 0 };
-  const memory = { ...memoryOf(holder), confirm: () => void heard.confirmations++ };
-  for (const one of own) memory.claim(one);
+  const journal = { ...journalOf(holder), confirm: () => void heard.confirmations++ };
+  for (const one of own) journal.claim(one);
   const { signal } = new AbortController();
-  takeHold({ topic, self, memory, clock: machine.clock, report: silentReport, signal }).then((hold) => {
-    outcome.hold = hold;
-    void hold.run(signal);
+  acquireLease({ topic, self, journal, clock: machine.clock, logger: silentLogger, signal }).then((lease) => {
+    outcome.lease = lease;
+    void lease.run(signal);
   });
   return { world, calls, written, readBack, outcome, heard };
 }
@@ -510,7 +511,7 @@ test("a look that fails begins the silence anew", () => {
   const { world, calls } = openScript(alive("a", 4), (number) =>
     number === 12 ? fail() : Promise.resolve(),
   );
-  world.run(12_000 + HOLD_MS_MAX - 1_500);
+  world.run(12_000 + LEASE_MS_MAX - 1_500);
   expect(calls).not.toContain("claim");
   world.run(2_000);
   expect(calls).toContain("claim");
@@ -522,14 +523,14 @@ test("a sign of life counts from when it was sent, however late it is read back"
   expect(calls).toEqual(["look", "claim", "look", "alive"]);
   world.run(9_000);
   readBack(written[1]!);
-  expect(outcome.hold?.isConfirmed()).toBe(true);
+  expect(outcome.lease?.isConfirmed()).toBe(true);
   world.run(1_500);
-  expect(outcome.hold?.isConfirmed()).toBe(false);
+  expect(outcome.lease?.isConfirmed()).toBe(false);
   expect(calls.slice(4)).toEqual(["alive", "alive", "alive"]);
-  world.run(ALIVE_EVERY_MS);
+  world.run(HEARTBEAT_EVERY_MS);
   expect(calls.slice(7)).toEqual(["alive"]);
   readBack(written.at(-1)!);
-  expect(outcome.hold?.isConfirmed()).toBe(true);
+  expect(outcome.lease?.isConfirmed()).toBe(true);
 });
 
 test("a claim that lost to the last sign of a dead process of the same outbox is made again", () => {
@@ -543,14 +544,14 @@ test("a claim that lost to the last sign of a dead process of the same outbox is
   );
   world.run(1_000);
   expect(calls).toEqual(["look", "claim", "look", "claim", "look", "alive"]);
-  expect(outcome.hold?.isConfirmed()).toBe(true);
+  expect(outcome.lease?.isConfirmed()).toBe(true);
 });
 
 test("one sign of life may have been on its way when its process died; two are proof", () => {
   const { world, calls, readBack } = openScript(alive("a", 4), () => Promise.resolve());
   world.run(3_000);
   readBack(alive("a", 4));
-  world.run(HOLD_MS_MAX - 1_000);
+  world.run(LEASE_MS_MAX - 1_000);
   expect(calls).not.toContain("claim");
   world.run(3_000);
   expect(calls).toContain("claim");

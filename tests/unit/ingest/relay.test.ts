@@ -7,18 +7,18 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LogUnavailableError, RestartError, SetupError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type {
   LogEntry,
-  LogSender,
   Outbox,
   PartitionId,
+  PartitionSender,
   RecordKind,
   SendBatch,
   SendOutcome,
 } from "../../../lib/contracts/log.ts";
-import { createForwarder, type Forwarder, type ForwardLimits } from "../../../lib/ingest/relay.ts";
+import { createRelay, type Relay, type RelayLimits } from "../../../lib/ingest/relay.ts";
 import { openSqliteLog, type SqliteLog } from "../../../lib/outbox/log.ts";
 import { FakeLog } from "../../simulation/fake-log.ts";
 import { FakeBrokers } from "../../simulation/fake-sender.ts";
@@ -26,7 +26,7 @@ import { FAULT_KINDS, type Machine, World } from "../../simulation/world.ts";
 import { NOON_MS } from "../../support/builders.ts";
 
 const HISTORIES = 250;
-const USUAL: ForwardLimits = { batchBytesMax: 256 * 1024, pageRecordsMax: 256 };
+const USUAL: RelayLimits = { batchBytesMax: 256 * 1024, pageRecordsMax: 256 };
 /** In memory where the machine has such a place: what a process leaves is meant, not what a disk does. */
 const SHARED_MEMORY = "/dev/shm";
 
@@ -34,7 +34,7 @@ type Life = {
   readonly machine: Machine;
   readonly log: SqliteLog;
   readonly outbox: Outbox;
-  readonly forwarder: Forwarder;
+  readonly relay: Relay;
   readonly stop: () => void;
   state: "running" | "ended" | "failed" | "killed";
   error: unknown;
@@ -47,7 +47,7 @@ class Stage implements Disposable {
   readonly brokers: FakeBrokers;
   readonly metrics = createMetrics();
   readonly directory = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "forward-"));
-  readonly limits: ForwardLimits;
+  readonly limits: RelayLimits;
   readonly problems: string[];
   /** By partition, in the order of the appends. */
   readonly appended = new Map<PartitionId, number[]>();
@@ -87,7 +87,7 @@ class Stage implements Disposable {
     };
   }
 
-  start(sender?: (machine: Machine) => LogSender): Life {
+  start(sender?: (machine: Machine) => PartitionSender): Life {
     const machine = this.world.machine();
     const { clock } = machine;
     const log = openSqliteLog({
@@ -98,13 +98,13 @@ class Stage implements Disposable {
       clock,
       metrics: this.metrics,
     });
-    const outbox = log.openForwarder();
+    const outbox = log.openOutbox();
     const controller = new AbortController();
-    const forwarder = createForwarder({
+    const relay = createRelay({
       outbox,
       sender: (sender ?? ((of) => this.brokers.sender(of)))(machine),
       clock,
-      report: silentReport,
+      logger: silentLogger,
       metrics: this.metrics,
       limits: this.limits,
     });
@@ -112,12 +112,12 @@ class Stage implements Disposable {
       machine,
       log,
       outbox,
-      forwarder,
+      relay,
       stop: () => controller.abort(),
       state: "running",
       error: null,
     };
-    forwarder.run(controller.signal).then(
+    relay.run(controller.signal).then(
       () => {
         if (life.state === "running") life.state = "ended";
       },
@@ -251,7 +251,7 @@ function history(seed: number): readonly string[] {
     }
     if (stage.life?.state === "failed") throw stage.life.error;
     const heldMax = far.ids.length * (2 * limits.batchBytesMax + (limits.pageRecordsMax + 1) * 250);
-    if ((stage.life?.forwarder.health().heldBytes ?? 0) > heldMax) stage.problems.push("too much in memory");
+    if ((stage.life?.relay.health().heldBytes ?? 0) > heldMax) stage.problems.push("too much in memory");
   }
   // Calm: everything arrives.
   far.faults.stop();
@@ -292,7 +292,7 @@ test("a partition that is down for ten minutes neither delays the others, nor fl
     tries += 1;
     return isDown;
   };
-  const { log, forwarder } = stage.start();
+  const { log, relay } = stage.start();
   let readCount = 0;
   const keys = [down!, ...others, down!];
   for (let second = 0; second < 600; second++) {
@@ -303,7 +303,7 @@ test("a partition that is down for ten minutes neither delays the others, nor fl
       expect(stage.acknowledged.has(number)).toBe(true);
     }
     world.run(1_000 - LIVE_MS);
-    heldMax = Math.max(heldMax, forwarder.health().heldBytes);
+    heldMax = Math.max(heldMax, relay.health().heldBytes);
     readCount = log.health().recordCount;
   }
   // Its own records wait on disk, and nothing else does.
@@ -312,7 +312,7 @@ test("a partition that is down for ten minutes neither delays the others, nor fl
   expect(heldMax).toBeLessThan(2 * 8_192 + 64 * 1_100);
   expect(tries).toBeGreaterThan(200);
   expect(tries).toBeLessThan(1_500);
-  const { failing, unacknowledgedSinceMs } = forwarder.health();
+  const { failing, unacknowledgedSinceMs } = relay.health();
   expect(failing).toMatchObject([{ partition: far.partitionOf(down!), sinceMs: expect.any(Number) }]);
   expect(failing[0]!.reason).toContain("does not answer");
   expect(world.nowMs - unacknowledgedSinceMs!).toBeLessThan(2_000);
@@ -323,7 +323,7 @@ test("a partition that is down for ten minutes neither delays the others, nor fl
   const startedMs = world.elapsedMs;
   world.runUntil(() => log.health().recordCount === 0, 10_000, "the backlog");
   expect(world.elapsedMs - startedMs).toBeLessThan(6_000);
-  expect(forwarder.health()).toMatchObject({ failing: [], unacknowledgedSinceMs: null, heldBytes: 0 });
+  expect(relay.health()).toMatchObject({ failing: [], unacknowledgedSinceMs: null, heldBytes: 0 });
   expect(await totalOf(stage.metrics.partitionsFailing)).toBe(0);
   expect(await totalOf(stage.metrics.messagesForwardedTotal)).toBe(stage.count);
   expect(await totalOf(stage.metrics.bytesForwardedTotal)).toBe(stage.count * (1_000 + 2));
@@ -420,7 +420,7 @@ test("a message that is refused alone is put aside and said, the others go on, a
   stage.refused.add(first! + 41).add(large!);
   world.runUntil(() => stage.isEmpty(), 10_000);
   expect(stage.arrivals.size).toBe(stage.count - 2);
-  expect(life.forwarder.health()).toMatchObject({
+  expect(life.relay.health()).toMatchObject({
     deadCount: 2,
     refusedCount: 2,
     recordCount: 0,
@@ -453,19 +453,19 @@ test("a far end that refuses all is one that fails: eight are put aside, the oth
   using stage = new Stage(14, 2);
   const { world, far } = stage;
   const [key, other] = keysOf(far);
-  const { log, forwarder } = stage.start();
+  const { log, relay } = stage.start();
   const numbers = stage.append(Array.from({ length: 30 }, () => key!));
   for (const number of numbers) stage.refused.add(number);
   world.run(30_000);
   expect(log.dead.count).toBe(8);
-  expect(forwarder.health().failing).toHaveLength(1);
+  expect(relay.health().failing).toHaveLength(1);
   stage.append([other!]);
   world.run(1_000);
   expect(stage.arrivals.size).toBe(1);
   stage.refused.clear();
   world.runUntil(() => stage.isEmpty(), 10_000);
   expect(stage.arrivals.size).toBe(1 + 30 - 8);
-  expect(forwarder.health().failing).toEqual([]);
+  expect(relay.health().failing).toEqual([]);
 });
 
 test("a partition that is gone for some seconds ends the forwarder, for a new start; for a moment it does not", () => {
@@ -505,7 +505,7 @@ test("a partition that fails and then refuses goes on with the rest", () => {
 
 test("before the first send: unavailable is tried again for ever, a wrong setting comes out, a stop ends it", async () => {
   const never = () => new Promise<never>(() => {});
-  const senderWith = (ready: () => Promise<void>) => (): LogSender => ({
+  const senderWith = (ready: () => Promise<void>) => (): PartitionSender => ({
     partitionOf: () => "market/0",
     ready,
     send: never,
@@ -522,10 +522,10 @@ test("before the first send: unavailable is tried again for ever, a wrong settin
     }));
     stage.append(["A"]);
     stage.world.run(60_000);
-    expect(life.forwarder.health()).toMatchObject({ problem: "no broker answers", recordCount: 1 });
-    expect(stage.world.nowMs - life.forwarder.health().unacknowledgedSinceMs!).toBeGreaterThan(59_000);
+    expect(life.relay.health()).toMatchObject({ problem: "no broker answers", recordCount: 1 });
+    expect(stage.world.nowMs - life.relay.health().unacknowledgedSinceMs!).toBeGreaterThan(59_000);
     stage.world.runUntil(() => stage.isEmpty(), 600_000);
-    expect(life.forwarder.health().problem).toBe(null);
+    expect(life.relay.health().problem).toBe(null);
     expect(tries).toBe(200);
   }
   {
@@ -771,7 +771,7 @@ test("where each append is synced a deletion is not, and what is appended after 
 test("a log has a reader or a forwarder, never both", () => {
   using stage = new Stage(18);
   const { log } = stage.start();
-  expect(() => log.openForwarder()).toThrow("a reader or a forwarder");
+  expect(() => log.openOutbox()).toThrow("a reader or a forwarder");
   expect(() => log.openReader({ load: () => null, save: () => {} })).toThrow("has a forwarder");
 });
 

@@ -8,12 +8,12 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LogUnavailableError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import type { LogSender, SendOutcome } from "../../../lib/contracts/log.ts";
-import { HeldElsewhereError, HOLD_MS_MAX, type Hold, takeHold } from "../../../lib/ingest/lease.ts";
-import { createForwarder } from "../../../lib/ingest/relay.ts";
-import { giveWay } from "../../../lib/ingest/step-down.ts";
+import type { PartitionSender, SendOutcome } from "../../../lib/contracts/log.ts";
+import { acquireLease, LEASE_MS_MAX, type Lease, LeaseLostError } from "../../../lib/ingest/lease.ts";
+import { createRelay } from "../../../lib/ingest/relay.ts";
+import { stepDown } from "../../../lib/ingest/step-down.ts";
 import { openSqliteLog, type SqliteLog } from "../../../lib/outbox/log.ts";
 import { PAGE_BYTES } from "../../../lib/outbox/recovery/wal.ts";
 import { VirtualTopic } from "../../simulation/fake-topic.ts";
@@ -38,7 +38,7 @@ type Process = {
   machine: Machine;
   directory: string;
   log: SqliteLog;
-  hold: Hold | null;
+  lease: Lease | null;
   isFeedOpen: boolean;
   result: "living" | "killed" | "refused" | "stopped";
   stop: AbortController;
@@ -80,7 +80,7 @@ class Stage {
       machine,
       directory,
       log,
-      hold: null,
+      lease: null,
       isFeedOpen: false,
       result: "living",
       stop,
@@ -88,36 +88,36 @@ class Stage {
     };
     this.processes.push(self);
     const received = new AbortController();
-    const outbox = log.openForwarder();
+    const outbox = log.openOutbox();
     const sender = this.#sender(machine);
-    const report = silentReport;
-    const forwarding = createForwarder({ outbox, sender, clock, report, metrics }).run(received.signal);
-    forwarding.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
-    log.hold.guard(() => self.hold?.isConfirmed() ?? false);
-    if (log.hold.isHeld) self.isFeedOpen = true;
+    const logger = silentLogger;
+    const relaying = createRelay({ outbox, sender, clock, logger, metrics }).run(received.signal);
+    relaying.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+    log.lease.guard(() => self.lease?.isConfirmed() ?? false);
+    if (log.lease.isOwn) self.isFeedOpen = true;
     const life = async () => {
       const { signal } = stop;
       const topic = this.topic.connect(machine);
       const own = { session: `s${number}`, host: "host", pid: number };
-      self.hold = await takeHold({ topic, self: own, memory: log.hold, clock, report, signal });
+      self.lease = await acquireLease({ topic, self: own, journal: log.lease, clock, logger, signal });
       self.isFeedOpen = true;
-      await self.hold.run(signal);
+      await self.lease.run(signal);
       self.isFeedOpen = false;
       received.abort();
-      await forwarding;
-      await self.hold.release();
+      await relaying;
+      await self.lease.release();
     };
     life()
       .then(() => this.#end(self, "stopped"))
       .catch(async (error: unknown) => {
-        if (error instanceof HeldElsewhereError) {
+        if (error instanceof LeaseLostError) {
           self.isFeedOpen = false;
-          self.end = await giveWay({ log, forwarding, received, clock, signal: stop.signal }, error);
+          self.end = await stepDown({ log, relaying, received, clock, signal: stop.signal }, error);
           this.#end(self, "refused");
         } else if (stop.signal.aborted || error instanceof LogUnavailableError) {
           self.isFeedOpen = false;
           received.abort();
-          await forwarding;
+          await relaying;
           this.#end(self, "stopped");
         } else if (self.result === "living") this.mistakes.push(String(error));
       })
@@ -137,7 +137,7 @@ class Stage {
     this.#end(process, "killed");
   }
 
-  #sender(machine: Machine): LogSender {
+  #sender(machine: Machine): PartitionSender {
     const { world, topic } = this;
     return {
       partitionOf: () => "market/0",
@@ -175,8 +175,8 @@ class Stage {
       process.machine.after(this.world.between(0, 20), () => {
         if (process.result !== "living" || !process.isFeedOpen) return;
         const identity = `t${trade} p${this.processes.indexOf(process)}`;
-        const { directory, hold, log } = process;
-        const isClean = hold?.isConfirmed() ?? false;
+        const { directory, lease, log } = process;
+        const isClean = lease?.isConfirmed() ?? false;
         this.receipts.push({ trade, identity, isClean, directory });
         void log.append([{ kind: "trades", key: "S", value: Buffer.from(identity) }]);
       });
@@ -304,7 +304,7 @@ function openStage() {
   const home = newDirectory();
   const first = stage.start(home);
   stage.world.run(2_000);
-  expect(first.hold?.isConfirmed()).toBe(true);
+  expect(first.lease?.isConfirmed()).toBe(true);
   return { stage, world: stage.world, topic: stage.topic, home, first };
 }
 
@@ -320,8 +320,8 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   stage.kill(first);
   topic.setAway(false);
   const heir = stage.start(newDirectory());
-  world.run(HOLD_MS_MAX + 10_000);
-  expect(heir.hold?.isConfirmed()).toBe(true);
+  world.run(LEASE_MS_MAX + 10_000);
+  expect(heir.lease?.isConfirmed()).toBe(true);
   stage.isUnwritable = true;
   const back = stage.start(home);
   expect(back.isFeedOpen).toBe(true);
@@ -342,7 +342,7 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   expect(log.dead.count).toBe(aside);
   expect(log.dead.list(1)[0]!.reason).toBe("another producer held the feed");
   expect(log.dead.requeue()).toBe(0);
-  expect(log.hold).toMatchObject({ isHeld: false, doubtFrom: null });
+  expect(log.lease).toMatchObject({ isOwn: false, unconfirmedFrom: null });
   expect(log.dead.dropDoubtful()).toBe(aside);
   expect(log.dead.count).toBe(0);
   log[Symbol.dispose]();
@@ -364,7 +364,7 @@ test("a start after a kill has its feed at once, also while the topic is away, a
   expect(third.log.health().recordCount).toBeGreaterThan(150);
   topic.setAway(false);
   world.run(20_000);
-  expect(third.log.hold.doubtFrom).toBeNull();
+  expect(third.log.lease.unconfirmedFrom).toBeNull();
   expect(third.log.health().recordCount).toBe(0);
   expect(stage.arrived.size).toBe(stage.receipts.length);
   expect(stage.doubled()).toEqual([]);
@@ -382,8 +382,8 @@ test("after a release and after another's hold a start waits for the hold before
   expect(second.isFeedOpen).toBe(true);
   second.machine.sleep();
   const heir = stage.start(newDirectory());
-  world.run(HOLD_MS_MAX + 10_000);
-  expect(heir.hold?.isConfirmed()).toBe(true);
+  world.run(LEASE_MS_MAX + 10_000);
+  expect(heir.lease?.isConfirmed()).toBe(true);
   second.machine.wake();
   world.run(3_000);
   expect(second.result).toBe("refused");
@@ -400,17 +400,17 @@ test("a copied directory neither opens the feed nor takes the hold of one that l
     expect(other.isFeedOpen).toBe(false);
     world.run(10_000);
     expect(other.result).toBe("refused");
-    expect(first.hold?.isConfirmed()).toBe(true);
+    expect(first.lease?.isConfirmed()).toBe(true);
   }
   stage.kill(first);
   const other = stage.start(copy);
-  world.run(HOLD_MS_MAX + 10_000);
-  expect(other.hold?.isConfirmed()).toBe(true);
+  world.run(LEASE_MS_MAX + 10_000);
+  expect(other.lease?.isConfirmed()).toBe(true);
   // The one it was copied from is not the last holder any more.
   const back = stage.start(home);
   world.run(10_000);
   expect(back.result).toBe("refused");
-  expect(other.hold?.isConfirmed()).toBe(true);
+  expect(other.lease?.isConfirmed()).toBe(true);
   endOf(stage);
 });
 
@@ -420,12 +420,12 @@ test("a claim that was written down and never sent takes nothing from the hold b
   stage.play(20_000);
   stage.kill(first);
   const log = openLog(home, world.machine());
-  log.hold.claim("never sent");
+  log.lease.claim("never sent");
   log[Symbol.dispose]();
   topic.setAway(false);
   const second = stage.start(home);
   world.run(3_000);
-  expect(second.hold?.isConfirmed()).toBe(true);
+  expect(second.lease?.isConfirmed()).toBe(true);
   world.run(3_000);
   expect(stage.arrived.size).toBe(stage.receipts.length);
   endOf(stage);
@@ -434,9 +434,9 @@ test("a claim that was written down and never sent takes nothing from the hold b
 test("what is set aside has a quarter of the outbox: of more the oldest are kept, and the event says how many", async () => {
   const world = new World(1, NOON_MS);
   const log = openLog(newDirectory(), world.machine(), 40_000);
-  const outbox = log.openForwarder();
-  log.hold.claim("a");
-  log.hold.guard(() => false);
+  const outbox = log.openOutbox();
+  log.lease.claim("a");
+  log.lease.guard(() => false);
   const value = Buffer.alloc(1_000, 1);
   const entry = { kind: "trades", key: "S", value } as const;
   for (let count = 0; count < 20; count++) void log.append([entry]);
@@ -445,7 +445,7 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   expect(outbox.read(0, 10)).toEqual([]);
   expect(outbox.endOffset).toBe(1);
   let asideCount = 0;
-  void log.hold.disown().then((count) => {
+  void log.lease.quarantineUnconfirmed().then((count) => {
     asideCount = count;
   });
   world.run(100);
@@ -459,7 +459,7 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   const doubt = { messageCount: 20, droppedCount: 10, fromMs: NOON_MS, toMs: NOON_MS };
   expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", doubt]);
   // And so has what is refused.
-  expect(() => outbox.bury({ ...event!, kind: "trades", key: "S", value }, "refused: x")).toThrow(
+  expect(() => outbox.deadLetter({ ...event!, kind: "trades", key: "S", value }, "refused: x")).toThrow(
     "fills its share",
   );
   log[Symbol.dispose]();
@@ -470,12 +470,12 @@ test("a file whose records one role left is refused to the other, and an empty o
   const directory = newDirectory();
   const commits = { load: () => null, save() {} };
   const first = openLog(directory, machine);
-  first.openForwarder();
+  first.openOutbox();
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
   first[Symbol.dispose]();
   const second = openLog(directory, machine);
   expect(() => second.openReader(commits)).toThrow("is the one of `producer`: 1 records wait in it");
-  second.openForwarder().remove(Float64Array.of(1));
+  second.openOutbox().remove(Float64Array.of(1));
   machine.world.run(10);
   second[Symbol.dispose]();
   const third = openLog(directory, machine);
@@ -483,7 +483,7 @@ test("a file whose records one role left is refused to the other, and an empty o
   void third.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
   third[Symbol.dispose]();
   const fourth = openLog(directory, machine);
-  expect(() => fourth.openForwarder()).toThrow("is the one of `local`");
+  expect(() => fourth.openOutbox()).toThrow("is the one of `local`");
   fourth[Symbol.dispose]();
 });
 
@@ -491,22 +491,22 @@ test("holder, holds and doubt outlive a damaged file", () => {
   const machine = new World(1, NOON_MS).machine();
   const directory = newDirectory();
   const first = openLog(directory, machine);
-  first.openForwarder();
-  first.hold.claim("a");
-  first.hold.keepSymbols(["AAPL"]);
+  first.openOutbox();
+  first.lease.claim("a");
+  first.lease.keepSymbols(["AAPL"]);
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("clean") }]);
-  first.hold.guard(() => false);
+  first.lease.guard(() => false);
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("damaged-here") }]);
-  const { holder } = first.hold;
+  const { holder } = first.lease;
   first[Symbol.dispose]();
   const path = join(directory, "outbox.sqlite");
   const bytes = readFileSync(path);
   bytes[bytes.indexOf("damaged-here")]! ^= 1;
   writeFileSync(path, bytes);
   const second = openLog(directory, machine);
-  const outbox = second.openForwarder();
+  const outbox = second.openOutbox();
   expect(second.id).not.toBe(first.id);
-  expect(second.hold).toMatchObject({ holder, isHeld: true, doubtFrom: 2, symbols: ["AAPL"] });
+  expect(second.lease).toMatchObject({ holder, isOwn: true, unconfirmedFrom: 2, symbols: ["AAPL"] });
   expect(outbox.read(0, 9).map(({ value }) => Buffer.from(value).toString())).toEqual(["clean"]);
   second[Symbol.dispose]();
 });
@@ -518,18 +518,18 @@ test("what is received after a salvage that found no offset stays in doubt with 
   const entry = { kind: "trades", key: "S", value: Buffer.from("x") } as const;
   {
     using sent = openLog(directory, machine);
-    const outbox = sent.openForwarder();
+    const outbox = sent.openOutbox();
     void sent.append([entry]);
     outbox.remove(new Float64Array([1]));
     outbox.flush();
   }
-  let doubtFrom: number | null;
+  let unconfirmedFrom: number | null;
   {
     using doubted = openLog(directory, machine);
-    doubted.openForwarder();
-    doubted.hold.guard(() => false);
+    doubted.openOutbox();
+    doubted.lease.guard(() => false);
     void doubted.append([entry]);
-    ({ doubtFrom } = doubted.hold);
+    ({ unconfirmedFrom } = doubted.lease);
   }
   const bytes = readFileSync(path);
   {
@@ -541,10 +541,10 @@ test("what is received after a salvage that found no offset stays in doubt with 
   }
   writeFileSync(path, bytes);
   using after = openLog(directory, machine);
-  const outbox = after.openForwarder();
-  after.hold.guard(() => false);
+  const outbox = after.openOutbox();
+  after.lease.guard(() => false);
   void after.append([entry]);
-  expect(after.hold.doubtFrom).toBe(doubtFrom);
+  expect(after.lease.unconfirmedFrom).toBe(unconfirmedFrom);
   expect(after.health().recordCount).toBe(2);
   expect(outbox.read(0, 9)).toEqual([]);
 });
@@ -553,19 +553,19 @@ test("where the row of the hold is damaged the records are kept, and the outbox 
   const machine = new World(1, NOON_MS).machine();
   const directory = newDirectory();
   const first = openLog(directory, machine);
-  first.openForwarder();
-  first.hold.claim("a");
+  first.openOutbox();
+  first.lease.claim("a");
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
-  const { holder } = first.hold;
+  const { holder } = first.lease;
   first[Symbol.dispose]();
   const path = join(directory, "outbox.sqlite");
   const bytes = readFileSync(path);
   bytes[bytes.indexOf(holder)]! ^= 1;
   writeFileSync(path, bytes);
   const second = openLog(directory, machine);
-  const [record] = second.openForwarder().read(0, 9);
+  const [record] = second.openOutbox().read(0, 9);
   expect(Buffer.from(record!.value).toString()).toBe("x");
-  expect(second.hold).toMatchObject({ isHeld: false, doubtFrom: null });
-  expect(second.hold.whose("a")).toBeNull();
+  expect(second.lease).toMatchObject({ isOwn: false, unconfirmedFrom: null });
+  expect(second.lease.ownerOf("a")).toBeNull();
   second[Symbol.dispose]();
 });

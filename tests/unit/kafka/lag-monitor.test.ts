@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
-import { watchLag } from "../../../lib/kafka/lag-monitor.ts";
+import { createLagMonitor } from "../../../lib/kafka/lag-monitor.ts";
 import { NOON_MS } from "../../support/builders.ts";
 
 test("a commit that moves, or a partition that is empty, has moved now; one that waits keeps its time", async () => {
@@ -18,7 +18,7 @@ test("a commit that moves, or a partition that is empty, has moved now; one that
         lag: end - (offset ?? 0),
       })),
   };
-  const watch = watchLag(topics, "processor", { ...systemClock, now: () => nowMs });
+  const watch = createLagMonitor(topics, "processor", { ...systemClock, now: () => nowMs });
   const round = async (offset: number | null, end: number) => {
     nowMs += 1_000;
     answer = () => Promise.resolve([{ offset, end }]);

@@ -259,7 +259,7 @@ test("feed events and dead letters make the round trip, and anything else is no 
     detail: '{"attempt":1}',
   };
   expect(decodeEvent(encodeEvent(event))).toEqual(event);
-  const letter: DeadLetter = {
+  const deadLetter: DeadLetter = {
     session: "0badcafe",
     sequence: 8,
     item: -1,
@@ -268,7 +268,7 @@ test("feed events and dead letters make the round trip, and anything else is no 
     source: "feed",
     payload: Buffer.from([0, 255, 128]),
   };
-  expect(decodeDeadLetter(encodeDeadLetter(letter))).toEqual(letter);
+  expect(decodeDeadLetter(encodeDeadLetter(deadLetter))).toEqual(deadLetter);
   fc.assert(
     fc.property(
       fc.oneof(

@@ -549,9 +549,9 @@ test("a reader may empty a forwarder's file, and what was put aside from its end
   using directory = temporaryDirectory();
   {
     using log = openLog(directory.path);
-    const outbox = log.openForwarder();
+    const outbox = log.openOutbox();
     await log.append(entries(3));
-    outbox.bury(outbox.read(3, 1)[0]!, "refused");
+    outbox.deadLetter(outbox.read(3, 1)[0]!, "refused");
     outbox.remove(new Float64Array([2]));
     outbox.flush();
   }
@@ -576,14 +576,14 @@ test("after a kill a forwarder's file gives no offset twice, whatever was delete
   using directory = temporaryDirectory();
   const copy = join(directory.path, "copy");
   using log = openLog(directory.path);
-  const outbox = log.openForwarder();
+  const outbox = log.openOutbox();
   await log.append(entries(3));
   outbox.remove(new Float64Array([2, 3]));
   outbox.flush();
   copyLog(directory.path, copy);
 
   using after = openLog(copy);
-  const left = after.openForwarder();
+  const left = after.openOutbox();
   await after.append(entries(1));
   const [first, second] = left.read(0, 10).map(({ offset }) => offset);
   expect(first).toBe(1);

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
-import { OffsetTracker, type Ticket } from "../../../lib/processing/offset-tracker.ts";
+import { type InFlight, OffsetTracker } from "../../../lib/processing/offset-tracker.ts";
 import { seeded } from "../../support/builders.ts";
 
 /** What the tracker promises, computed from scratch. */
@@ -38,7 +38,7 @@ test.each(Array.from({ length: 30 }, (_, index) => index + 1))(
     const tracker = new OffsetTracker(start);
     const model = new Model(start);
     /** One entry an acknowledgement that is still due. */
-    const due: { ticket: Ticket; index: number }[] = [];
+    const due: { inFlight: InFlight; index: number }[] = [];
     // Seeds differ in how far acknowledgements lag behind.
     const lag = [1, 10, 300][seed % 3]!;
     let nextOffset = start;
@@ -46,38 +46,38 @@ test.each(Array.from({ length: 30 }, (_, index) => index + 1))(
       if (due.length === 0 || random(lag + due.length) < lag) {
         nextOffset += random(4);
         const pending = random(5);
-        const ticket = tracker.open(nextOffset, step, pending);
+        const inFlight = tracker.open(nextOffset, step, pending);
         model.records.push({ nextOffset, heldSinceMs: step, left: pending });
-        for (let row = 0; row < pending; row++) due.push({ ticket, index: model.records.length - 1 });
+        for (let row = 0; row < pending; row++) due.push({ inFlight, index: model.records.length - 1 });
       } else {
-        const [{ ticket, index }] = due.splice(random(due.length), 1) as [(typeof due)[number]];
-        tracker.acknowledge(ticket);
+        const [{ inFlight, index }] = due.splice(random(due.length), 1) as [(typeof due)[number]];
+        tracker.acknowledge(inFlight);
         model.records[index]!.left -= 1;
       }
       expect(stateOf(tracker)).toEqual(model.state);
     }
-    for (const { ticket } of due) tracker.acknowledge(ticket);
+    for (const { inFlight } of due) tracker.acknowledge(inFlight);
     expect(stateOf(tracker)).toMatchObject({ watermark: nextOffset, openCount: 0 });
   },
 );
 
 test("newest first: nothing passes until the oldest is in, then everything does", () => {
   const tracker = new OffsetTracker(10);
-  const tickets = Array.from({ length: 500 }, (_, index) => tracker.open(11 + index, index, 1));
-  for (const ticket of tickets.slice(1).reverse()) {
-    tracker.acknowledge(ticket);
+  const inFlights = Array.from({ length: 500 }, (_, index) => tracker.open(11 + index, index, 1));
+  for (const inFlight of inFlights.slice(1).reverse()) {
+    tracker.acknowledge(inFlight);
     expect(tracker.watermark).toBe(10);
     expect(tracker.passedAtMs).toBeNull();
   }
-  tracker.acknowledge(tickets[0]!);
+  tracker.acknowledge(inFlights[0]!);
   expect(stateOf(tracker)).toEqual({ watermark: 510, passedAtMs: 499, openCount: 0 });
 });
 
 test("a record is passed when all its rows are in, and not before", () => {
   const tracker = new OffsetTracker(0);
-  const ticket = tracker.open(1, 7, 3);
+  const inFlight = tracker.open(1, 7, 3);
   for (const watermark of [0, 0, 1]) {
-    tracker.acknowledge(ticket);
+    tracker.acknowledge(inFlight);
     expect(tracker.watermark).toBe(watermark);
   }
 });
@@ -96,21 +96,21 @@ test("a record without rows is passed at once, but never before its elders", () 
 test("one acknowledgement too many, or a record out of order, is our bug and says so", () => {
   const tracker = new OffsetTracker(5);
   expect(() => tracker.open(4, 0, 1)).toThrow("offset order");
-  const ticket = tracker.open(8, 0, 1);
+  const inFlight = tracker.open(8, 0, 1);
   expect(() => tracker.open(7, 0, 1)).toThrow("offset order");
-  tracker.acknowledge(ticket);
-  expect(() => tracker.acknowledge(ticket)).toThrow("acknowledged once");
+  tracker.acknowledge(inFlight);
+  expect(() => tracker.acknowledge(inFlight)).toThrow("acknowledged once");
   expect(tracker.watermark).toBe(8);
 });
 
 test("a tracker that has passed a million records holds none of them", async () => {
   const tracker = new OffsetTracker(0);
-  const oldest: WeakRef<Ticket>[] = [];
+  const oldest: WeakRef<InFlight>[] = [];
   const begunAt = performance.now();
   for (let offset = 1; offset <= 1_000_000; offset++) {
-    const ticket = tracker.open(offset, offset, 1);
-    if (offset <= 1_000) oldest.push(new WeakRef(ticket));
-    tracker.acknowledge(ticket);
+    const inFlight = tracker.open(offset, offset, 1);
+    if (offset <= 1_000) oldest.push(new WeakRef(inFlight));
+    tracker.acknowledge(inFlight);
   }
   expect(tracker.watermark).toBe(1_000_000);
   // O(1) a record: a copy of the list each time would take minutes.

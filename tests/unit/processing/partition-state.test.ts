@@ -4,31 +4,31 @@
 import { expect, test } from "bun:test";
 import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
-import { Partition, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
+import { PartitionState, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
 const nothing = { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null };
 const candle = { kind: "candle", symbol: "AAPL", startMs: NOON_MS } as const;
 
-function pending(partition: Partition, tradedAtMs: number): PendingRow {
+function pending(partition: PartitionState, tradedAtMs: number): PendingRow {
   const nextOffset = partition.tracker.watermark + 1;
   const row = tradeRow(trade({ tradedAtMs }), `00000000-0000-7000-8000-${nextOffset}`, NOON_MS);
-  return { row, ticket: partition.tracker.open(nextOffset, NOON_MS, 1), isResend: false };
+  return { row, inFlight: partition.tracker.open(nextOffset, NOON_MS, 1), isResend: false };
 }
 
 test("of more sessions than are remembered, a new one counts as a copy; the known stay known", () => {
-  const partition = new Partition(0, nothing);
+  const partition = new PartitionState(0, nothing);
   const session = (index: number) => index.toString(16).padStart(8, "0");
-  for (let index = 0; index < SESSIONS_MAX; index++) partition.meetMessage(session(index), 1);
-  expect(partition.meetMessage(session(SESSIONS_MAX), 1)).toBe(true);
-  expect(partition.meetMessage(session(SESSIONS_MAX), 2)).toBe(true);
-  expect(partition.meetMessage(session(7), 2)).toBe(false);
-  expect(partition.meetMessage(session(7), 2)).toBe(true);
+  for (let index = 0; index < SESSIONS_MAX; index++) partition.observeMessage(session(index), 1);
+  expect(partition.observeMessage(session(SESSIONS_MAX), 1)).toBe(true);
+  expect(partition.observeMessage(session(SESSIONS_MAX), 2)).toBe(true);
+  expect(partition.observeMessage(session(7), 2)).toBe(false);
+  expect(partition.observeMessage(session(7), 2)).toBe(true);
 });
 
 test("an old sequence does not lower the highest that was seen", () => {
-  const partition = new Partition(0, nothing);
-  expect([5, 3, 4, 5, 6].map((sequence) => partition.meetMessage("0badcafe", sequence))).toEqual([
+  const partition = new PartitionState(0, nothing);
+  expect([5, 3, 4, 5, 6].map((sequence) => partition.observeMessage("0badcafe", sequence))).toEqual([
     false,
     true,
     true,
@@ -38,7 +38,7 @@ test("an old sequence does not lower the highest that was seen", () => {
 });
 
 test("reads that are forgotten for want of room are asked for again, those under way too", () => {
-  const partition = new Partition(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
+  const partition = new PartitionState(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
   const readNow = (startMs: number) =>
     partition.endRead("AAPL", startMs, partition.beginRead("AAPL", startMs), newPane());
   for (let index = 0; index < 12; index++) readNow(NOON_MS + index * PANE_MS);
@@ -51,7 +51,7 @@ test("reads that are forgotten for want of room are asked for again, those under
 });
 
 test("a pane that is being read counts as missing until the answer is there", () => {
-  const partition = new Partition(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
+  const partition = new PartitionState(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
   const read = partition.beginRead("AAPL", NOON_MS);
   expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
   partition.endRead("AAPL", NOON_MS, read, newPane());
@@ -59,7 +59,7 @@ test("a pane that is being read counts as missing until the answer is there", ()
 });
 
 test("what a take has read itself serves that take, even when a row has overtaken it", () => {
-  const partition = new Partition(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
+  const partition = new PartitionState(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
   const read = partition.beginRead("AAPL", NOON_MS);
   partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
   partition.endRead("AAPL", NOON_MS, read, newPane());
@@ -69,7 +69,7 @@ test("what a take has read itself serves that take, even when a row has overtake
 });
 
 test("the number of panes never exceeds its limit, and the oldest made go first", () => {
-  const partition = new Partition(0, nothing, 3);
+  const partition = new PartitionState(0, nothing, 3);
   for (let index = 0; index < 20; index++) {
     partition.acknowledgeRow(pending(partition, NOON_MS + index * PANE_MS), NOON_MS);
     expect(partition.paneCount).toBeLessThanOrEqual(3);
@@ -80,7 +80,7 @@ test("the number of panes never exceeds its limit, and the oldest made go first"
 });
 
 test("panes go idle by the time of their last row, not of their making", () => {
-  const partition = new Partition(0, nothing);
+  const partition = new PartitionState(0, nothing);
   partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
   partition.acknowledgeRow(pending(partition, NOON_MS + 1), NOON_MS + 100_000);
   partition.dropIdle(NOON_MS + 280_000);

@@ -5,7 +5,7 @@
 
 import { expect, test } from "bun:test";
 import type { Message, Trade } from "../../../lib/model/trade.ts";
-import { type Process, Stage } from "../../simulation/harness.ts";
+import { PipelineHarness, type Process } from "../../simulation/harness.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
 const ONLY_SEED = process.env.PIPELINE_SEED;
@@ -18,7 +18,7 @@ const SYMBOLS = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD"];
 const STARTS_MS = [NOON_MS, NOON_MS + 3_595_000, Date.UTC(2026, 0, 6) - 4_000];
 
 class History {
-  readonly stage: Stage;
+  readonly stage: PipelineHarness;
   readonly #messages: Message[] = [];
   readonly #symbols: readonly string[];
   /** Those that take part in the group. */
@@ -29,9 +29,9 @@ class History {
   #powerCuts = 0;
 
   constructor(seed: number) {
-    const { pick } = new Stage({ seed }).world;
+    const { pick } = new PipelineHarness({ seed }).world;
     this.#isEmbedded = pick(5) === 0;
-    this.stage = new Stage({
+    this.stage = new PipelineHarness({
       seed: seed + 1_000_000,
       startMs: STARTS_MS[pick(3)]!,
       log: { partitionCount: this.#isEmbedded ? 1 : 1 + pick(3), batchMax: 1 + pick(6) },

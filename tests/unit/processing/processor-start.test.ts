@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { StaleEpochError } from "../../../lib/base/errors.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { Delivery, LogReader, PartitionId, PartitionRange } from "../../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../../lib/contracts/store.ts";
@@ -17,7 +17,7 @@ const RANGE: PartitionRange = { committed: COMMITTED, beginOffset: 0, endOffset:
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 /** A processor whose log and store answer when the test says so. */
-function openStart() {
+function openStartup() {
   const asked = new Map<PartitionId, PromiseWithResolvers<PartitionRange>>();
   const sought: string[] = [];
   const scans: PromiseWithResolvers<void>[] = [];
@@ -61,7 +61,7 @@ function openStart() {
     log,
     store,
     clock: systemClock,
-    report: silentReport,
+    logger: silentLogger,
     metrics: createMetrics(),
   });
   processor.run(abort.signal).catch(() => {});
@@ -78,7 +78,7 @@ function openStart() {
 }
 
 test("all positions are asked for at once, and each is sought when its own is known", async () => {
-  const { assign, asked, sought, scans } = openStart();
+  const { assign, asked, sought, scans } = openStartup();
   await assign(1, "t/0", "t/1", "t/2");
   expect([...asked.keys()]).toEqual(["1 t/0", "1 t/1", "1 t/2"]);
   asked.get("1 t/2")!.resolve(RANGE);
@@ -89,7 +89,7 @@ test("all positions are asked for at once, and each is sought when its own is kn
 });
 
 test("what an older assignment still waits for becomes no partition of a later one", async () => {
-  const { assign, asked, sought, scans, processor } = openStart();
+  const { assign, asked, sought, scans, processor } = openStartup();
   await assign(1, "t/0", "t/1");
   asked.get("1 t/1")!.resolve(RANGE);
   await nextTurn();

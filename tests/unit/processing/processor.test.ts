@@ -5,7 +5,7 @@
 import { expect, test } from "bun:test";
 import { encodeMessage } from "../../../lib/model/codec.ts";
 import type { TradeRow } from "../../../lib/model/trade.ts";
-import { Stage } from "../../simulation/harness.ts";
+import { PipelineHarness } from "../../simulation/harness.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
 const HOUR_MS = 3_600_000;
@@ -20,22 +20,22 @@ const WRITTEN_MS = 10_500;
 const at = (ms: number, fields: Partial<Parameters<typeof trade>[0]> = {}) =>
   trade({ tradedAtMs: NOON_MS + ms, ...fields });
 
-function averageAt(stage: Stage, endMs: number) {
+function averageAt(stage: PipelineHarness, endMs: number) {
   return stage.store.window("average", "AAPL", NOON_MS + endMs);
 }
 
-function candleAt(stage: Stage, startMs: number) {
+function candleAt(stage: PipelineHarness, startMs: number) {
   return stage.store.window("candle", "AAPL", NOON_MS + startMs);
 }
 
-function committedOffset(stage: Stage): number | undefined {
+function committedOffset(stage: PipelineHarness): number | undefined {
   return stage.log.partition(ID).committed?.offset;
 }
 
 // ---- What comes in ----------------------------------------------------------------------------------------
 
 test("trades become rows, three averages and a candle", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(0, { price: 10, volume: 2, conditions: ["1"] }), at(1, { price: 20, volume: 1 })]);
   stage.expectComplete();
@@ -50,7 +50,7 @@ test("the order in which trades come does not matter", () => {
     [59_999, 14_000, 7_000, 0],
     [14_000, 59_999, 0, 7_000],
   ]) {
-    const stage = new Stage();
+    const stage = new PipelineHarness();
     stage.start();
     for (const [index, ms] of order.entries()) {
       stage.send([at(ms, { price: 10 + ms / 1_000 })]);
@@ -62,7 +62,7 @@ test("the order in which trades come does not matter", () => {
 });
 
 test("a trade that is an hour late amends its windows", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(-HOUR_MS, { price: 5 }), at(0)]);
   stage.world.run(HOUR_MS);
@@ -73,7 +73,7 @@ test("a trade that is an hour late amends its windows", () => {
 });
 
 test("prints that are equal in everything are trades of their own, in one message and in several", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(5), at(5), at(5)]);
   stage.send([at(5)]);
@@ -83,7 +83,7 @@ test("prints that are equal in everything are trades of their own, in one messag
 });
 
 test("two sessions with the same sequence are two messages", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(5)], { session: "00000001", sequence: 1 });
   stage.send([at(5)], { session: "00000002", sequence: 1 });
@@ -95,7 +95,7 @@ test.each([
   ["an hour", Date.UTC(2026, 0, 5, 13)],
   ["a day", Date.UTC(2026, 0, 6)],
 ])("windows across %s are whole, after a restart too", (_, boundaryMs) => {
-  const stage = new Stage({ startMs: boundaryMs - 7_000 });
+  const stage = new PipelineHarness({ startMs: boundaryMs - 7_000 });
   const first = stage.start();
   const around = [-6_000, -1, 0, 4_999];
   for (const ms of around) stage.send([trade({ tradedAtMs: boundaryMs + ms })]);
@@ -110,7 +110,7 @@ test.each([
 // ---- Copies -----------------------------------------------------------------------------------------------
 
 test("a message that comes twice is counted once", async () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   const message = stage.send([at(0), at(1)]);
   stage.world.run(STORED_MS);
@@ -126,7 +126,7 @@ test.each([
   ["overtakes", 900, 0],
   ["follows", 0, 900],
 ])("a copy that %s the first while that is in flight is counted once", (_, firstMs, secondMs) => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.faults.plan("putTrades", { latencyMs: firstMs }, { latencyMs: secondMs });
   stage.start();
   const message = stage.send([at(0)]);
@@ -137,7 +137,7 @@ test.each([
 });
 
 test("an older message of the same session is a copy, whatever came between", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   const first = stage.send([at(0)]);
   const second = stage.send([at(6_000)]);
@@ -155,7 +155,7 @@ test.each([
   ["stored, not committed", STORED_MS],
   ["only appended", 0],
 ])("a copy after a restart is counted once when the first was %s", (_, beforeMs) => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   const message = stage.send([at(0), at(1)]);
   stage.world.run(beforeMs);
@@ -171,7 +171,7 @@ test("a restart at any moment loses nothing and counts nothing twice", () => {
   const momentsMs: number[] = [];
   for (let ms = 0; ms < 40; ms += 0.7) momentsMs.push(ms, 5_000 + ms);
   for (const [seed, momentMs] of momentsMs.entries()) {
-    const stage = new Stage({ seed, limits: { panesMax: 2 } });
+    const stage = new PipelineHarness({ seed, limits: { panesMax: 2 } });
     const first = stage.start();
     for (let index = 0; index < 4; index++) stage.send([at(index * 4_000), at(index), at(-20_000 * index)]);
     stage.world.run(momentMs);
@@ -187,7 +187,7 @@ test("a restart at any moment loses nothing and counts nothing twice", () => {
 });
 
 test("after a restart a window counts what only the table knows: touched panes and untouched ones", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(1_000), at(6_000), at(16_000)]);
   stage.world.run(WRITTEN_MS);
@@ -201,7 +201,7 @@ test("after a restart a window counts what only the table knows: touched panes a
 });
 
 test("a trade in the pane of the newest committed trade is added to it after a restart", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(6_000), at(9_999)]);
   stage.world.run(WRITTEN_MS);
@@ -213,7 +213,7 @@ test("a trade in the pane of the newest committed trade is added to it after a r
 });
 
 test("the bound of a commit also covers an older trade that was the newest", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   let process = stage.start();
   for (const ms of [50_000, 0, 10_000]) {
     stage.send([at(ms)]);
@@ -226,7 +226,7 @@ test("the bound of a commit also covers an older trade that was the newest", () 
 });
 
 test("a pane that began before the commit and was filled after it is whole after a restart", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -239,7 +239,7 @@ test("a pane that began before the commit and was filled after it is whole after
 });
 
 test("panes after the bound are answered from memory, without a read", async () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -249,7 +249,7 @@ test("panes after the bound are answered from memory, without a read", async () 
 });
 
 test("a trade dated 20 hours ahead is stored, and windows stay right after a restart", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0), at(20 * HOUR_MS)]);
   stage.world.run(WRITTEN_MS);
@@ -265,7 +265,7 @@ test("a trade dated 20 hours ahead is stored, and windows stay right after a res
 // ---- What memory may answer for ---------------------------------------------------------------------------
 
 test("a trade for a pane that was dropped for idleness amends it", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(0)]);
   stage.world.run(200_000);
@@ -275,7 +275,7 @@ test("a trade for a pane that was dropped for idleness amends it", () => {
 });
 
 test("a trade for a pane that was evicted amends it, and so does one for an untouched older pane", () => {
-  const stage = new Stage({ limits: { panesMax: 2 } });
+  const stage = new PipelineHarness({ limits: { panesMax: 2 } });
   stage.start();
   for (const ms of [0, 5_000, 10_000, 15_000, 20_000]) stage.send([at(ms)]);
   stage.world.run(WRITTEN_MS);
@@ -290,7 +290,7 @@ test("a trade for a pane that was evicted amends it, and so does one for an unto
 });
 
 test("what was read back is read again once a row of the pane has come", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -304,7 +304,7 @@ test("what was read back is read again once a row of the pane has come", () => {
 });
 
 test("a read that a row overtook is not kept", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -320,7 +320,7 @@ test("a read that a row overtook is not kept", () => {
 
 test("a read is not lost on rows that come between its pages", () => {
   for (let seed = 0; seed < 20; seed++) {
-    const stage = new Stage({ seed, store: { pageRows: 2 } });
+    const stage = new PipelineHarness({ seed, store: { pageRows: 2 } });
     const first = stage.start();
     stage.send(Array.from({ length: 7 }, (_, index) => at(index * 2)));
     stage.world.run(WRITTEN_MS);
@@ -337,7 +337,7 @@ test("a read is not lost on rows that come between its pages", () => {
 });
 
 test("a pane that was dropped while another one was read is read too", () => {
-  const stage = new Stage({ limits: { panesMax: 1 }, triggerMs: null });
+  const stage = new PipelineHarness({ limits: { panesMax: 1 }, triggerMs: null });
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(STORED_MS);
@@ -359,7 +359,7 @@ test("a pane that was dropped while another one was read is read too", () => {
 });
 
 test("a failed read of a pane writes nothing of its window, and is tried again", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0), at(1), at(2), at(3)]);
   stage.world.run(WRITTEN_MS);
@@ -376,7 +376,7 @@ test("a failed read of a pane writes nothing of its window, and is tried again",
 // ---- Commits ----------------------------------------------------------------------------------------------
 
 test("a commit waits for the last row of a message", () => {
-  const stage = new Stage({ store: { rowsPerPutMax: 1 } });
+  const stage = new PipelineHarness({ store: { rowsPerPutMax: 1 } });
   stage.store.faults.plan("putTrades", {}, { latencyMs: 8_000 }, {});
   stage.start();
   stage.send([at(0), at(1), at(2)]);
@@ -388,7 +388,7 @@ test("a commit waits for the last row of a message", () => {
 });
 
 test("what is stored while windows are written is committed with the next ones", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.faults.plan("putWindows", { latencyMs: 1_000 });
   stage.start();
   stage.send([at(0)]);
@@ -401,7 +401,7 @@ test("what is stored while windows are written is committed with the next ones",
 });
 
 test("of more windows than one put takes, those behind a failed put are written later", () => {
-  const stage = new Stage({ triggerMs: null, log: { batchMax: 400 } });
+  const stage = new PipelineHarness({ triggerMs: null, log: { batchMax: 400 } });
   const { processor } = stage.start();
   for (let index = 0; index < 300; index++) stage.send([at(index * 60_000)]);
   stage.world.run(1_000);
@@ -419,7 +419,7 @@ test("of more windows than one put takes, those behind a failed put are written 
 test.each(["before", "partly", "after", "late"] as const)(
   "windows whose write failed (%s) are written by the next trigger, and nothing commits before",
   (fault) => {
-    const stage = new Stage();
+    const stage = new PipelineHarness();
     stage.store.faults.plan("putWindows", { fault });
     stage.start();
     stage.send([at(0)]);
@@ -432,7 +432,7 @@ test.each(["before", "partly", "after", "late"] as const)(
 );
 
 test("a partition whose windows cannot be written does not hold up the others", () => {
-  const stage = new Stage({ log: { partitionCount: 2 } });
+  const stage = new PipelineHarness({ log: { partitionCount: 2 } });
   const [slow, other] = ["AAPL", "AAPM"];
   expect(stage.log.partitionOf(slow)).not.toBe(stage.log.partitionOf(other));
   stage.store.refuses = () => false;
@@ -449,7 +449,7 @@ test("a partition whose windows cannot be written does not hold up the others", 
 });
 
 test("two triggers that overlap take once: none commits past what is not written", () => {
-  const stage = new Stage({ triggerMs: null });
+  const stage = new PipelineHarness({ triggerMs: null });
   const { processor } = stage.start();
   stage.send([at(0)]);
   stage.world.run(STORED_MS);
@@ -466,7 +466,7 @@ test("two triggers that overlap take once: none commits past what is not written
 });
 
 test.each(["before", "after", "late"] as const)("a commit that failed (%s) is tried again", (fault) => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.world.run(STORED_MS);
   stage.log.faults.plan("commit", { fault });
@@ -494,19 +494,19 @@ const poison: Readonly<Record<string, Uint8Array>> = {
 };
 
 test.each(Object.entries(poison))("a record that %s goes to the dead and blocks nothing", (_, bytes) => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([at(0)]);
   stage.sendPoison("AAPL", bytes);
   stage.send([at(1)]);
   stage.expectComplete();
-  expect(stage.store.letters.size).toBe(1);
+  expect(stage.store.deadLetters.size).toBe(1);
   expect(stage.ledger.payloads()).toEqual([Buffer.from(bytes).toString("hex")]);
   expect(stage.store.rows.size).toBe(2);
 });
 
 test("a commit waits for a dead letter as for a row", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.faults.plan("putDead", { fault: "before", latencyMs: 4_000 }, { latencyMs: 5_000 });
   stage.start();
   stage.sendPoison("AAPL", Buffer.from("hello"));
@@ -518,7 +518,7 @@ test("a commit waits for a dead letter as for a row", () => {
 });
 
 test("trades at impossible times go to the dead alone, and what is just possible is stored", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.start();
   stage.send([
     at(0),
@@ -529,40 +529,40 @@ test("trades at impossible times go to the dead alone, and what is just possible
   ]);
   stage.expectComplete();
   expect(stage.store.rows.size).toBe(3);
-  const letters = [...stage.store.letters.values()];
-  expect(letters.map(({ item, reason }) => [item, reason])).toEqual([
+  const deadLetters = [...stage.store.deadLetters.values()];
+  expect(deadLetters.map(({ item, reason }) => [item, reason])).toEqual([
     [2, "impossible_time"],
     [4, "impossible_time"],
   ]);
 });
 
 test("an impossible time does not become the bound: memory still answers", async () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0), at(3 * DAY_MS)]);
   stage.world.run(WRITTEN_MS);
   stage.restart(first);
   stage.send([at(60_000)]);
   stage.expectComplete();
-  expect(stage.store.letters.size).toBe(1);
+  expect(stage.store.deadLetters.size).toBe(1);
 });
 
 test("a row that the store refuses goes to the dead alone; its neighbours are stored", async () => {
-  const stage = new Stage({ store: { rowsPerPutMax: 10 } });
+  const stage = new PipelineHarness({ store: { rowsPerPutMax: 10 } });
   stage.store.refuses = ({ price }: TradeRow) => price === 13;
   stage.start();
   stage.send([at(0), at(1, { price: 13 }), at(2)]);
   stage.send([at(3)]);
   stage.expectComplete();
   expect(stage.store.rows.size).toBe(3);
-  expect([...stage.store.letters.values()].map(({ item, reason }) => [item, reason])).toEqual([
+  expect([...stage.store.deadLetters.values()].map(({ item, reason }) => [item, reason])).toEqual([
     [1, "refused_by_store"],
   ]);
   expect(await stage.counted("deadLettersTotal", "refused_by_store")).toBe(1);
 });
 
 test("a commit waits until the refused row is among the dead", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.refuses = ({ price }: TradeRow) => price === 13;
   stage.store.faults.plan("putDead", { latencyMs: 8_000 });
   stage.start();
@@ -573,7 +573,7 @@ test("a commit waits until the refused row is among the dead", () => {
 });
 
 test("a row that is refused after an attempt had stored it is counted where it lies", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.faults.plan("putTrades", { fault: "after" });
   stage.start();
   stage.send([at(0), at(1, { price: 13 })]);
@@ -582,14 +582,14 @@ test("a row that is refused after an attempt had stored it is counted where it l
   stage.store.refuses = ({ price }: TradeRow) => price === 13;
   stage.settle();
   stage.expectLawful();
-  expect(stage.store.letters.size).toBe(1);
+  expect(stage.store.deadLetters.size).toBe(1);
   expect(stage.store.rows.size).toBe(2);
   stage.expectWindows();
   expect(candleAt(stage, 0)).toMatchObject({ trade_count: 2 });
 });
 
 test("an aggregate or a letter that the store refuses for good is counted and blocks nothing", async () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.refusesWindow = ({ kind }) => kind === "candle";
   stage.store.refusesLetter = () => true;
   stage.start();
@@ -602,7 +602,7 @@ test("an aggregate or a letter that the store refuses for good is counted and bl
 });
 
 test("feed events and dead letters of the feed are stored before they are passed", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   stage.store.faults.plan("putEvents", { fault: "before", latencyMs: 6_000 });
   stage.start();
   stage.sendEvent({
@@ -629,7 +629,7 @@ test("feed events and dead letters of the feed are stored before they are passed
   stage.settle();
   stage.expectLawful();
   expect(stage.store.events.size).toBe(1);
-  expect([...stage.store.letters.values()].map(({ reason }) => reason).sort()).toEqual([
+  expect([...stage.store.deadLetters.values()].map(({ reason }) => reason).sort()).toEqual([
     "garbage_frame",
     "undecodable",
     "undecodable",
@@ -641,7 +641,7 @@ test("feed events and dead letters of the feed are stored before they are passed
 test.each(["", "hello", "null", "[]", "{}", '{"maxTradeMs":"1"}', '{"maxTradeMs":true}'])(
   "a commit with the metadata %p proves nothing: all is read again, and memory answers for nothing",
   (metadata) => {
-    const stage = new Stage();
+    const stage = new PipelineHarness();
     const first = stage.start();
     stage.send([at(0), at(6_000)]);
     stage.world.run(WRITTEN_MS);
@@ -655,7 +655,7 @@ test.each(["", "hello", "null", "[]", "{}", '{"maxTradeMs":"1"}', '{"maxTradeMs"
 );
 
 test("the first start ever, on a log with a history, reads all of it without reading the table", async () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   for (let index = 0; index < 20; index++) stage.send([at(index * 1_000)]);
   stage.start();
   stage.expectComplete();
@@ -663,7 +663,7 @@ test("the first start ever, on a log with a history, reads all of it without rea
 });
 
 test("a start without a commit over a table that has rows does not count them as absent", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -677,7 +677,7 @@ test("a start without a commit over a table that has rows does not count them as
 });
 
 test("a commit below the log's beginning is a gap: it is told, and reading goes on at the beginning", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -703,7 +703,7 @@ test("a commit below the log's beginning is a gap: it is told, and reading goes 
 });
 
 test("a commit beyond the log's end is no place to wait at: what is appended there next is read", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const first = stage.start();
   for (const ms of [0, 1, 2]) stage.send([at(ms)]);
   stage.world.run(WRITTEN_MS);
@@ -723,7 +723,7 @@ test("a commit beyond the log's end is no place to wait at: what is appended the
 });
 
 test("a new position is committed before it is read: the old one cannot come true later", () => {
-  const stage = new Stage({ triggerMs: null });
+  const stage = new PipelineHarness({ triggerMs: null });
   const first = stage.start();
   for (const ms of [0, 1, 2]) stage.send([at(ms)]);
   stage.world.run(STORED_MS);
@@ -743,7 +743,7 @@ test("a new position is committed before it is read: the old one cannot come tru
 });
 
 test("rows whose records were lost with the end of the log get their windows all the same", () => {
-  const stage = new Stage({ store: { hasScanReceived: true }, triggerMs: null });
+  const stage = new PipelineHarness({ store: { hasScanReceived: true }, triggerMs: null });
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(STORED_MS);
@@ -765,7 +765,7 @@ test("rows whose records were lost with the end of the log get their windows all
 });
 
 test("the rows that are looked for after a lost end are those received since the last record passed", () => {
-  const stage = new Stage({ store: { hasScanReceived: true } });
+  const stage = new PipelineHarness({ store: { hasScanReceived: true } });
   const first = stage.start();
   stage.send([at(0)]);
   stage.world.run(HOUR_MS * 3);
@@ -782,7 +782,7 @@ test("the rows that are looked for after a lost end are those received since the
 
 test("a batch that begins elsewhere is sought back, and partitions may move meanwhile", () => {
   for (let seed = 0; seed < 40; seed++) {
-    const stage = new Stage({ seed, log: { partitionCount: 2 } });
+    const stage = new PipelineHarness({ seed, log: { partitionCount: 2 } });
     stage.log.misplacedRate = 0.5;
     const processes = [stage.start(), stage.start("wait")];
     for (let index = 0; index < 12; index++) {
@@ -797,7 +797,7 @@ test("a batch that begins elsewhere is sought back, and partitions may move mean
 });
 
 test("a batch that begins elsewhere, met when the log has already dealt out anew, is only dropped", () => {
-  const stage = new Stage({ log: { partitionCount: 2 }, store: { putsInFlightMax: 1 } });
+  const stage = new PipelineHarness({ log: { partitionCount: 2 }, store: { putsInFlightMax: 1 } });
   const process = stage.start();
   stage.world.run(STORED_MS);
   stage.store.faults.plan("putTrades", { latencyMs: 1_000 });
@@ -817,7 +817,7 @@ test("a batch that begins elsewhere, met when the log has already dealt out anew
 // ---- Limits, failures, the end ----------------------------------------------------------------------------
 
 test("beyond the limit of unwritten windows reading pauses, and goes on when they are written", () => {
-  const stage = new Stage({ limits: { windowsUnwrittenMax: 6 }, log: { batchMax: 1 } });
+  const stage = new PipelineHarness({ limits: { windowsUnwrittenMax: 6 }, log: { batchMax: 1 } });
   const { processor } = stage.start();
   stage.world.run(STORED_MS);
   stage.store.faults.down(60_000, "putWindows");
@@ -832,7 +832,11 @@ test("beyond the limit of unwritten windows reading pauses, and goes on when the
 });
 
 test("with a limit of unwritten windows and no trigger at all, reading writes them itself", () => {
-  const stage = new Stage({ limits: { windowsUnwrittenMax: 6 }, log: { batchMax: 1 }, triggerMs: null });
+  const stage = new PipelineHarness({
+    limits: { windowsUnwrittenMax: 6 },
+    log: { batchMax: 1 },
+    triggerMs: null,
+  });
   stage.start();
   for (let index = 0; index < 30; index++) stage.send([at(index * 60_000)]);
   stage.world.run(5_000);
@@ -841,7 +845,7 @@ test("with a limit of unwritten windows and no trigger at all, reading writes th
 });
 
 test("the store may be down for minutes: then all settles, and health says since when", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const { processor } = stage.start();
   stage.send([at(0)]);
   stage.world.run(WRITTEN_MS);
@@ -857,7 +861,7 @@ test("the store may be down for minutes: then all settles, and health says since
 });
 
 test("a store that is down when the partitions are assigned delays the start, and no more", () => {
-  const stage = new Stage({ store: { hasScanReceived: true } });
+  const stage = new PipelineHarness({ store: { hasScanReceived: true } });
   stage.store.faults.down(60_000);
   stage.send([at(0)]);
   const first = stage.start();
@@ -873,7 +877,7 @@ test("a store that is down when the partitions are assigned delays the start, an
 
 test("a stop stores, writes and commits everything that was delivered", () => {
   for (const runMs of [3, 10, 30, 60]) {
-    const stage = new Stage({ triggerMs: null, seed: runMs });
+    const stage = new PipelineHarness({ triggerMs: null, seed: runMs });
     const process = stage.start();
     for (let index = 0; index < 10; index++) stage.send([at(index * 2_000)]);
     stage.world.run(runMs);
@@ -891,7 +895,7 @@ test("a stop stores, writes and commits everything that was delivered", () => {
 });
 
 test("a stop waits for what another trigger has taken meanwhile", () => {
-  const stage = new Stage({ triggerMs: null, log: { partitionCount: 2 } });
+  const stage = new PipelineHarness({ triggerMs: null, log: { partitionCount: 2 } });
   const process = stage.start();
   stage.send([at(0)]);
   stage.world.run(STORED_MS);
@@ -914,7 +918,7 @@ test("a stop waits for what another trigger has taken meanwhile", () => {
 });
 
 test("a stop writes what could not be written at once", () => {
-  const stage = new Stage({ triggerMs: null });
+  const stage = new PipelineHarness({ triggerMs: null });
   const process = stage.start();
   stage.send([at(0)]);
   stage.world.run(STORED_MS);
@@ -927,7 +931,7 @@ test("a stop writes what could not be written at once", () => {
 });
 
 test("a stop while reading is paused, asleep in a retry or waiting for partitions ends", () => {
-  const paused = new Stage({ limits: { windowsUnwrittenMax: 0 }, log: { batchMax: 1 } });
+  const paused = new PipelineHarness({ limits: { windowsUnwrittenMax: 0 }, log: { batchMax: 1 } });
   const process = paused.start();
   paused.send([at(0)]);
   paused.send([at(60_000)]);
@@ -938,7 +942,7 @@ test("a stop while reading is paused, asleep in a retry or waiting for partition
   paused.world.runUntil(() => process.state === "ended", 60_000);
   paused.expectLawful();
 
-  const waiting = new Stage();
+  const waiting = new PipelineHarness();
   waiting.store.faults.down(600_000);
   waiting.log.faults.down(600_000);
   const other = waiting.start();
@@ -952,7 +956,7 @@ test("a stop while reading is paused, asleep in a retry or waiting for partition
 
 test("a processor that slept through a reassignment wakes with stale memory and does no harm", () => {
   for (let seed = 0; seed < 60; seed++) {
-    const stage = new Stage({ seed });
+    const stage = new PipelineHarness({ seed });
     const sleeper = stage.start();
     stage.send([at(0), at(7_000)]);
     stage.world.run(seed % 3 === 0 ? WRITTEN_MS : seed % 3 === 1 ? STORED_MS : 5_000 + seed / 5);
@@ -976,7 +980,7 @@ test("a processor that slept through a reassignment wakes with stale memory and 
 });
 
 test("a write that a sleeper sent long ago does not replace a fuller window", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const sleeper = stage.start();
   stage.send([at(0)]);
   stage.store.faults.plan("putWindows", { latencyMs: 30_000 });
@@ -993,7 +997,7 @@ test("a write that a sleeper sent long ago does not replace a fuller window", ()
 });
 
 test("completions of an older epoch say nothing about the new one", () => {
-  const stage = new Stage();
+  const stage = new PipelineHarness();
   const process = stage.start();
   stage.world.run(STORED_MS);
   stage.store.faults.plan("putTrades", { latencyMs: 50 }, { latencyMs: 20_000 });
@@ -1010,7 +1014,7 @@ test("completions of an older epoch say nothing about the new one", () => {
 
 test("partitions that move to and fro at any moment stay whole", () => {
   for (let seed = 0; seed < 30; seed++) {
-    const stage = new Stage({ seed, log: { partitionCount: 3 }, limits: { panesMax: 3 } });
+    const stage = new PipelineHarness({ seed, log: { partitionCount: 3 }, limits: { panesMax: 3 } });
     const processes = [stage.start(), stage.start("wait")];
     for (let index = 0; index < 15; index++) {
       for (const symbol of ["AAPL", "AAPM", "AAPN"]) stage.send([at(index * 2_500, { symbol })]);

@@ -10,8 +10,8 @@ import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts"
 import {
   average,
   candle,
+  deadLetter,
   event,
-  letter,
   menderContract,
   newestFirst,
   putTrades,
@@ -129,7 +129,9 @@ test("of a put with a row that is refused nothing is stored, wherever the row st
   expect(await store.listAverages({ symbol: "AAPL", range: EVER, limit: 9 })).toEqual([]);
   await expect(store.putEvents([event(1), event(Number.NaN)])).rejects.toBeInstanceOf(RowRefusedError);
   expect(await store.listEvents({ range: EVER, limit: 9 })).toEqual([]);
-  await expect(store.putDead([letter(1), letter(Number.NaN)])).rejects.toBeInstanceOf(RowRefusedError);
+  await expect(store.putDead([deadLetter(1), deadLetter(Number.NaN)])).rejects.toBeInstanceOf(
+    RowRefusedError,
+  );
   expect(countIn(directory.path, "dead")).toBe(0);
 });
 
@@ -517,7 +519,7 @@ test("old events and dead letters go, young ones stay", async () => {
   await store.putEvents(
     [-day, 0, day].map((ms, index) => event(index + 1, { event_timestamp: NOON_MS + ms })),
   );
-  await store.putDead([-1, 0, 1].map((ms, index) => letter(index + 1, { receivedAtMs: NOON_MS + ms })));
+  await store.putDead([-1, 0, 1].map((ms, index) => deadLetter(index + 1, { receivedAtMs: NOON_MS + ms })));
   dropAll(store, NOON_MS);
   const events = await store.listEvents({ range: EVER, limit: 9 });
   expect(events.map((row) => row.day)).toEqual([dayOf(NOON_MS + day), dayOf(NOON_MS)]);

@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { SetupError, StoreUnavailableError } from "../../../lib/base/errors.ts";
-import { type Report, silentReport } from "../../../lib/base/logger.ts";
+import { type Logger, silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { StoreReader } from "../../../lib/contracts/store.ts";
 import { type HealthDocument, healthDocument } from "../../../lib/health/health.ts";
@@ -19,8 +19,8 @@ import {
   tradeRow,
 } from "../../../lib/model/trade.ts";
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";
-import { createWeb, type WebParts } from "../../../lib/web/app.ts";
-import { createLive } from "../../../lib/web/live/view.ts";
+import { createWeb, type WebDeps } from "../../../lib/web/app.ts";
+import { createLiveView } from "../../../lib/web/live/view.ts";
 import { serveWeb } from "../../../lib/web/server.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "../../support/builders.ts";
 
@@ -30,17 +30,17 @@ const PAGES_MAX = 500;
 type Answer = Readonly<{ status: number; headers: Headers; body: Record<string, unknown>; text: string }>;
 
 /** An app on an empty store, at noon. */
-function openWeb(fields: Partial<WebParts> = {}) {
+function openWeb(fields: Partial<WebDeps> = {}) {
   const directory = temporaryDirectory();
   const store = openSqliteStore({ directory: directory.path, sync: "normal" });
   const time = { nowMs: NOON_MS };
   const clock: Clock = { ...systemClock, now: () => time.nowMs };
-  const live = createLive();
+  const live = createLiveView();
   const app = createWeb({
     store,
     live,
     clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics: createMetrics(),
     health: () => healthDocument(false, {}),
     tickers: () => ({ wanted: [], subscribed: [], unsubscribed: [] }),
@@ -500,7 +500,7 @@ test("one ticker is asked for by its name, whatever is in it; another is 404 wit
 });
 
 test("after a restart last prices come from the store, which is asked once a symbol", async () => {
-  const live = createLive();
+  const live = createLiveView();
   let askedCount = 0;
   using earlier = openWeb();
   await earlier.store.putTrades([
@@ -543,7 +543,7 @@ test("tickers are listed although the store is away, and get their price when it
 });
 
 test("the latest trade never goes back, goes by time and then UUID, and its symbols are bounded", () => {
-  const live = createLive(2);
+  const live = createLiveView(2);
   live.note([row(5, NOON_MS), row(4, NOON_MS), row(9, NOON_MS - 1)], NOON_MS);
   expect(live.of("AAPL")?.uuid).toBe(uuidOf(5));
   live.note([row(6, NOON_MS)], NOON_MS);
@@ -703,8 +703,8 @@ test("a wrong method is 405 and says what the route takes; HEAD is GET without a
 
 test("a store that is away is 503 with the time to come back, and its words stay in the log", async () => {
   const said: string[] = [];
-  const report: Report = { ...silentReport, warn: (message) => said.push(message) };
-  using web = openWeb({ store: brokenStore(new StoreUnavailableError("10.0.0.9: refused")), report });
+  const logger: Logger = { ...silentLogger, warn: (message) => said.push(message) };
+  using web = openWeb({ store: brokenStore(new StoreUnavailableError("10.0.0.9: refused")), logger });
   for (const path of [
     "/trades?symbol=A",
     "/averages?symbol=A",
@@ -721,8 +721,8 @@ test("a store that is away is 503 with the time to come back, and its words stay
 
 test("a fault of ours is 500 without a word of what it was, and reported", async () => {
   const said: unknown[] = [];
-  const report: Report = { ...silentReport, error: (_, fields) => said.push(fields?.error) };
-  using web = openWeb({ store: brokenStore(new Error("token=hunter2")), report });
+  const logger: Logger = { ...silentLogger, error: (_, fields) => said.push(fields?.error) };
+  using web = openWeb({ store: brokenStore(new Error("token=hunter2")), logger });
   const { status, text } = await web.get("/trades?symbol=AAPL");
   expect(status).toBe(500);
   expect(text).toBe('{"error":"this is a fault of ours; the log says more"}');

@@ -3,15 +3,15 @@
 
 import { expect, test } from "bun:test";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
-import { silentReport } from "../../../lib/base/logger.ts";
+import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import { healthDocument } from "../../../lib/health/health.ts";
 import { DAY_MS, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
-import { createWeb, type WebParts } from "../../../lib/web/app.ts";
+import { createWeb, type WebDeps } from "../../../lib/web/app.ts";
 import type { Delta, Snapshot } from "../../../lib/web/live/protocol.ts";
 import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../../../lib/web/live/stream.ts";
-import { createLive } from "../../../lib/web/live/view.ts";
+import { createLiveView } from "../../../lib/web/live/view.ts";
 import { serveWeb } from "../../../lib/web/server.ts";
 import { eventually, NOON_MS, temporaryDirectory, trade } from "../../support/builders.ts";
 
@@ -53,18 +53,18 @@ function handClock() {
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
-function openLiveWeb(fields: Partial<WebParts> = {}) {
+function openLiveWeb(fields: Partial<WebDeps> = {}) {
   const directory = temporaryDirectory();
   const store = openSqliteStore({ directory: directory.path, sync: "normal" });
   const time = handClock();
-  const live = createLive();
+  const live = createLiveView();
   const wanted = ["AAPL", "MSFT"];
   const stop = new AbortController();
   const app = createWeb({
     store,
     live,
     clock: time.clock,
-    report: silentReport,
+    logger: silentLogger,
     metrics: createMetrics(),
     health: () => healthDocument(true, {}),
     tickers: () => ({ wanted, subscribed: wanted.slice(), unsubscribed: [] }),

@@ -8,7 +8,7 @@ import {
   SPARK_BUCKET_MS,
   SPARK_BUCKETS,
 } from "../../../lib/web/live/protocol.ts";
-import { createLive } from "../../../lib/web/live/view.ts";
+import { createLiveView } from "../../../lib/web/live/view.ts";
 import { NOON_MS, seeded, trade } from "../../support/builders.ts";
 
 const MINUTE_MS = 60_000;
@@ -43,7 +43,7 @@ const inOrder = (rows: readonly TradeRow[]) =>
 test("seconds, sparkline, last, open and rate are those of the rows, in whatever order they came", () => {
   for (let seed = 1; seed <= 20; seed++) {
     const rows = rowsOf(seed);
-    const live = createLive();
+    const live = createLiveView();
     for (let at = 0; at < rows.length; at += 7) live.note(rows.slice(at, at + 7), NOON_MS);
     const own = inOrder(rows.filter(({ symbol }) => symbol === "AAPL"));
     const bySecond = Map.groupBy(own, (one) => Math.floor(one.trade_timestamp / 1_000));
@@ -67,7 +67,7 @@ test("seconds, sparkline, last, open and rate are those of the rows, in whatever
 test("who takes what changed since his version, again and again, holds the whole view", () => {
   for (let seed = 1; seed <= 20; seed++) {
     const random = seeded(seed);
-    const live = createLive();
+    const live = createLiveView();
     const held = new Map<number, unknown>();
     let version = -1;
     const catchUp = () => {
@@ -88,7 +88,7 @@ test("who takes what changed since his version, again and again, holds the whole
 });
 
 test("what is older than the line is forgotten, and what is dated ahead waits for its time", () => {
-  const live = createLive();
+  const live = createLiveView();
   live.note([row(1, NOON_MS - (LINE_SECONDS + 61) * 1_000)], NOON_MS);
   live.note([row(2, NOON_MS + 60_001), row(3, NOON_MS, { price: 7 })], NOON_MS);
   expect(live.secondsOf("AAPL", NOON_MS).map(([second]) => second)).toEqual([NOON_MS / 1_000]);
@@ -97,13 +97,13 @@ test("what is older than the line is forgotten, and what is dated ahead waits fo
 });
 
 test("a trade that is dated into tomorrow begins no day before its time", () => {
-  const live = createLive();
+  const live = createLiveView();
   live.note([row(1, NOON_MS, { price: 5 }), row(2, NOON_MS + DAY_MS - 1, { price: 6 })], NOON_MS);
   expect(live.openOf("AAPL")).toEqual([5, NOON_MS]);
 });
 
 test("the open of the day is that of its first candle, until an earlier trade or another day comes", () => {
-  const live = createLive();
+  const live = createLiveView();
   live.note([row(9, NOON_MS, { price: 50 })], NOON_MS);
   const candles = [candle(NOON_MS - MINUTE_MS, 41, 42), candle(MIDNIGHT_MS + MINUTE_MS, 31, 32)];
   const yesterday = candle(MIDNIGHT_MS - MINUTE_MS, 21, 22);
@@ -120,7 +120,7 @@ test("the open of the day is that of its first candle, until an earlier trade or
 });
 
 test("the last minutes of an earlier run stand in the sparkline, and what came since wins", () => {
-  const live = createLive();
+  const live = createLiveView();
   const lastBucketOf = (startMs: number) => (startMs + MINUTE_MS) / SPARK_BUCKET_MS - 1;
   live.note([row(1, NOON_MS - 1, { price: 8 })], NOON_MS);
   live.restoreCandles(
@@ -135,14 +135,14 @@ test("the last minutes of an earlier run stand in the sparkline, and what came s
 });
 
 test("what an earlier run stored was not stored now: it is in no rate and no latency", () => {
-  const live = createLive();
+  const live = createLiveView();
   live.restore([row(1, NOON_MS - 1_500)]);
   expect([live.rateOf("AAPL", NOON_MS), live.latency(NOON_MS)]).toEqual([0, null]);
   expect(live.of("AAPL")).not.toBeNull();
 });
 
 test("p50 and p99 are exact below 128 ms and within 9 % above, over ten seconds", () => {
-  const live = createLive();
+  const live = createLiveView();
   const noteAfter = (latencyMs: number, count: number, nowMs: number) => {
     const one = { ...row(1, nowMs), ingest_timestamp: nowMs - latencyMs };
     live.note(
@@ -165,7 +165,7 @@ test("p50 and p99 are exact below 128 ms and within 9 % above, over ten seconds"
 });
 
 test("symbols are bounded: beyond the bound a new one has no place, and a known one stays", () => {
-  const live = createLive(2);
+  const live = createLiveView(2);
   live.note(
     ["A", "B", "C", "A"].map((symbol, number) => row(number, NOON_MS, { symbol })),
     NOON_MS,

@@ -7,7 +7,7 @@ import type { HandshakeFault } from "./faults.ts";
 import { seededRandom } from "./market.ts";
 import type { Later } from "./timers.ts";
 
-export type Mishaps = Readonly<{
+export type Chaos = Readonly<{
   /** Every connection is cut; the next upgrade goes well, is refused, or takes very long. */
   reset(next: HandshakeFault | "slow" | null): void;
   /** Every open connection hangs: for so long, or until its client gives up. */
@@ -18,7 +18,7 @@ export type Mishaps = Readonly<{
   breakSearch(isBroken: boolean): void;
 }>;
 
-type Hands = Readonly<{ clock: Clock; later: Later; mishaps: Mishaps }>;
+type Hands = Readonly<{ clock: Clock; later: Later; chaos: Chaos }>;
 
 /** UTC; two users met it there on successive days (#517). */
 export const DAILY_DROP_MS = ((8 * 60 + 59) * 60 + 3) * 1_000;
@@ -48,20 +48,20 @@ export function dropDaily({ clock, later }: Pick<Hands, "clock" | "later">, drop
 }
 
 /** One mishap after the other; the gaps are exponential. */
-export function startMishaps({ later, mishaps }: Hands, seed: number, gapMsMean: number): void {
+export function startChaos({ later, chaos }: Hands, seed: number, gapMsMean: number): void {
   const random = seededRandom(seed);
   const kinds: readonly (() => void)[] = [
-    () => mishaps.reset(NEXT_UPGRADES[Math.floor(random() * NEXT_UPGRADES.length)] ?? null),
-    () => mishaps.stall(true, STALL_MS),
-    () => mishaps.stall(false, null),
-    () => mishaps.halt(random(), HALT_MS),
+    () => chaos.reset(NEXT_UPGRADES[Math.floor(random() * NEXT_UPGRADES.length)] ?? null),
+    () => chaos.stall(true, STALL_MS),
+    () => chaos.stall(false, null),
+    () => chaos.halt(random(), HALT_MS),
     () => {
-      mishaps.delay(DELAY_MS);
-      later(DELAY_LASTS_MS, () => mishaps.delay(0));
+      chaos.delay(DELAY_MS);
+      later(DELAY_LASTS_MS, () => chaos.delay(0));
     },
     () => {
-      mishaps.breakSearch(true);
-      later(SEARCH_LASTS_MS, () => mishaps.breakSearch(false));
+      chaos.breakSearch(true);
+      later(SEARCH_LASTS_MS, () => chaos.breakSearch(false));
     },
   ];
   const wait = () => {

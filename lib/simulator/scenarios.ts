@@ -1,17 +1,17 @@
 // Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. What an option beside
 // the recipe says goes first.
 
-import type { RecipeName } from "../base/settings.ts";
+import type { ScenarioName } from "../base/settings.ts";
 import type { SimulatorOptions } from "./options.ts";
 
-export type { RecipeName };
+export type { ScenarioName };
 
 /** The opening: this many times the natural rate, halved every so often, down to a lively day. */
 const BELL_PACE = 30;
 const BELL_HALF_LIFE_MS = 90_000;
 const BELL_PACE_AFTER = 3;
 
-export const RECIPE_OPTIONS: Readonly<Record<RecipeName, SimulatorOptions>> = {
+export const SCENARIO_OPTIONS: Readonly<Record<ScenarioName, SimulatorOptions>> = {
   /** A summer afternoon: a trade now and then, and nothing goes wrong. */
   calm: { pace: () => 0.25 },
   /** The first minutes after the opening: a flood that ebbs away. */
@@ -37,8 +37,8 @@ export const RECIPE_OPTIONS: Readonly<Record<RecipeName, SimulatorOptions>> = {
 };
 
 /** The recipe's options under those that were given. */
-export function withRecipe(options: SimulatorOptions): SimulatorOptions {
+export function withScenario(options: SimulatorOptions): SimulatorOptions {
   if (options.recipe === undefined) return options;
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  return { ...RECIPE_OPTIONS[options.recipe], ...Object.fromEntries(given) };
+  return { ...SCENARIO_OPTIONS[options.recipe], ...Object.fromEntries(given) };
 }
