@@ -174,12 +174,12 @@ export function printReplayed(replayed: Replayed, range: TimeRange, isJson: bool
 }
 
 export function printRedriveCounts(replayed: RedriveCounts, isJson: boolean): void {
-  const { deadLetters, taken, trades, messages, expired, unfit } = replayed;
+  const { letters, taken, trades, messages, expired, unfit } = replayed;
   const reasons = Object.entries(unfit)
     .sort()
     .map(([reason, count]) => `; ${count} still unfit: ${reason}`);
   printLine(
-    `read ${deadLetters} dead letters and took ${taken} of them: ${trades} trades in ${messages} messages` +
+    `read ${letters} dead letters and took ${taken} of them: ${trades} trades in ${messages} messages` +
       said(expired, "trades not taken: older than RETENTION_DAYS") +
       reasons.join(""),
   );

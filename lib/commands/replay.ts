@@ -214,7 +214,7 @@ export type RedriveDeps = Readonly<{
 }>;
 
 export type RedriveCounts = {
-  deadLetters: number;
+  letters: number;
   /** Letters of which something was sent. */
   taken: number;
   messages: number;
@@ -234,14 +234,14 @@ export async function redriveAll(
   { log, partitions, clock, retentionDays, signal }: RedriveDeps,
   deadLetters: AsyncIterable<DeadLetter>,
 ): Promise<RedriveCounts> {
-  const replayed: RedriveCounts = { deadLetters: 0, taken: 0, messages: 0, trades: 0, expired: 0, unfit: {} };
+  const replayed: RedriveCounts = { letters: 0, taken: 0, messages: 0, trades: 0, expired: 0, unfit: {} };
   const places = new Map(partitions.map((partition) => [derivedSession(partition, ""), partition]));
   let held: LogEntry[] = [];
   let heldBytes = 0;
 
   for await (const deadLetter of deadLetters) {
     signal.throwIfAborted();
-    replayed.deadLetters += 1;
+    replayed.letters += 1;
     const { messages, unfit } = redriveDeadLetter(deadLetter, places);
     for (const reason of unfit) replayed.unfit[reason] = (replayed.unfit[reason] ?? 0) + 1;
     const messagesBefore = replayed.messages;

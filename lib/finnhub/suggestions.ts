@@ -11,18 +11,18 @@ const LETTERS_APART_MAX = 2;
  * a letter or two away. `BTCUSDT`, `BTC/USDT` and `binance:btcusdt` all mean BINANCE:BTCUSDT.
  */
 export function suggest(symbol: string, choices: Choices): string[] {
-  const { prefix, deadLetters } = partsOf(symbol);
-  if (deadLetters === "") return [];
+  const { prefix, letters } = partsOf(symbol);
+  if (letters === "") return [];
   const found: { symbol: string; apart: number; elsewhere: number }[] = [];
   for (const [candidate, display] of choices) {
     const other = partsOf(candidate);
     const apart = Math.min(
-      editDistance(deadLetters, other.deadLetters),
+      editDistance(letters, other.letters),
       // What people call it is told apart by one letter too easily: EUR/USD and AUD/USD.
-      lettersOf(display) === deadLetters ? 0 : Number.POSITIVE_INFINITY,
+      lettersOf(display) === letters ? 0 : Number.POSITIVE_INFINITY,
     );
     // Short ones are all alike: of three letters one may be wrong, of two none.
-    if (apart > LETTERS_APART_MAX || apart * 3 > other.deadLetters.length) continue;
+    if (apart > LETTERS_APART_MAX || apart * 3 > other.letters.length) continue;
     const elsewhere = other.prefix === prefix ? 0 : prefix === "" ? 0.25 : 0.5;
     found.push({ symbol: candidate, apart, elsewhere });
   }
@@ -48,11 +48,11 @@ export function nearestExchange(prefix: string, exchanges: Iterable<string>): st
   return best?.exchange ?? null;
 }
 
-function partsOf(symbol: string): { prefix: string; deadLetters: string } {
+function partsOf(symbol: string): { prefix: string; letters: string } {
   const colon = symbol.indexOf(":");
   return {
     prefix: symbol.slice(0, Math.max(0, colon)).toUpperCase(),
-    deadLetters: lettersOf(symbol.slice(colon + 1)),
+    letters: lettersOf(symbol.slice(colon + 1)),
   };
 }
 
@@ -72,14 +72,14 @@ export function editDistance(one: string, other: string): number {
     for (let j = 1; j <= other.length; j++) {
       const isSame = one[i - 1] === other[j - 1];
       const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
-      const deadLetters = Math.min(
+      const letters = Math.min(
         last[j]! + 1,
         row[j - 1]! + 1,
         last[j - 1]! + (isSame ? 0 : 1),
         isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
       );
-      row.push(deadLetters);
-      least = Math.min(least, deadLetters);
+      row.push(letters);
+      least = Math.min(least, letters);
     }
     if (least > LETTERS_APART_MAX) return Number.POSITIVE_INFINITY;
     beforeLast = last;

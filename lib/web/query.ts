@@ -216,12 +216,12 @@ function unknownParameter(name: string, names: readonly string[]): string {
 export function nearest(word: string, words: readonly string[]): string | undefined {
   const given = word.toLowerCase();
   if (given.length > NAME_LENGTH_MAX) return undefined;
-  let best: { word: string; deadLetters: number } | undefined;
+  let best: { word: string; letters: number } | undefined;
   for (const candidate of words) {
     if (candidate.length > NAME_LENGTH_MAX) continue;
-    const deadLetters = editDistance(given, candidate.toLowerCase());
-    if (deadLetters > SLIP_LETTERS_MAX || deadLetters * 2 > candidate.length) continue;
-    if (best === undefined || deadLetters < best.deadLetters) best = { word: candidate, deadLetters };
+    const letters = editDistance(given, candidate.toLowerCase());
+    if (letters > SLIP_LETTERS_MAX || letters * 2 > candidate.length) continue;
+    if (best === undefined || letters < best.letters) best = { word: candidate, letters };
   }
   return best?.word;
 }

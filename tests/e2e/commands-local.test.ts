@@ -175,7 +175,7 @@ test("`replay` stores what the log holds without committing, and `replay --dead`
   for (let turn = 0; turn < 2; turn++) {
     const dead = await verb(directory.path, ["replay", "--dead", "--json"]);
     expect(dead).toMatchObject({ code: 0, err: "" });
-    expect(jsonOf(dead)).toMatchObject({ deadLetters: 1, taken: 1, messages: 2, trades: 2, unfit: {} });
+    expect(jsonOf(dead)).toMatchObject({ letters: 1, taken: 1, messages: 2, trades: 2, unfit: {} });
     expect(pricesIn(directory.path)).toEqual(["AAPL 10", "AAPL 12", "AAPL 20", "MSFT 30"]);
   }
   expect(positionsIn(directory.path)).toHaveLength(1);
@@ -212,7 +212,7 @@ test("more dead letters than the log has room for are taken all the same", async
   const settings = { ...SOURCE, OUTBOX_MAX_BYTES: String(1024 * 1024) };
   const dead = await verb(directory.path, ["replay", "--dead", "--json"], settings);
   expect(dead).toMatchObject({ code: 0, err: "" });
-  expect(jsonOf(dead)).toMatchObject({ deadLetters: letterCount + 1, taken: letterCount + 1, unfit: {} });
+  expect(jsonOf(dead)).toMatchObject({ letters: letterCount + 1, taken: letterCount + 1, unfit: {} });
   expect(readTables(directory.path).trades.filter((row) => row.symbol === symbol)).toHaveLength(20_000);
   expect(await verb(directory.path, ["verify"], settings)).toMatchObject({ code: 0 });
 }, 60_000);

@@ -152,7 +152,7 @@ test("the origin's message of two symbols, replayed twice, is in the tables once
   expect(stage.tables().deadCount).toBe(1);
 
   const once = await stage.redriveAll();
-  expect(once).toEqual({ deadLetters: 1, taken: 1, messages: 2, trades: 3, expired: 0, unfit: {} });
+  expect(once).toEqual({ letters: 1, taken: 1, messages: 2, trades: 3, expired: 0, unfit: {} });
   await stage.process();
   expectTables(stage, [...ours, ...origins]);
   const { trades: rows } = stage.tables();
@@ -239,7 +239,7 @@ test("a frame that the feed refused is parsed again and keeps its letter's ident
   await stage.log.append([{ kind: "dead", key: SESSION, value: encodeDeadLetter(deadLetter) }]);
   await stage.process();
   for (let turn = 0; turn < 2; turn++) {
-    expect(await stage.redriveAll()).toMatchObject({ deadLetters: 1, taken: 1, trades: 1 });
+    expect(await stage.redriveAll()).toMatchObject({ letters: 1, taken: 1, trades: 1 });
     await stage.process();
     expectTables(stage, [trade({ price: 3 })]);
   }
@@ -262,7 +262,7 @@ test("what cannot be true stays dead, and is counted by reason", async () => {
       each(deadLetters),
     ),
   ).toEqual({
-    deadLetters: 5,
+    letters: 5,
     taken: 0,
     messages: 0,
     trades: 0,
