@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageFile from "../package.json" with { type: "json" };
 import { bareMachine } from "./documents/bare-machine.ts";
+import { contributing } from "./documents/contributing.ts";
 import { inTheCheckout } from "./documents/in-the-checkout.ts";
 import { quickStart } from "./documents/quick-start.ts";
 import {
@@ -163,5 +164,5 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 }, STEP_MS_MAX);
 
-for (const walk of [quickStart, inTheCheckout, bareMachine])
+for (const walk of [quickStart, contributing, inTheCheckout, bareMachine])
   walk({ clone, machine: join(home, "machine"), checkout: () => checkout });
