@@ -51,11 +51,9 @@ const visibleAscii = pattern(/^[\x21-\x7e]+$/, "it must have no blanks, control 
 
 const bytes = checked((size, fail) => {
   const powers = ["", "k", "m", "g", "t"];
-  const [, amount = "", deadLetter = "", binary] = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(size) ?? [];
-  const value = Math.floor(
-    Number(amount) * (binary ? 1_024 : 1_000) ** powers.indexOf(deadLetter.toLowerCase()),
-  );
-  const isSize = amount !== "" && !(binary && deadLetter === "") && Number.isSafeInteger(value);
+  const [, amount = "", letter = "", binary] = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(size) ?? [];
+  const value = Math.floor(Number(amount) * (binary ? 1_024 : 1_000) ** powers.indexOf(letter.toLowerCase()));
+  const isSize = amount !== "" && !(binary && letter === "") && Number.isSafeInteger(value);
   if (isSize && value >= 2 ** 20) return value;
   return fail("give a size of at least 1 MiB, like 1GiB, 256 MiB or 1073741824");
 });

@@ -62,7 +62,7 @@ export function inTheCheckout({ clone, checkout }: Reader): void {
       newWalk(),
       "npm run simulate -- --seed N",
       async (text) => {
-        const play = async () => (await runIn(checkout(), text)).out.replace(/^[\s\S]*> bun .*\n/, "");
+        const play = async () => (await runIn(checkout(), text)).out.replace(/^[\s\S]*\n> .*&& bun .*\n/, "");
         const [once, again] = [await play(), await play()];
         expect(once.split("\n").length).toBeGreaterThan(100);
         // Step by step, the same each time.

@@ -20,14 +20,15 @@ const COMMAND = new RegExp(
   `^(?:\\w+=\\S+ )*(?:(?:${PROGRAMS}) \\S|(?:dist/|\\./)\\w+ \\S|(?:${BINARIES}) (?:--)?[a-z])`,
 );
 
-/** Everything that is read: README.md, docs, the changelog, and the comments of the files an operator copies. */
+/** Everything that is read: the documents, and the comments of the files an operator copies. */
 export function documentFiles(): string[] {
   const inside = (directory: string) =>
     readdirSync(join(ROOT, directory), { withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => `${directory}/${entry.name}`);
   const copied = ["sample.env", "compose.yaml", ...inside("deploy/systemd")];
-  return ["README.md", ...inside("docs"), "CHANGELOG.md", ...copied];
+  const beside = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "grafana/README.md"];
+  return ["README.md", ...inside("docs"), ...beside, ...copied];
 }
 
 export function documentText(file: string): string {
