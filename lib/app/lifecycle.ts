@@ -25,6 +25,7 @@ import {
 } from "../base/config.ts";
 import { PipelineError, SetupError } from "../base/errors.ts";
 import { httpRequest, NO_ANSWER } from "../base/http-client.ts";
+import { parseObject } from "../base/json.ts";
 import { type Logger, openLogger, printError, printLine } from "../base/logger.ts";
 import { createMetrics, type Metrics } from "../base/metrics.ts";
 
@@ -246,15 +247,8 @@ function reachable(bindAddress: string): string {
 }
 
 function reasonIn(body: string): string {
-  try {
-    const health: unknown = JSON.parse(body);
-    const reason = typeof health === "object" && health !== null && "reason" in health ? health.reason : "";
-    return typeof reason === "string" && reason !== ""
-      ? `: ${reason.replace(/\s+/g, " ").slice(0, 300)}`
-      : "";
-  } catch {
-    return "";
-  }
+  const reason = parseObject(body)?.reason;
+  return typeof reason === "string" && reason !== "" ? `: ${reason.replace(/\s+/g, " ").slice(0, 300)}` : "";
 }
 
 /** Memory, CPU and how late the event loop is, once a second for as long as the process lives. */

@@ -46,6 +46,39 @@ export function backoffMs(attempt: number, firstMs: number, maxMs: number, rando
   return random() * Math.min(maxMs, firstMs * 2 ** Math.min(attempt, 30));
 }
 
+/** What withTimeout resolves with when the time is over first. */
+export const TIMED_OUT = Symbol("timed out");
+
+/**
+ * Runs the work for so long at most. Its signal aborts at the end of that time, and the answer is TIMED_OUT without
+ * waiting for the work; what the work does afterwards is nobody's concern any more, its rejection included. A signal
+ * of the caller's ends it in the same way, early.
+ */
+export async function withTimeout<T>(
+  clock: Clock,
+  limitMs: number,
+  work: (signal: AbortSignal) => Promise<T>,
+  callersSignal?: AbortSignal,
+): Promise<T | typeof TIMED_OUT> {
+  const controller = new AbortController();
+  const { promise: over, resolve } = Promise.withResolvers<typeof TIMED_OUT>();
+  const end = () => {
+    controller.abort();
+    resolve(TIMED_OUT);
+  };
+  const cancel = clock.after(limitMs, end);
+  callersSignal?.addEventListener("abort", end);
+  if (callersSignal?.aborted) end();
+  try {
+    const working = work(controller.signal);
+    working.catch(() => {}); // Raced below; after the time nobody listens.
+    return await Promise.race([working, over]);
+  } finally {
+    cancel();
+    callersSignal?.removeEventListener("abort", end);
+  }
+}
+
 /** Work on an embedded store never waits by itself; longer than this it must not hold the event loop. */
 const TURN_MS_MAX = 5;
 

@@ -15,6 +15,7 @@ import {
   settings,
   type Values,
 } from "./settings.ts";
+import { editDistance } from "./text.ts";
 
 /** The operator must change a setting; each mistake is a sentence that says what to do. */
 export class ConfigError extends Error {
@@ -296,7 +297,7 @@ function slips(environment: Environment): string[] {
   const found: string[] = [];
   for (const name of Object.keys(environment)) {
     if (known.has(name) || NO_SLIPS.has(name)) continue;
-    const distances = ours.map((candidate) => editDistance(name.toUpperCase(), candidate));
+    const distances = ours.map((candidate) => editDistance(name.toUpperCase(), candidate, SLIP_LETTERS_MAX));
     const least = Math.min(...distances);
     if (least > SLIP_LETTERS_MAX) continue;
     found.push(
@@ -304,27 +305,4 @@ function slips(environment: Environment): string[] {
     );
   }
   return found;
-}
-
-/** Damerau-Levenshtein (adjacent letters may swap); anything beyond the limit answers Infinity early. */
-function editDistance(one: string, other: string): number {
-  if (Math.abs(one.length - other.length) > SLIP_LETTERS_MAX) return Number.POSITIVE_INFINITY;
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= one.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= other.length; j++) {
-      const isSame = one[i - 1] === other[j - 1];
-      const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
-      row[j] = Math.min(
-        last[j]! + 1,
-        row[j - 1]! + 1,
-        last[j - 1]! + (isSame ? 0 : 1),
-        isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
-      );
-    }
-    beforeLast = last;
-    last = row;
-  }
-  return last[other.length]!;
 }

@@ -1,26 +1,69 @@
-// What the operator's verbs do about a store or a log that cannot be reached just now: try again for a while, then
-// say so. The loops try for ever; somebody who waits at a terminal is told.
+// The one loop that tries again: capped exponential back-off with full jitter, for as long as the error says that
+// trying again may help. It logs nothing: a caller says what it wants to be told.
 
 import { backoffMs, type Clock } from "./clock.ts";
 import { isTransient } from "./errors.ts";
 
-/** With the back-off below about half a minute in the mean. */
-const ATTEMPTS_MAX = 12;
-const RETRY_FIRST_MS = 100;
-const RETRY_MAX_MS = 10_000;
+export type RetryOptions = Readonly<{
+  clock: Clock;
+  /** The wait after the first failure, at most; it doubles with each further one. */
+  firstMs: number;
+  /** The longest wait. */
+  maxMs: number;
+  /** Which errors are tried again; the others reject at once. By default those of isTransient. */
+  isRetryable?: (error: unknown) => boolean;
+  /** Hears of each failure that is tried again, before the wait. `attempt` is 0 for the first. */
+  onFailure?: (error: unknown, attempt: number) => void;
+  /** Attempts in all, after which the last error rejects. By default there is no end. */
+  attemptsMax?: number;
+  /** When it aborts, the wait ends, no attempt begins, and its reason rejects. */
+  signal?: AbortSignal;
+}>;
 
-/**
- * Runs the work again while it fails with what repeating may help; it must be such that it can be. Rejects with the
- * last such error after ATTEMPTS_MAX, with any other at once, and with the signal's reason when that aborts.
- */
-export async function patiently<T>(clock: Clock, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+/** Runs the work until it succeeds. The work must be such that it can be repeated after any of its failures. */
+export async function retry<T>(options: RetryOptions, work: () => Promise<T>): Promise<T> {
+  const { signal } = options;
   for (let attempt = 0; ; attempt++) {
-    signal.throwIfAborted();
+    signal?.throwIfAborted();
     try {
       return await work();
     } catch (error) {
-      if (!isTransient(error) || attempt + 1 >= ATTEMPTS_MAX) throw error;
-      await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
+      await waitAfter(options, error, attempt);
     }
   }
+}
+
+/** The same, for as long as the result is wanted; undefined when it no longer is. */
+export async function retryWhile<T>(
+  isWanted: () => boolean,
+  options: Omit<RetryOptions, "signal">,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  for (let attempt = 0; isWanted(); attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      await waitAfter(options, error, attempt);
+    }
+  }
+  return undefined;
+}
+
+/** Rejects with the error when it must not be tried again. */
+async function waitAfter(
+  {
+    clock,
+    firstMs,
+    maxMs,
+    isRetryable = isTransient,
+    onFailure,
+    attemptsMax = Number.POSITIVE_INFINITY,
+    signal,
+  }: RetryOptions,
+  error: unknown,
+  attempt: number,
+): Promise<void> {
+  if (!isRetryable(error) || attempt + 1 >= attemptsMax) throw error;
+  onFailure?.(error, attempt);
+  await clock.sleep(backoffMs(attempt, firstMs, maxMs, clock.random), signal);
 }

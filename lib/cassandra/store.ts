@@ -2,6 +2,7 @@
 // how many run at once follows what the nodes can take, and nothing is ever dropped for it. Aggregates are written at
 // their version, so that the fuller row wins without a lock. Dead letters are not kept here: they go to their topic.
 
+import { chunkBy } from "../base/chunk.ts";
 import type { Clock } from "../base/clock.ts";
 import { RowRefusedError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
@@ -167,17 +168,8 @@ async function send(cassandra: Cassandra, batch: readonly Statement[]): Promise<
 
 /** Batches of one partition and at most ROWS_PER_PUT_MAX rows. */
 function batchesOf(items: readonly (readonly [partition: string, Statement])[]): Statement[][] {
-  const full: Statement[][] = [];
-  const open = new Map<string, Statement[]>();
-  for (const [partition, statement] of items) {
-    const batch = open.get(partition) ?? [];
-    open.set(partition, batch);
-    batch.push(statement);
-    if (batch.length < ROWS_PER_PUT_MAX) continue;
-    full.push(batch);
-    open.delete(partition);
-  }
-  return [...full, ...open.values()];
+  const batches = chunkBy(items, ([partition]) => partition, ROWS_PER_PUT_MAX);
+  return batches.map((batch) => batch.map(([, statement]) => statement));
 }
 
 function partitionOf(window: WindowRow): string {

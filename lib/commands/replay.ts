@@ -3,10 +3,10 @@
 // and can be taken now as messages, so that it goes the way of every trade. Both may be run any number of times:
 // every trade has the identity that it had, or would have had, the first time.
 
+import { chunkBy } from "../base/chunk.ts";
 import type { Clock } from "../base/clock.ts";
 import { RowRefusedError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import { patiently } from "../base/retry.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
 import { decodeMessage, encodeMessage } from "../model/codec.ts";
@@ -25,6 +25,7 @@ import {
 import { deadLetterOf } from "../processing/decode.ts";
 import { recomputeAround } from "../processing/recompute.ts";
 import { redriveDeadLetter } from "./redrive.ts";
+import { retryForOperator } from "./retry.ts";
 
 /** A record of the topic as it lies there; `partition` and `offset` say where. */
 export type ReplayRecord = Readonly<{
@@ -107,7 +108,7 @@ export async function replayRows(
 
   async function put(group: readonly TradeRow[]): Promise<void> {
     try {
-      await patiently(clock, signal, () => store.putTrades(group));
+      await retryForOperator(clock, signal, () => store.putTrades(group));
       replayed.rows += group.length;
       touched.note(group);
     } catch (error) {
@@ -116,7 +117,7 @@ export async function replayRows(
       if (group.length > 1) for (const one of group) await put([one]);
       else if (row !== undefined) {
         replayed.refused += 1;
-        await patiently(clock, signal, () => store.putDead([deadLetterOf({ row })]));
+        await retryForOperator(clock, signal, () => store.putDead([deadLetterOf({ row })]));
       }
     }
   }
@@ -156,7 +157,7 @@ function touchedPanes({ store, clock, logger, signal }: ReplayDeps, replayed: Re
 
   async function put(windows: readonly WindowRow[]): Promise<void> {
     try {
-      await patiently(clock, signal, () => store.putWindows(windows));
+      await retryForOperator(clock, signal, () => store.putWindows(windows));
       replayed.windows += windows.length;
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
@@ -193,13 +194,7 @@ function touchedPanes({ store, clock, logger, signal }: ReplayDeps, replayed: Re
 
 /** Rows of one put share the store's group, up to its size. */
 function groupsOf(store: StoreWriter, rows: readonly TradeRow[]): TradeRow[][] {
-  const byName = Map.groupBy(rows, (row) => store.groupOf(row));
-  return [...byName.values()].flatMap((group) => {
-    const puts: TradeRow[][] = [];
-    for (let from = 0; from < group.length; from += store.rowsPerPutMax)
-      puts.push(group.slice(from, from + store.rowsPerPutMax));
-    return puts;
-  });
+  return chunkBy(rows, (row) => store.groupOf(row), store.rowsPerPutMax);
 }
 
 // ---- Dead letters -----------------------------------------------------------------------------------------------
@@ -273,6 +268,6 @@ export async function redriveAll(
     const entries = held;
     held = [];
     heldBytes = 0;
-    if (entries.length > 0) await patiently(clock, signal, () => log.append(entries));
+    if (entries.length > 0) await retryForOperator(clock, signal, () => log.append(entries));
   }
 }

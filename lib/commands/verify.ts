@@ -4,12 +4,12 @@
 // asked to repair, it writes fuller rows, and only by force any other.
 
 import { type Clock, createYielder } from "../base/clock.ts";
-import { patiently } from "../base/retry.ts";
 import type { StoredWindow, StoreMender, StoreWriter, TimeRange } from "../contracts/store.ts";
 import { DAY_MS, HOUR_MS, hourOf, TRADE_AHEAD_MS, type WindowRow } from "../model/trade.ts";
 import { WINDOW_MS, type Window, windowsOfPane, windowVersion } from "../model/windows.ts";
 import { PANE_IDLE_MS } from "../processing/partition-state.ts";
 import { readPanes, recomputeWindow, rowFromPanes, type Trades } from "../processing/recompute.ts";
+import { retryForOperator } from "./retry.ts";
 
 export type VerifyDeps = Readonly<{
   store: Trades & StoreMender & Pick<StoreWriter, "putWindows">;
@@ -99,7 +99,7 @@ export async function verifyWindows(deps: VerifyDeps): Promise<Verified> {
   const skipped = new Map<string, { windowCount: number; fromMs: number; toMs: number }>();
   let pending: Pending[] = [];
   const yieldIfDue = createYielder(clock);
-  const insist = <T>(work: () => Promise<T>) => patiently(clock, signal, work);
+  const insist = <T>(work: () => Promise<T>) => retryForOperator(clock, signal, work);
 
   for (const listed of listings(range, clock.now(), retentionMs)) {
     for (const [symbol, hours] of await insist(() => heldHours(listed))) {

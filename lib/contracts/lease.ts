@@ -1,6 +1,8 @@
 // Which producer holds the feed: a fold over the records of one key, the same for whoever reads them in their order.
 // It knows no time: who is silent, and for how long, is for its caller to say. `atMs` and `sinceMs` are for people.
 
+import { parseObject } from "../base/json.ts";
+
 export type LeaseFields = Readonly<{
   /** The outbox: the same over restarts. */
   holder: string;
@@ -132,7 +134,7 @@ const WORD_LENGTH_MAX = 256;
 
 /** Null: it is none, whoever wrote it. */
 export function parseLeaseRecord(value: Uint8Array | null): LeaseRecord | null {
-  const fields = objectOf(value);
+  const fields = parseObject(value);
   if (fields === null) return null;
   const { type, after, seen, term, number, holder, session, host, pid, sinceMs, atMs } = fields;
   if (!isWord(holder) || !isWord(session) || !isWord(host)) return null;
@@ -142,16 +144,6 @@ export function parseLeaseRecord(value: Uint8Array | null): LeaseRecord | null {
   if (type === "alive" && isCount(term) && isCount(number)) return { ...words, type, term, number };
   if (type === "released" && isCount(term)) return { ...words, type, term };
   return null;
-}
-
-function objectOf(value: Uint8Array | null): Record<string, unknown> | null {
-  if (value === null) return null;
-  try {
-    const parsed: unknown = JSON.parse(new TextDecoder().decode(value));
-    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : null;
-  } catch {
-    return null;
-  }
 }
 
 function isWord(value: unknown): value is string {

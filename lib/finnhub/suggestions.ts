@@ -1,5 +1,7 @@
 // What was probably meant by a symbol that does not exist. Pure: it is handed the lists it may choose from.
 
+import { editDistance } from "../base/text.ts";
+
 /** Symbols to what people call them. */
 export type Choices = Iterable<readonly [symbol: string, display: string]>;
 
@@ -17,7 +19,7 @@ export function suggest(symbol: string, choices: Choices): string[] {
   for (const [candidate, display] of choices) {
     const other = partsOf(candidate);
     const apart = Math.min(
-      editDistance(letters, other.letters),
+      editDistance(letters, other.letters, LETTERS_APART_MAX),
       // What people call it is told apart by one letter too easily: EUR/USD and AUD/USD.
       lettersOf(display) === letters ? 0 : Number.POSITIVE_INFINITY,
     );
@@ -41,7 +43,7 @@ export function suggest(symbol: string, choices: Choices): string[] {
 export function nearestExchange(prefix: string, exchanges: Iterable<string>): string | null {
   let best: { exchange: string; apart: number } | null = null;
   for (const exchange of exchanges) {
-    const apart = editDistance(lettersOf(prefix), lettersOf(exchange));
+    const apart = editDistance(lettersOf(prefix), lettersOf(exchange), LETTERS_APART_MAX);
     if (apart > LETTERS_APART_MAX || apart * 2 > exchange.length) continue;
     if (best === null || apart < best.apart) best = { exchange, apart };
   }
@@ -58,32 +60,4 @@ function partsOf(symbol: string): { prefix: string; letters: string } {
 
 function lettersOf(text: string): string {
   return text.toUpperCase().replace(/[^\p{L}\p{N}]/gu, "");
-}
-
-/** Letters to change, add, drop or swap with a neighbour; anything beyond the limit is infinitely far. */
-export function editDistance(one: string, other: string): number {
-  if (Math.abs(one.length - other.length) > LETTERS_APART_MAX) return Number.POSITIVE_INFINITY;
-  if (one === other) return 0;
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= one.length; i++) {
-    const row = [i];
-    let least = i;
-    for (let j = 1; j <= other.length; j++) {
-      const isSame = one[i - 1] === other[j - 1];
-      const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
-      const letters = Math.min(
-        last[j]! + 1,
-        row[j - 1]! + 1,
-        last[j - 1]! + (isSame ? 0 : 1),
-        isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
-      );
-      row.push(letters);
-      least = Math.min(least, letters);
-    }
-    if (least > LETTERS_APART_MAX) return Number.POSITIVE_INFINITY;
-    beforeLast = last;
-    last = row;
-  }
-  return last[other.length]!;
 }

@@ -4,6 +4,7 @@
 
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
+import { parseObject } from "../base/json.ts";
 import type { LeaseTopic } from "../contracts/lease.ts";
 import { applyLeaseRecord, LEASE_KEY, type LeaseState, parseLeaseRecord } from "../contracts/lease.ts";
 import { RESERVED_SIGN, symbolFault, type Watchlist, type WatchlistEntry } from "../contracts/watchlist.ts";
@@ -194,17 +195,10 @@ function encodeWatchlistEntry({ wanted, changedAtMs, by }: WatchlistEntry): Uint
 
 /** Null: none of ours. Who writes only `wanted` by hand is taken for an operator of long ago. */
 function parseWanted(symbol: string, value: Uint8Array | null): WatchlistEntry | null {
-  if (symbolFault(symbol) !== null || value === null) return null;
-  let fields: unknown;
-  try {
-    fields = JSON.parse(new TextDecoder().decode(value));
-  } catch {
-    return null;
-  }
-  if (typeof fields !== "object" || fields === null) return null;
-  if (!("wanted" in fields) || typeof fields.wanted !== "boolean") return null;
-  const changedAtMs = "changedAtMs" in fields ? fields.changedAtMs : 0;
+  const fields = parseObject(value);
+  if (symbolFault(symbol) !== null || fields === null) return null;
+  const { wanted, changedAtMs = 0, by } = fields;
+  if (typeof wanted !== "boolean") return null;
   if (typeof changedAtMs !== "number" || !Number.isSafeInteger(changedAtMs) || changedAtMs < 0) return null;
-  const by = "by" in fields && fields.by === "setting" ? "setting" : "operator";
-  return { symbol, wanted: fields.wanted, changedAtMs, by };
+  return { symbol, wanted, changedAtMs, by: by === "setting" ? "setting" : "operator" };
 }

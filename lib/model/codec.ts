@@ -3,6 +3,7 @@
 
 import { Type } from "avsc";
 import schemaJson from "../../schemas/trades.avsc" with { type: "json" };
+import { parseObject } from "../base/json.ts";
 import { isIdentity } from "./identity.ts";
 import {
   type DeadLetter,
@@ -340,13 +341,4 @@ export function decodeDeadLetter(bytes: Uint8Array): DeadLetter | null {
     source,
     payload: Buffer.from(payload, "base64"),
   };
-}
-
-function parseObject(bytes: Uint8Array): Record<string, unknown> | null {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString("utf8"));
-    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : null;
-  } catch {
-    return null;
-  }
 }

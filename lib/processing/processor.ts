@@ -3,6 +3,7 @@
 // windows, are not stored, and nothing that happens to a process makes an aggregate wrong for good: what
 // processing/partition-state.ts remembers is only a cache of the trades table. (The first loop, feed -> log, is ingest/ingest.ts.)
 
+import { chunkBy } from "../base/chunk.ts";
 import { backoffMs, type Clock, createYielder } from "../base/clock.ts";
 import { isTransient, RowRefusedError, StaleEpochError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
@@ -233,21 +234,7 @@ export function createProcessor(deps: ProcessorDeps): Processor {
 
   /** Rows of one put share the store's group, up to its size. */
   function groupsOf(rows: readonly PendingRow[]): PendingRow[][] {
-    const full: PendingRow[][] = [];
-    const open = new Map<string, PendingRow[]>();
-    for (const pending of rows) {
-      const name = store.groupOf(pending.row);
-      let group = open.get(name);
-      if (group === undefined) {
-        group = [];
-        open.set(name, group);
-      }
-      group.push(pending);
-      if (group.length < store.rowsPerPutMax) continue;
-      full.push(group);
-      open.delete(name);
-    }
-    return [...full, ...open.values()];
+    return chunkBy(rows, ({ row }) => store.groupOf(row), store.rowsPerPutMax);
   }
 
   /** Starts a put when one of the store's places is free; not waiting for its end overlaps it with reading. */

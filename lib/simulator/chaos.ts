@@ -2,9 +2,9 @@
 // which and when; what each of them means, its hands do.
 
 import type { Clock } from "../base/clock.ts";
+import { seededRandom } from "../base/random.ts";
 import { DAY_MS } from "../model/trade.ts";
 import type { HandshakeFault } from "./faults.ts";
-import { seededRandom } from "./market.ts";
 import type { Later } from "./timers.ts";
 
 export type Chaos = Readonly<{

@@ -1,7 +1,7 @@
 // Which fault befalls the next frame or the next handshake, by a seeded die or because a test asked for it.
 // Pure: it says what is to happen; connections.ts and upgrade.ts make it happen.
 
-import { seededRandom } from "./market.ts";
+import { seededRandom } from "../base/random.ts";
 
 /** Chances from 0 to 1, each for ONE trade frame handed to ONE connection; the last ones for one handshake. */
 export type FaultRates = Readonly<{

@@ -6,6 +6,7 @@
 // some milliseconds, many of them in ONE millisecond, some of them equal in everything (as on real tapes, where
 // equal prints are different trades), now and then one that is late by a few milliseconds.
 
+import { seededRandom } from "../base/random.ts";
 import { type AssetClass, hashOf, type Instrument, instrumentOf } from "./listings.ts";
 import { createSessions, type Session } from "./session.ts";
 
@@ -224,17 +225,6 @@ export function createMarket(options: MarketOptions): Market {
 /** The frame's text, byte for byte in Finnhub's form. */
 export function frameText(trades: readonly WireTrade[]): string {
   return `{"data":${JSON.stringify(trades)},"type":"trade"}`;
-}
-
-/** [0, 1), mulberry32: small, quick, and the same everywhere. */
-export function seededRandom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 function newWalk(instrument: Instrument, seed: number): Walk {

@@ -3,6 +3,7 @@
 
 import { gunzipSync } from "node:zlib";
 import { SetupError } from "../base/errors.ts";
+import { asObject } from "../base/json.ts";
 import { frameText, type WireTrade } from "./market.ts";
 
 export type TapeFrame = Readonly<{
@@ -56,7 +57,7 @@ export function parseTape(text: string, name: string): Tape {
   for (const line of text.split("\n")) {
     lineNumber += 1;
     if (line.trim() === "") continue;
-    const entry = objectOf(parsed(line));
+    const entry = asObject(parsed(line));
     if (entry === null) throw malformed(name, lineNumber, "is not a JSON object");
     const { at, frame } = entry;
     if (typeof at !== "number" || !Number.isFinite(at))
@@ -77,14 +78,14 @@ export function parseTape(text: string, name: string): Tape {
 
 /** The trades of a frame; none for a ping, for news, and for what is no JSON at all. */
 export function tradesOf(text: string): readonly WireTrade[] {
-  const frame = objectOf(parsed(text));
+  const frame = asObject(parsed(text));
   if (frame?.type !== "trade" || !Array.isArray(frame.data)) return [];
   const elements: readonly unknown[] = frame.data;
   return elements.every(isWireTrade) ? elements : [];
 }
 
 export function isPing(text: string): boolean {
-  return objectOf(parsed(text))?.type === "ping";
+  return asObject(parsed(text))?.type === "ping";
 }
 
 /** The same frame with every trade time changed and everything else left as its bytes are. */
@@ -110,15 +111,9 @@ function parsed(text: string): unknown {
   }
 }
 
-function objectOf(value: unknown): Readonly<Record<string, unknown>> | null {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as Readonly<Record<string, unknown>>)
-    : null;
-}
-
 /** Only what the simulator itself needs; a recorded oddity in the other fields is the client's to judge. */
 function isWireTrade(value: unknown): value is WireTrade {
-  return typeof objectOf(value)?.s === "string";
+  return typeof asObject(value)?.s === "string";
 }
 
 function isGzip(bytes: Uint8Array): boolean {

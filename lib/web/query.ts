@@ -2,6 +2,7 @@
 // and what is accepted and guesses the slip. It touches no data and reads no clock.
 
 import { z } from "@hono/zod-openapi";
+import { editDistance } from "../base/text.ts";
 import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
 
 /** A mistake that shows only when several parameters, or the time, are looked at together. */
@@ -224,20 +225,6 @@ export function nearest(word: string, words: readonly string[]): string | undefi
     if (best === undefined || letters < best.letters) best = { word: candidate, letters };
   }
   return best?.word;
-}
-
-/** Levenshtein's distance. */
-function editDistance(one: string, other: string): number {
-  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= one.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= other.length; j++) {
-      const changed = last[j - 1]! + (one[i - 1] === other[j - 1] ? 0 : 1);
-      row.push(Math.min(changed, last[j]! + 1, row[j - 1]! + 1));
-    }
-    last = row;
-  }
-  return last[other.length]!;
 }
 
 export function quoted(text: string): string {

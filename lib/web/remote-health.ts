@@ -3,6 +3,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { httpRequest } from "../base/http-client.ts";
+import { asObject, parseObject } from "../base/json.ts";
 import type { HealthDocument } from "../health/health.ts";
 import type { RemoteSnapshot } from "../health/pipeline.ts";
 
@@ -49,17 +50,11 @@ export function createRemoteHealth(
 }
 
 function healthIn(body: string): HealthDocument | null {
-  try {
-    const value: unknown = JSON.parse(body);
-    if (typeof value !== "object" || value === null) return null;
-    const { status, parts } = value as Record<string, unknown>;
-    const isHealth =
-      (status === "ok" || status === "failing") &&
-      typeof parts === "object" &&
-      parts !== null &&
-      Object.values(parts).every((part) => typeof part === "object" && part !== null);
-    return isHealth ? (value as HealthDocument) : null;
-  } catch {
-    return null;
-  }
+  const document = parseObject(body);
+  const parts = asObject(document?.parts);
+  if (document === null || parts === null) return null;
+  const isHealth =
+    (document.status === "ok" || document.status === "failing") &&
+    Object.values(parts).every((part) => asObject(part) !== null);
+  return isHealth ? (document as HealthDocument) : null;
 }

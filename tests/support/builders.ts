@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { seededRandom } from "../../lib/base/random.ts";
 import type { Trade } from "../../lib/model/trade.ts";
 
 const POLL_MS = 20;
@@ -15,15 +16,11 @@ export function trade(fields: Partial<Trade> = {}): Trade {
   return { symbol: "AAPL", price: 100, volume: 1, tradedAtMs: NOON_MS, conditions: null, ...fields };
 }
 
-/** A repeatable source of whole numbers below a bound (mulberry32). */
+/** A repeatable source of whole numbers below a bound. */
 export function seeded(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
+  const random = seededRandom(seed);
+  // The 32 bits behind the fraction, so that a bound takes their lowest digits.
+  return (below) => (random() * 2 ** 32) % below;
 }
 
 /** A directory of its own, removed at the end of the scope: `using directory = temporaryDirectory();` */

@@ -1,0 +1,32 @@
+// Texts compared, for error messages that guess what was meant.
+
+/**
+ * The fewest letters to insert, delete, replace or swap with their neighbour that make one text the other
+ * (Damerau-Levenshtein, restricted). Infinity beyond `limit`, found early.
+ */
+export function editDistance(one: string, other: string, limit = Number.POSITIVE_INFINITY): number {
+  if (Math.abs(one.length - other.length) > limit) return Number.POSITIVE_INFINITY;
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= one.length; i++) {
+    const row = [i];
+    let least = i;
+    for (let j = 1; j <= other.length; j++) {
+      const isSame = one[i - 1] === other[j - 1];
+      const isSwap = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
+      const letters = Math.min(
+        last[j]! + 1,
+        row[j - 1]! + 1,
+        last[j - 1]! + (isSame ? 0 : 1),
+        isSwap ? beforeLast[j - 2]! + 1 : Number.POSITIVE_INFINITY,
+      );
+      row.push(letters);
+      least = Math.min(least, letters);
+    }
+    if (least > limit) return Number.POSITIVE_INFINITY;
+    beforeLast = last;
+    last = row;
+  }
+  const distance = last[other.length]!;
+  return distance > limit ? Number.POSITIVE_INFINITY : distance;
+}
