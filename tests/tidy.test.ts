@@ -12,7 +12,7 @@ type Source = Readonly<{ path: string; text: string }>;
 
 /**
  * From top to bottom. A file imports its own folder and the folders of lower rows; folders of one row never import each
- * other. There is no list of exceptions. docs/ARCHITECTURE.md shows the same rows.
+ * other. There is no list of exceptions. The table in docs/ARCHITECTURE.md is compared with it.
  */
 const ROWS: readonly (readonly string[])[] = [
   ["app", "commands"],
@@ -206,6 +206,21 @@ function placeOf(path: string): string | null {
   return folder !== undefined && rankOf(folder) !== -1 ? folder : null;
 }
 
+/** The folders that the first column of a Markdown table names, a list for each of its rows. */
+function foldersShown(text: string, header: string): string[][] {
+  const [, table = ""] = text.split(`\n| ${header} | `);
+  const rows = table.split("\n\n")[0]!.split("\n").slice(2);
+  return rows.map((row) => [...(row.split("|")[1] ?? "").matchAll(/`([a-z]+)`/g)].map((match) => match[1]!));
+}
+
+/** What a document's list of folders has too much or too little. */
+function folderProblems(shown: readonly string[], folders: readonly string[]): string[] {
+  const missing = folders.filter((folder) => !shown.includes(folder)).map((folder) => `no row for ${folder}`);
+  const unknown = shown.filter((folder) => !folders.includes(folder)).map((folder) => `no folder ${folder}`);
+  const twice = shown.filter((folder, index) => shown.indexOf(folder) !== index);
+  return [...missing, ...unknown, ...twice.map((folder) => `two rows for ${folder}`)];
+}
+
 /** The higher, the further down. */
 function rankOf(folder: string): number {
   return ROWS.findIndex((folders) => folders.includes(folder));
@@ -289,6 +304,23 @@ test("every file begins by saying what it is, and entrypoints are short", () => 
   expect(shapeProblems(tree)).toEqual([]);
 });
 
+test("the table of folders in docs/ARCHITECTURE.md is ROWS, row by row", () => {
+  const architecture = tree.find(({ path }) => path === "docs/ARCHITECTURE.md")!.text;
+  expect(foldersShown(architecture, "folders, from the top")).toEqual(ROWS.map((row) => [...row]));
+});
+
+/** Types without code (*.d.ts) are in no row. */
+const TYPES_FOLDER = "types";
+
+test("CONTRIBUTING.md has one row for each folder of lib, and ROWS has each folder too", () => {
+  const folders = readdirSync(join(import.meta.dir, "../lib")).filter((name) => name !== TYPES_FOLDER);
+  const contributing = tree.find(({ path }) => path === "CONTRIBUTING.md")!.text;
+  const shown = foldersShown(contributing, "folder of lib");
+  expect(shown.filter((row) => row.length !== 1)).toEqual([]);
+  expect(folderProblems(shown.flat(), folders)).toEqual([]);
+  expect(folderProblems(ROWS.flat(), folders)).toEqual([]);
+});
+
 // --- That the checkers can fail --------------------------------------------------------------------------------
 
 test("an import upwards, sideways or from a file without a folder is found, with its line", () => {
@@ -311,6 +343,19 @@ test("an import upwards, sideways or from a file without a folder is found, with
   expect(problems("lib/surprise.ts", "")[0]).toContain("stands in no folder");
   expect(problems("lib/surprise/a.ts", "")[0]).toContain("stands in no folder");
   expect(problems("lib/model/panes.ts", '\nimport "../surprise.ts";')[0]).toContain("lib/surprise.ts:2");
+});
+
+test("a folder that a table forgets, invents or repeats is found", () => {
+  const text =
+    "# Title\n\n| folder | what |\n| --- | --- |\n| `app` `web` | `base` |\n| `kafka` | - |\n\n`health`\n";
+  expect(foldersShown(text, "folder")).toEqual([["app", "web"], ["kafka"]]);
+  expect(foldersShown(text, "another")).toEqual([]);
+  expect(folderProblems(["app", "web", "web"], ["app", "base"])).toEqual([
+    "no row for base",
+    "no folder web",
+    "no folder web",
+    "two rows for web",
+  ]);
 });
 
 test("an import downwards or inside a folder is fine", () => {
