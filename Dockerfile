@@ -1,5 +1,5 @@
-# The four binaries in an image without a shell: compose.yaml starts them. Built from source, so that nothing is
-# downloaded but the base images and the packages that bun.lock names.
+# The four binaries in an image without a shell, for compose.yaml. They are built from source: only the base images and the
+# packages of bun.lock are downloaded.
 FROM oven/bun:1.4.5 AS build
 WORKDIR /source
 COPY package.json bun.lock ./
@@ -12,7 +12,7 @@ COPY grafana/dashboards grafana/dashboards
 COPY lib lib
 COPY schemas schemas
 COPY sql sql
-# Docker sets it: amd64 or arm64. The baseline of x64 runs on processors without AVX2 too, as many rented ones are.
+# Docker sets TARGETARCH: amd64 or arm64. The baseline for x64 also runs without AVX2, which many rented machines lack.
 ARG TARGETARCH=amd64
 RUN case "$TARGETARCH" in \
       amd64) target=bun-linux-x64-baseline ;; \
@@ -23,9 +23,9 @@ RUN case "$TARGETARCH" in \
 
 FROM gcr.io/distroless/base-nossl-debian12:nonroot
 COPY --from=build /binaries /usr/local/bin
-# A new volume takes its owner from here.
+# A new volume takes its owner from this directory.
 COPY --from=build --chown=65532:65532 /data /data
-# An .env of the working directory would be read: there is none, and the root file system is read-only.
+# A binary reads the .env of its working directory: here is none, and the root file system is read-only.
 WORKDIR /
 USER 65532:65532
 ENV BIND_ADDRESS=0.0.0.0 DATA_DIR=/data LOG_FORMAT=json
