@@ -67,7 +67,7 @@ test("each binary that runs on and on has a unit, and README.md installs and ena
     const program = programOf(one);
     expect(program).toBe(`${directory}/${basename(program)}`);
     expect(serviceOf(one).EnvironmentFile).toEqual([settings!]);
-    expect(one.unit.Install).toEqual({ WatchlistAuthor: ["multi-user.target"] });
+    expect(one.unit.Install).toEqual({ WantedBy: ["multi-user.target"] });
   }
   const enabled = install.flatMap((line) => /^sudo systemctl enable --now (.*)$/.exec(line)?.[1] ?? [])[0];
   const enabledFiles = enabled!.split(" ").map((name) => `${name.replace(/@\d+$/, "@")}.service`);

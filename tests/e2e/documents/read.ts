@@ -94,10 +94,10 @@ function columnsOf(statement: string): string[] {
   if (list === undefined) throw new Error(`not a query: ${statement}`);
   const parts: string[] = [""];
   let depth = 0;
-  for (const deadLetter of list) {
-    depth += deadLetter === "(" ? 1 : deadLetter === ")" ? -1 : 0;
-    if (deadLetter === "," && depth === 0) parts.push("");
-    else parts[parts.length - 1] += deadLetter;
+  for (const character of list) {
+    depth += character === "(" ? 1 : character === ")" ? -1 : 0;
+    if (character === "," && depth === 0) parts.push("");
+    else parts[parts.length - 1] += character;
   }
   return parts.map((part) => part.trim().split(/\s+/).at(-1)!);
 }

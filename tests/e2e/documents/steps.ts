@@ -15,7 +15,7 @@ export type Reader = { readonly clone: string; readonly machine: string; checkou
 
 export type Change = readonly [printed: string | RegExp, used: string];
 export type Options = Readonly<{
-  /** What a reader puts in himself, or a place of this machine. */
+  /** What a reader fills in, or a place of this machine. */
   changes?: () => readonly Change[];
   /** It takes minutes to hours: this is the shorter one. Its row in the table says so. */
   smaller?: readonly Change[];
