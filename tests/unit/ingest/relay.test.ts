@@ -636,7 +636,9 @@ test("a record that is not what was written ends the forwarder: nothing is skipp
   world.run(10);
   spy.mockRestore();
   expect(life.state).toBe("failed");
-  expect(String(life.error)).toContain("is damaged: Error: the record at offset 1 does not match its checksum");
+  expect(String(life.error)).toContain(
+    "is damaged: Error: the record at offset 1 does not match its checksum",
+  );
   expect(life.log.health().recordCount).toBe(2);
 });
 

@@ -474,7 +474,9 @@ test("a file whose records one role left is refused to the other, and an empty o
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
   first[Symbol.dispose]();
   const second = openLog(directory, machine);
-  expect(() => second.openReader(commits)).toThrow("belongs to `producer` and is not empty (records waiting: 1, dead letters: 0)");
+  expect(() => second.openReader(commits)).toThrow(
+    "belongs to `producer` and is not empty (records waiting: 1, dead letters: 0)",
+  );
   second.openOutbox().remove([1]);
   machine.world.run(10);
   second[Symbol.dispose]();
