@@ -1,8 +1,8 @@
-// `bun run torture [--kills 1000] [--seed 1] [--only kind,kind] [--json]`: does the outbox keep what it acknowledged? A process that
-// appends and forwards is killed (-9) at moments from the seed: anywhere, in checkpoints, in deletion, at the size
-// limit, on a full disk, in its start; its file is damaged between two lives, and two processes start at once.
-// Prints a table by kind and what became of every acknowledged message. It mends nothing and repeats nothing: what
-// it finds, it says with the seed and the round, and its exit code is 1.
+// `bun run torture [--kills 1000] [--seed 1] [--only kind,kind] [--json]`: does the outbox keep what it acknowledged?
+// A process that appends and forwards is killed (-9) at moments from the seed: anywhere, in checkpoints, in deletion,
+// at the size limit, on a full disk, in its start; its file is damaged between two lives, and two processes start at
+// once. Prints a table by kind and what became of every acknowledged message. It repairs and repeats nothing: a problem
+// is printed with its seed and round, and then the exit code is 1.
 
 import { spawnSync } from "node:child_process";
 import {
@@ -25,7 +25,7 @@ import { parseArgs } from "node:util";
 import { seeded } from "../tests/support/builders.ts";
 import { type ChildOptions, MARK, MARK_BYTES } from "../tests/support/fixtures/torture-child.ts";
 
-/** What is going on at the moment of a kill, or is done to the file after it; the weight is its share. */
+/** What happens at the moment of a kill, or is done to the file after it; each has its share of the kills. */
 const KINDS = {
   anywhere: 5,
   start: 3,
@@ -47,7 +47,7 @@ export type Kind = keyof typeof KINDS;
 export type TortureOptions = Readonly<{
   kills: number;
   seed: number;
-  /** Absent: all kinds. Without damage every file that is set aside is a false alarm. */
+  /** Absent: all kinds. In a run without damage every quarantined file is a false alarm. */
   only?: readonly Kind[];
   onProgress?: (line: string) => void;
 }>;
@@ -55,7 +55,7 @@ export type TortureOptions = Readonly<{
 export type TortureResult = Readonly<{
   kills: number;
   byKind: Readonly<Record<string, number>>;
-  /** Messages. */
+  /** In messages. */
   acknowledged: number;
   forwarded: number;
   /** Acknowledged, never forwarded, and on no page that was damaged. */
@@ -64,14 +64,14 @@ export type TortureResult = Readonly<{
   outOfOrder: number;
   /** Acknowledged, never forwarded, on a page that was damaged. */
   damaged: number;
-  /** Acknowledged and not yet forwarded on the pages that were damaged: `damaged` can be no more. */
+  /** Acknowledged and not yet forwarded on the pages that were damaged: the upper limit of `damaged`. */
   atRisk: number;
-  /** Acknowledged, not forwarded, and in no file that a power cut left: what sync = normal says may be lost. */
+  /** Acknowledged, not forwarded, and in no file that a power cut left: what sync = normal allows to be lost. */
   cutOff: number;
   damages: number;
   damagedFiles: number;
   salvaged: number;
-  /** Starts while another process was the owner. */
+  /** Starts that were refused because another process was the owner. */
   refused: number;
   diskFull: "tmpfs" | "file-size limit";
   problems: readonly string[];
@@ -81,7 +81,7 @@ const CHILD = join(import.meta.dir, "../tests/support/fixtures/torture-child.ts"
 const PAGE_BYTES = 4_096;
 const WAL_HEADER_BYTES = 32;
 const FRAME_BYTES = PAGE_BYTES + 24;
-/** One file lives for so many kills, then all that it holds is forwarded and accounted for. */
+/** After this many kills all that one file holds is forwarded and accounted for. */
 const KILLS_PER_LIFE = 20;
 /** A -wal file of 4 MB, a copy of it while salvaging, and the file twice, with room to spare. */
 const DISK_BYTES = 24 << 20;
@@ -94,7 +94,7 @@ const CHILD_MS_MAX = 20_000;
 const PROBLEMS_MAX = 20;
 
 type Id = readonly [round: number, append: number, index: number];
-type Said = {
+type Printed = {
   killed: boolean;
   opened: boolean;
   refused: string | null;
@@ -150,7 +150,7 @@ class Life {
   readonly #forwarded = new Set<string>();
   readonly #atRisk = new Set<string>();
   readonly #cutOff = new Set<string>();
-  /** Names of files that were set aside, as the report said, and as the events did. */
+  /** Names of quarantined files, as the log lines gave them, and as the events did. */
   readonly #reported = new Set<string>();
   readonly #evented = new Set<string>();
   readonly #damages: string[] = [];
@@ -193,8 +193,8 @@ class Life {
     }
     this.#kind = "drain";
     this.#place.makeRoom();
-    const said = await this.#follow(this.#start("drain"), Number.POSITIVE_INFINITY);
-    if (!said.drained) this.#problem(`the last start: ${said.refused ?? said.fault ?? "no word"}`);
+    const printed = await this.#follow(this.#start("drain"), Number.POSITIVE_INFINITY);
+    if (!printed.drained) this.#problem(`the last start: ${printed.refused ?? printed.fault ?? "no word"}`);
     this.#account();
     return this.#round;
   }
@@ -203,18 +203,18 @@ class Life {
     const lines = 1 + this.#random(LINES_MAX);
     switch (kind) {
       case "start": {
-        // Half of these starts have a file to set aside.
+        // Half of these starts have a file to salvage.
         if (this.#random(2) === 0)
           await this.#damage(this.#random(2) === 0 ? "-wal damaged" : "a page damaged");
         const child = this.#start("run");
-        // Its opening is over within this time or not; what it says until then is noted.
+        // It may or may not have opened the file by then; what it has printed is noted.
         const timer = setTimeout(() => child.kill("SIGKILL"), this.#random(START_MS_MAX));
         await this.#follow(child, LINES_MAX);
         clearTimeout(timer);
         return;
       }
       case "size limit":
-        await this.#live(this.#start("hold", { bytesMax: this.#bytesMax / 2 }), lines, "l");
+        await this.#live(this.#start("fill", { bytesMax: this.#bytesMax / 2 }), lines, "l");
         return;
       case "checkpoint":
         await this.#live(this.#start("run", { checkpointEvery: 1 + this.#random(4) }), lines, "p");
@@ -225,21 +225,21 @@ class Life {
       case "disk full": {
         if (this.#only === undefined && this.#random(3) === 0) await this.#damage("a page damaged");
         this.#place.fill(this.#random(200_000));
-        await this.#live(this.#start(this.#random(2) === 0 ? "hold" : "run", {}, true), lines, "l");
+        await this.#live(this.#start(this.#random(2) === 0 ? "fill" : "run", {}, true), lines, "l");
         // The next start may find it full still.
         if (this.#random(2) === 0) this.#place.makeRoom();
         return;
       }
       case "second process": {
-        // The first is to live until the second has given up.
+        // The first one must live until the second has given up.
         this.#place.makeRoom();
         const child = this.#start("run", { checkpointEvery: 1 });
-        const contender = this.#random(2) === 0 ? "run" : "hold";
+        const contender = this.#random(2) === 0 ? "run" : "fill";
         let refusing: Promise<void> | undefined;
-        const said = await this.#follow(child, Number.POSITIVE_INFINITY, "", () => {
+        const printed = await this.#follow(child, Number.POSITIVE_INFINITY, "", () => {
           refusing ??= this.#refuse(this.#start(contender)).finally(() => child.kill("SIGKILL"));
         });
-        if (!said.killed) this.#problem(`the owner: ${said.refused ?? said.fault ?? "ended"}`);
+        if (!printed.killed) this.#problem(`the owner: ${printed.refused ?? printed.fault ?? "ended"}`);
         await refusing;
         return;
       }
@@ -251,7 +251,7 @@ class Life {
       }
       case "restart at once": {
         let next: Child | undefined;
-        // Both lives are over before the next kind begins; the second start overtakes the first one's death.
+        // Both processes have ended before the next kind begins; the second starts before the first is dead.
         await this.#live(this.#start("run"), lines, "", () => {
           next = this.#start("run");
         });
@@ -259,7 +259,7 @@ class Life {
         return;
       }
       case "power cut": {
-        // What the disk had before this life comes back; the commits, which are synced, are of after it.
+        // The file is put back as it was before this process; the commits, which are synced, are not.
         const names = ["outbox.sqlite", "outbox.sqlite-wal"];
         const isThere = existsSync(join(this.#place.directory, "outbox.sqlite"));
         const restore = isThere ? names.map((name) => this.#place.keep(name)) : [];
@@ -306,58 +306,58 @@ class Life {
     );
   }
 
-  /** A life that must begin, and ends by our hand. */
+  /** A process that must open the file, and that we kill. */
   async #live(child: Child, lines: number, word: string, onKill?: () => void): Promise<void> {
-    const said = await this.#follow(child, lines, word, undefined, onKill);
+    const printed = await this.#follow(child, lines, word, undefined, onKill);
     const isFull = this.#place.isFull;
     // A full disk may refuse a salvage, and a file-size limit is no full disk: SQLite calls it an I/O error.
     const isNoRoom =
-      isFull && /no room|disk is full|disk I\/O|not enough space/.test(`${said.refused} ${said.fault}`);
+      isFull && /no room|disk is full|disk I\/O|not enough space/.test(`${printed.refused} ${printed.fault}`);
     if (isNoRoom) this.#place.makeRoom();
-    else if (said.refused !== null) this.#problem(`refused to start: ${said.refused}`);
-    else if (said.fault !== null) this.#problem(said.fault);
+    else if (printed.refused !== null) this.#problem(`refused to start: ${printed.refused}`);
+    else if (printed.fault !== null) this.#problem(printed.fault);
   }
 
   async #refuse(child: Child): Promise<void> {
-    const said = await this.#follow(child, 1);
-    if (said.opened) this.#problem("a second process opened the file");
-    else if (!/outbox\.sqlite is in use by another process$/.test(said.refused ?? ""))
-      this.#problem(`a second process said: ${said.refused ?? said.fault}`);
+    const printed = await this.#follow(child, 1);
+    if (printed.opened) this.#problem("a second process opened the file");
+    else if (!/outbox\.sqlite is in use by another process$/.test(printed.refused ?? ""))
+      this.#problem(`a second process printed: ${printed.refused ?? printed.fault}`);
     else this.#total.refused += 1;
   }
 
   /** Two starts at the same moment: one lives, the other is refused. */
   async #race(children: readonly Child[]): Promise<void> {
     // The winner lives until the other has given up.
-    const saids = await Promise.all(
+    const all = await Promise.all(
       children.map(async (child, index) => {
-        const said = await this.#follow(child, Number.POSITIVE_INFINITY);
-        if (said.refused !== null) children[1 - index]!.kill("SIGKILL");
-        return said;
+        const printed = await this.#follow(child, Number.POSITIVE_INFINITY);
+        if (printed.refused !== null) children[1 - index]!.kill("SIGKILL");
+        return printed;
       }),
     );
     // A winner that is still salvaging when the other gives up is killed in that.
-    const openCount = saids.filter(({ opened }) => opened).length;
-    const refusedCount = saids.filter(({ refused }) => refused !== null).length;
+    const openCount = all.filter(({ opened }) => opened).length;
+    const refusedCount = all.filter(({ refused }) => refused !== null).length;
     if ((openCount > 1 || refusedCount > 1) && !this.#place.isFull)
-      this.#problem(`of two starts at once ${openCount} took the file: ${JSON.stringify(saids)}`);
-    for (const { refused, fault } of saids) {
+      this.#problem(`of two starts at once ${openCount} took the file: ${JSON.stringify(all)}`);
+    for (const { refused, fault } of all) {
       if (fault !== null && !this.#place.isFull) this.#problem(fault);
       if (refused === null) continue;
       if (/is in use by another process$/.test(refused)) this.#total.refused += 1;
-      else if (!this.#place.isFull) this.#problem(`a second start said: ${refused}`);
+      else if (!this.#place.isFull) this.#problem(`a second start printed: ${refused}`);
     }
   }
 
-  /** Notes what the child says until its end; kills it after so many lines, at the next that begins with the word. */
+  /** Notes what the child prints until its end; after `lineCount` lines the next that begins with `word` kills it. */
   async #follow(
     child: Child,
     lineCount: number,
     word = "",
     onLine?: () => void,
     onKill?: () => void,
-  ): Promise<Said> {
-    const said: Said = { killed: false, opened: false, refused: null, fault: null, drained: false };
+  ): Promise<Printed> {
+    const printed: Printed = { killed: false, opened: false, refused: null, fault: null, drained: false };
     const delayUs = this.#random(4) * this.#random(700);
     let lines = 0;
     let isKilled = false;
@@ -367,7 +367,7 @@ class Life {
       const parts = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = parts.pop() ?? "";
       for (const line of parts) {
-        this.#note(line, said);
+        this.#note(line, printed);
         onLine?.();
         lines += 1;
         const isDue = lines >= lineCount && (line.startsWith(word) || lines >= lineCount + LINES_MAX);
@@ -379,23 +379,23 @@ class Life {
       }
     }
     await child.exited;
-    said.killed = child.signalCode === "SIGKILL";
-    if (said.killed) this.#killed += 1;
-    return said;
+    printed.killed = child.signalCode === "SIGKILL";
+    if (printed.killed) this.#killed += 1;
+    return printed;
   }
 
-  #note(line: string, said: Said): void {
+  #note(line: string, printed: Printed): void {
     const [word, first = "", second = ""] = line.split(" ", 3);
     const text = line.slice(2);
-    if (word === "o") said.opened = true;
+    if (word === "o") printed.opened = true;
     else if (word === "a") this.#acknowledged.set(first, Number(second));
     else if (word === "f") for (const name of text.split(" ")) this.#noteForwarded(name);
     else if (word === "x") this.#noteDamage(JSON.parse(text) as DamageFields);
     else if (word === "g") this.#problem(`records above the commit were deleted: ${text}`);
-    else if (word === "d") said.drained = true;
-    else if (word === "s") said.refused = text;
-    else if (word === "E") said.fault = text;
-    else if (!["l", "k", "p"].includes(word ?? "")) this.#problem(`the child said: ${line}`);
+    else if (word === "d") printed.drained = true;
+    else if (word === "s") printed.refused = text;
+    else if (word === "E") printed.fault = text;
+    else if (!["l", "k", "p"].includes(word ?? "")) this.#problem(`unexpected line of the child: ${line}`);
   }
 
   #noteForwarded(name: string): void {
@@ -405,7 +405,7 @@ class Life {
       return;
     }
     if (name === "!") {
-      this.#problem("a record was forwarded that is not what was written");
+      this.#problem("a record was forwarded that nobody wrote");
       return;
     }
     if (this.#forwarded.has(name)) return;
@@ -420,7 +420,7 @@ class Life {
   }
 
   #noteDamage({ file, salvagedCount, unreadableCount }: DamageFields): void {
-    // In this order: it is renamed when the salvage is over.
+    // Looked for in this order, because it is renamed when the salvage is complete.
     if (!existsSync(file.replace(".damaged-", ".salvaging-")) && !existsSync(file))
       this.#problem(`${file} was reported and is not there`);
     const name = file.split("/").at(-1) ?? "";
@@ -429,12 +429,12 @@ class Life {
     this.#total.damagedFiles += 1;
     this.#total.salvaged += salvagedCount;
     if (this.#damages.length === 0)
-      this.#problem(`${name} was set aside and nobody damaged it (${unreadableCount})`);
+      this.#problem(`${name} was quarantined although nothing damaged it (${unreadableCount} unreadable)`);
   }
 
   // ---- Damage -------------------------------------------------------------------------------------------------
 
-  /** Other bytes on one page; what is on it may be gone from now on, and nothing else. */
+  /** Changes bytes of one page. From now on what is on that page may be lost, and nothing else. */
   async #damage(kind: Kind): Promise<void> {
     const isWal = kind === "-wal damaged";
     const path = join(this.#place.directory, isWal ? "outbox.sqlite-wal" : "outbox.sqlite");
@@ -451,7 +451,7 @@ class Life {
     readSync(fd, bytes, 0, unit, place);
     const page = isWal ? bytes.subarray(FRAME_BYTES - PAGE_BYTES) : bytes;
     this.#noteAtRisk(page);
-    // What lies below an inner page cannot be found without it.
+    // Without an inner page nothing below it can be found.
     const isInner = page[0] === 0x05;
     if (isInner) this.#noteAllAtRisk();
     const type = page[0];
@@ -507,11 +507,10 @@ class Life {
     }
     for (const append of lost)
       this.#problem(
-        `of ${append} acknowledged messages never came; damaged before: ${this.#damages.join("; ")}`,
+        `acknowledged messages of append ${append} never came; damaged before: ${this.#damages.join("; ")}`,
       );
     for (const name of this.#reported)
-      if (!this.#evented.has(name) && !this.#eventsAtRisk)
-        this.#problem(`no event says that ${name} was set aside`);
+      if (!this.#evented.has(name) && !this.#eventsAtRisk) this.#problem(`no event tells of ${name}`);
   }
 
   #problem(text: string): void {
@@ -552,10 +551,10 @@ type Place = Disposable &
     commitsPath: string;
     isTmpfs: boolean;
     isFull: boolean;
-    /** Leaves so many bytes free. */
+    /** Fills the disk but for this many bytes. */
     fill(bytesFree: number): void;
     makeRoom(): void;
-    /** Remembers a file of the directory as it is now, or that there is none; answers how to put it back. */
+    /** Remembers a file of the directory as it is now, or that there is none; the result restores that. */
     keep(name: string): () => void;
   }>;
 

@@ -1,5 +1,5 @@
 -- The log: what was received and is not yet known to be stored. AUTOINCREMENT, because an offset must never be
--- given twice, not even after the table was emptied. It is given explicitly, because the checksum speaks of it.
+-- given twice, not even after the table was emptied. Inserts name the offset, because the checksum covers it.
 CREATE TABLE IF NOT EXISTS records (
   offset INTEGER PRIMARY KEY AUTOINCREMENT,
   kind TEXT NOT NULL,
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS records (
 -- One row: the identity of this file, so that a position in another log is not taken for one in this.
 CREATE TABLE IF NOT EXISTS log_identity (id TEXT NOT NULL) STRICT;
 
--- One row, as JSON: whose file it is, and what is known of its holds on the feed (log-sqlite-hold.ts).
+-- One row, as JSON: the owner of the file and what is known of its leases (lib/outbox/owner.ts).
 CREATE TABLE IF NOT EXISTS keeper (
   id INTEGER PRIMARY KEY,
   words TEXT NOT NULL,
@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS keeper (
   crc INTEGER NOT NULL
 ) STRICT;
 
--- What the far end refused for good, each record alone: out of the way of the others, whole, with the reason.
+-- Dead letters: what Kafka refused for good, and trades that another producer may have received too. Each record is
+-- kept whole, with the reason, out of the way of the others.
 CREATE TABLE IF NOT EXISTS outbox_dead (
   offset INTEGER PRIMARY KEY,
   kind TEXT NOT NULL,

@@ -1,4 +1,5 @@
-// What the two SQLite files of the embedded mode share: opening, one transaction, and which errors mean what.
+// What the outbox file and the embedded store share on SQLite: opening a file, owning it, one transaction, and which
+// error means what. It knows no table and retries nothing.
 
 import { Database, SQLiteError } from "bun:sqlite";
 import { mkdirSync } from "node:fs";
@@ -7,7 +8,7 @@ import { RowRefusedError, SetupError, StoreUnavailableError } from "./errors.ts"
 
 export type { Database };
 
-/** `full` = every transaction is synced to disk; `normal` = a power cut may lose the last moments. */
+/** `full`: every transaction is synced to disk. `normal`: a power cut may take the last moments. */
 export type SyncMode = "normal" | "full";
 
 type OpenOptions = Readonly<{
@@ -15,18 +16,18 @@ type OpenOptions = Readonly<{
   sync: SyncMode;
   schema: string;
   exclusive: boolean;
-  /** Looks at what is there before anything is written to it; may throw. */
+  /** Looks at the file before anything is written to it; may throw. */
   check?: (db: Database) => void;
 }>;
 
-/** Another process that writes gets this long before the statement fails with SQLITE_BUSY. */
+/** How long a statement waits for another process that writes, before it fails with SQLITE_BUSY. */
 const BUSY_TIMEOUT_MS = 2_000;
-/** A process that was killed may need a moment for dying, its last sync for example, and holds its locks until then. */
+/** A killed process may need a moment to die, for its last sync for example, and keeps its locks until then. */
 const OWNER_WAIT_MS = 1_000;
 
 /**
- * Opens or creates a database in WAL mode. `exclusive`: this process alone may have it open, from now until it
- * closes it or dies. Throws SetupError when the file cannot be had or is no database.
+ * Opens or creates a database in WAL mode. `exclusive`: no other process can open it until this one closes it or
+ * dies. Throws SetupError when the file is in use, cannot be opened, or is damaged.
  */
 export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptions): Database {
   let db: Database | undefined;
@@ -35,18 +36,18 @@ export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptio
     db = new Database(path, { create: true, readwrite: true });
     db.run(`PRAGMA busy_timeout = ${exclusive ? OWNER_WAIT_MS : BUSY_TIMEOUT_MS}`);
     if (exclusive) db.run("PRAGMA locking_mode = EXCLUSIVE");
-    // Freed pages can be given back to the disk. Only a file without tables can be told, and any other would be
-    // written to, which on a full disk would refuse the start.
+    // Lets freed pages be given back to the disk. It takes effect only in a file without tables, and it would write to
+    // any other file, which on a full disk would prevent the start.
     if (isNew(db)) db.run("PRAGMA auto_vacuum = INCREMENTAL");
     db.run("PRAGMA journal_mode = WAL");
-    // The first transaction that begins the -wal file anew cuts off what is left of its older frames when it is
-    // complete, and each later one makes it longer: so a frame that is whole in length and wrong in content is damage
-    // or of a transaction that nobody was told of, and outbox/recovery/wal.ts can tell which.
+    // When SQLite starts the -wal file over, the first complete transaction cuts the older frames off, and each later
+    // one makes the file longer. So a frame of full length with wrong content is either damage or part of a transaction
+    // that was never acknowledged, and outbox/recovery/wal.ts can tell which.
     if (exclusive) db.run("PRAGMA journal_size_limit = 0");
     setSync(db, sync);
     check?.(db);
     db.run(schema);
-    // In exclusive mode the lock is taken by the first write and kept.
+    // In exclusive mode the first write takes the lock and keeps it.
     db.run("BEGIN IMMEDIATE; COMMIT");
     return db;
   } catch (error) {
@@ -60,14 +61,14 @@ function isNew(db: Database): boolean {
   try {
     return pages.get()?.page_count === 0;
   } finally {
-    // Left open it would keep the file open beyond its connection.
+    // An open statement would keep the file open beyond its connection.
     pages.finalize();
   }
 }
 
 /**
- * Makes this process the only owner of a file that may be damaged, missing or replaced meanwhile: by a lock on an
- * empty file beside it, which falls with the process. Throws SetupError when another process is the owner.
+ * Makes this process the only owner of a file, which may be damaged or missing and may be replaced meanwhile. The lock
+ * is on an empty file beside it and falls with the process. Throws SetupError when another process is the owner.
  */
 export function takeOwnership(path: string): Disposable {
   let lock: Database | undefined;
@@ -75,7 +76,7 @@ export function takeOwnership(path: string): Disposable {
     mkdirSync(dirname(path), { recursive: true });
     lock = new Database(`${path}-owner`, { create: true, readwrite: true });
     lock.run(`PRAGMA busy_timeout = ${OWNER_WAIT_MS}`);
-    // Nothing is ever written, so that neither a full disk nor a kill can do anything to it.
+    // Nothing is ever written to it, so neither a full disk nor a kill can harm it.
     lock.run("PRAGMA journal_mode = MEMORY");
     lock.run("BEGIN EXCLUSIVE");
   } catch (error) {
@@ -85,7 +86,7 @@ export function takeOwnership(path: string): Disposable {
   return { [Symbol.dispose]: () => lock.close() };
 }
 
-/** For a look at a damaged file: nothing is written to it. */
+/** Opens a file, damaged or not, without writing to it. */
 export function openReadOnly(path: string): Database {
   return new Database(path, { readonly: true });
 }
@@ -94,7 +95,7 @@ export function setSync(db: Database, sync: SyncMode): void {
   db.run(`PRAGMA synchronous = ${sync.toUpperCase()}`);
 }
 
-/** Runs the work in one transaction; whatever it throws, nothing of it stays. */
+/** Runs the work in one transaction. When it throws, all of it is rolled back and the error is passed on. */
 export function inTransaction<T>(db: Database, work: () => T): T {
   db.run("BEGIN IMMEDIATE");
   try {
@@ -102,25 +103,25 @@ export function inTransaction<T>(db: Database, work: () => T): T {
     db.run("COMMIT");
     return result;
   } catch (error) {
-    // SQLite has rolled back by itself after some errors (disk full, I/O).
+    // After some errors (disk full, I/O) SQLite has rolled back by itself.
     if (db.inTransaction) db.run("ROLLBACK");
     throw error;
   }
 }
 
-/** `full`: no room. `invalid`: these very rows. `transient`: the same may succeed later. Undefined: a bug. */
+/** `full`: no room. `invalid`: these rows cannot be stored. `transient`: it may succeed later. Undefined: a bug. */
 export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | undefined {
   const code = codeOf(error);
   if (code === undefined) return undefined;
-  // The second one is what a full disk does to the index of the write-ahead log.
+  // A full disk causes the second one in the index of the write-ahead log.
   if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";
   if (/^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG)/.test(code)) return "invalid";
-  // Not SQLITE_IOERR: after a failed sync the next one may "succeed" without the pages. Such a process ends.
+  // SQLITE_IOERR is left out: after a failed sync the next one may "succeed" without the pages. The process ends.
   if (/^SQLITE_(BUSY|LOCKED)/.test(code)) return "transient";
   return undefined;
 }
 
-/** Runs a piece of the store's work and says its errors in the words of contracts/store.ts. */
+/** Runs work of the store, and turns its errors into those of contracts/store.ts. */
 export function storing<T>(work: () => T): T {
   try {
     return work();
@@ -131,7 +132,7 @@ export function storing<T>(work: () => T): T {
       case "full":
         throw new StoreUnavailableError("the disk of the store is full", "make room in DATA_DIR", error);
       case "transient":
-        throw new StoreUnavailableError(String(error), "see the disk of DATA_DIR", error);
+        throw new StoreUnavailableError(String(error), "check the disk of DATA_DIR", error);
       default:
         throw error;
     }
@@ -139,8 +140,8 @@ export function storing<T>(work: () => T): T {
 }
 
 /**
- * What is in the file is not what was written to it. The last one: a value goes on in a page that is not there, which
- * SQLite reads past its own checks.
+ * Whether the file does not hold what was written to it. SQLite reports the last of these codes when a value continues
+ * in a page that is not there.
  */
 export function isDamage(error: unknown): boolean {
   return /^SQLITE_(NOTADB|CORRUPT|IOERR_SHORT_READ)/.test(codeOf(error) ?? "");
@@ -165,8 +166,8 @@ function openError(path: string, error: unknown): unknown {
   if (isDamage(error)) {
     return new SetupError(
       `${path} is damaged: ${String(error)}`,
-      "it is left as it is, because it may be the only copy: restore a backup, or move it (with its -wal file) " +
-        'away, save what "sqlite3 <file> .recover" still reads, and start again with an empty one',
+      "it is left unchanged, because it may be the only copy: restore a backup, or move it (with its -wal file) " +
+        'away, save what "sqlite3 <file> .recover" can still read, and start again with an empty one',
       error,
     );
   }

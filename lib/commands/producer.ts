@@ -44,7 +44,7 @@ export const producerCommands: readonly Command[] = [
       const count = log.dead.requeue();
       printLine(`${count} messages put back; start the producer to send them`);
       if (dropDoubtful)
-        printLine(`${log.dead.dropDoubtful()} messages deleted that another producer may have had too`);
+        printLine(`${log.dead.dropUnconfirmed()} messages deleted that another producer may have had too`);
       else if (log.dead.count > 0) {
         printLine(
           `${log.dead.count} messages stay: another producer held the feed, and may have sent its own copies`,

@@ -6,13 +6,13 @@
 //
 // Reading. One consumer iterates `deliveries`. An `assigned` delivery opens an epoch: the caller forgets all
 // older state, asks `position` for each partition and says with `seek` where reading starts; no batch of the
-// epoch comes for a partition before that. Batches of one partition are contiguous (fromOffset = the
-// nextOffset of the one before, or the offset sought). Not asking for the next delivery is the back pressure.
+// epoch comes for a partition before that. Batches of one partition are contiguous: fromOffset is the nextOffset of
+// the batch before, or the offset sought. A caller that does not ask for the next delivery holds the log back.
 // The log never moves a committed position by itself; `commit` of an older epoch fails with StaleEpochError
-// and changes nothing. What lies below a commit may be deleted, what lies at or above it is kept; a log that had to
-// drop it all the same (retention) opens a new epoch. An offset below a commit is never given to another record.
+// and changes nothing. Records below a commit may be deleted; records at or above it are kept. A log that had to
+// drop some all the same (retention) opens a new epoch. An offset below a commit is never given to another record.
 
-/** What a record holds: Avro of schemas/trades.avsc, JSON of a feed event, JSON of a dead letter. */
+/** What a record's value is: Avro of schemas/trades.avsc, JSON of a feed event, or JSON of a dead letter. */
 export type RecordKind = "trades" | "event" | "dead";
 
 export type LogEntry = Readonly<{ kind: RecordKind; key: string; value: Uint8Array }>;
@@ -28,7 +28,7 @@ export type LogRecord = Readonly<{
 /** `topic/number`, e.g. `market/0`. */
 export type PartitionId = string;
 
-/** `offset` = the next record to read; `metadata` = the reader's own words, up to 1,000 characters. */
+/** `offset` is the next record to read; `metadata` is the reader's own text of up to 1,000 characters. */
 export type Position = Readonly<{ offset: number; metadata: string }>;
 
 export type Delivery =
@@ -44,8 +44,9 @@ export type Delivery =
 
 export type PartitionRange = Readonly<{
   committed: Position | null;
-  /** The oldest record kept, and the offset the next record will get. */
+  /** The oldest record kept. */
   beginOffset: number;
+  /** The offset that the next record will get. */
   endOffset: number;
 }>;
 
@@ -62,8 +63,8 @@ export interface LogReader {
 }
 
 /**
- * What became of one partition's entries. `refused` proves one message invalid; `too_large` this batch. `unavailable`
- * passes, unless its error is a RestartError.
+ * The result of one partition's batch. `refused` proves one message invalid, if the batch holds only one; `too_large`
+ * asks for a smaller batch. `unavailable` is temporary, unless its error is a RestartError.
  */
 export type SendOutcome =
   | Readonly<{ kind: "acknowledged" }>
@@ -72,16 +73,16 @@ export type SendOutcome =
 export type SendBatch = Readonly<{ partition: PartitionId; entries: readonly LogEntry[] }>;
 
 /**
- * The far end of an outbox: sends, and never tries again by itself. Nothing is acknowledged that its own partition
- * did not acknowledge; what is not may have been written all the same. One send in flight a partition is the
- * caller's to keep.
+ * The far end of the outbox relay. It sends, and never tries again by itself. A batch counts as acknowledged only if
+ * its own partition acknowledged it; a batch that is not acknowledged may have been written all the same. The caller
+ * sees to it that each partition has one send in flight at most.
  */
 export interface PartitionSender {
-  /** Of every entry of that kind and key, for as long as the sender lives. Throws before `ready` has resolved. */
+  /** The same for every entry of that kind and key, as long as the sender lives. Throws before `ready` has resolved. */
   partitionOf(kind: RecordKind, key: string): PartitionId;
   /** Resolves when the topics are known; rejects with LogUnavailableError (try again) or SetupError. */
   ready(): Promise<void>;
-  /** An outcome for each batch, in their order; at most one batch a partition. Never rejects. */
+  /** Resolves with an outcome for each batch, in their order; at most one batch a partition. Never rejects. */
   send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]>;
 }
 
@@ -94,34 +95,39 @@ export type OutboxRecord = LogEntry &
   }>;
 
 export type OutboxHealth = Readonly<{
+  /** Records that wait. */
   recordCount: number;
+  /** What counts against bytesMax, dead letters included. */
   bytes: number;
   bytesMax: number;
-  /** When the oldest record that waits was appended. */
+  /** When the oldest record that waits was appended, ms since 1970. */
   oldestAtMs: number | null;
-  /** Put aside by `bury`. */
+  /** Records moved by `deadLetter`, or quarantined. */
   deadCount: number;
 }>;
 
 /**
- * The near end of a forwarder: what was appended and is not yet acknowledged. Every call is synchronous. A record
- * stays, across any crash, until it is removed or buried; a power cut may bring it back after that.
+ * The near end of the outbox relay: what was appended and is not yet acknowledged. Every call is synchronous. A record
+ * stays, across any crash, until it is removed or becomes a dead letter; after that, a power cut may bring it back.
  */
 export interface Outbox {
-  /** The offset that the next record will get. */
+  /** The offset that the next record will get, or that of the first unconfirmed record, which is not shown. */
   readonly endOffset: number;
   /**
-   * A page in the order of offsets, up to so many and to some 256 KB; [] = there is none from there on. Throws
-   * PipelineError at a damaged file.
+   * A page of records from that offset on, in order: up to `recordsMax` of them and some 256 KB. An empty page means
+   * that there are none. Throws PipelineError when the file is damaged.
    */
   read(fromOffset: number, recordsMax: number): OutboxRecord[];
-  /** Exactly these, in ascending order; the file may follow some ticks later. */
-  remove(offsets: Float64Array): void;
-  /** What is still to be removed, now; at the end of a run. */
+  /** Removes exactly these records, in any order of offsets. The file may follow some ticks later. */
+  remove(offsets: readonly number[]): void;
+  /** Brings the file up to date with every removal, at once; for the end of a run. */
   flush(): void;
-  /** Puts one record aside, in one step. Throws LogFullError or LogUnavailableError when that cannot be: it stays. */
+  /**
+   * Moves one record to the dead letters, in one step. Throws LogFullError or LogUnavailableError when it cannot, and
+   * then the record stays.
+   */
   deadLetter(record: OutboxRecord, reason: string): void;
-  /** Called back after every append, in its tick; another one replaces it. */
+  /** Calls back after every append, in its tick. A second callback replaces the first. */
   onAppend(callback: () => void): void;
   health(): OutboxHealth;
 }

@@ -276,23 +276,18 @@ export function createRelay(deps: RelayDeps): Relay {
   // ---- Outcomes ---------------------------------------------------------------------------------------------
 
   function settle(sent: readonly PartitionQueue[], outcomes: readonly SendOutcome[]): void {
-    let count = 0;
-    for (const [index, { flightCount }] of sent.entries()) {
-      if (outcomes[index]!.kind === "acknowledged") count += flightCount;
-    }
-    const acknowledged = new Float64Array(count);
-    let at = 0;
+    const acknowledged: number[] = [];
     for (const [index, queue] of sent.entries()) {
       const outcome = outcomes[index]!;
       if (outcome.kind === "acknowledged") {
-        for (let row = 0; row < queue.flightCount; row++) acknowledged[at++] = queue.rows[row]!.offset;
+        for (let row = 0; row < queue.flightCount; row++) acknowledged.push(queue.rows[row]!.offset);
         acknowledge(queue);
       } else {
         queue.waitingBytes += queue.flightBytes;
         resend(queue, outcome, queue.flightCount, queue.flightBytes);
       }
     }
-    if (count > 0) outbox.remove(acknowledged.sort());
+    if (acknowledged.length > 0) outbox.remove(acknowledged);
   }
 
   function acknowledge(queue: PartitionQueue): void {

@@ -1,6 +1,6 @@
-// The promises of lib/contracts/log.ts, as tests that run on every adapter. Written against the interface alone: there may
-// be any number of partitions, offsets may begin anywhere, everything may take a while. What an adapter promises
-// beyond the contract stands in its own test file.
+// The promises of lib/contracts/log.ts, as tests that run on every adapter. They know the interface alone: there may be
+// any number of partitions, offsets may begin anywhere, everything may take a while. What an adapter promises beyond
+// the contract is tested in its own file.
 
 import { expect, test } from "bun:test";
 import { StaleEpochError } from "../../lib/base/errors.ts";
@@ -24,11 +24,11 @@ export interface OpenLog extends AsyncDisposable {
   /** The reader of this log. To be called once after the opening and once after each reopen(). */
   openReader(): Promise<LogReader>;
   /**
-   * Deals the partitions out anew, at the latest while the reader answered is asked for deliveries. That may be
-   * the same reader, whose iteration then goes on, or a new one; then the older one's iteration ends.
+   * Reassigns the partitions, at the latest while the reader it resolves with is asked for deliveries. That may be the
+   * same reader, whose iteration then goes on, or a new one; then the older one's iteration ends.
    */
   reassign(): Promise<LogReader>;
-  /** Lets go of everything and begins again on what is durable, as a new process would. */
+  /** Releases everything and starts again on what is durable, as a new process would. */
   reopen(): Promise<void>;
 }
 
@@ -36,7 +36,7 @@ export type LogHarness = Readonly<{
   open(): Promise<OpenLog>;
   /** How long a single step may take before it counts as never. */
   stepMsMax: number;
-  /** Steps of each random history; a reopen may be dear. */
+  /** Steps of each random history; a reopen may be expensive. */
   historySteps: number;
 }>;
 
@@ -76,7 +76,7 @@ const KEYS = ["AAPL", "MSFT", "BINANCE:BTCUSDT", "IC MARKETS:1", "é", "𝛑", "
  * Reads as the processor does, and checks in passing what holds of every delivery: of the current epoch, not
  * before a seek, contiguous, offsets rising and inside the batch.
  */
-class Follower {
+class Consumer {
   epoch = Number.NEGATIVE_INFINITY;
   partitions: readonly PartitionId[] = [];
   readonly expected = new Map<PartitionId, number>();
@@ -160,7 +160,7 @@ class Follower {
     }
   }
 
-  /** Until so many records have come, or all that the log holds ahead. Partitions are dealt out once only. */
+  /** Until so many records have come, or all that the log holds ahead. Partitions are assigned only once. */
   async read(count: number): Promise<Got[]> {
     const got: Got[] = [];
     while (got.length < count) {
@@ -217,21 +217,21 @@ export function logContract(name: string, harness: LogHarness): void {
     );
 
   /** A reader of the log that has met its first epoch. */
-  async function follow(log: OpenLog, start?: Start): Promise<Follower> {
-    const follower = new Follower(await within(stepMsMax, "a reader", () => log.openReader()), stepMsMax);
-    await follower.assigned();
-    if (start !== undefined) await follower.start(start);
-    return follower;
+  async function consume(log: OpenLog, start?: Start): Promise<Consumer> {
+    const consumer = new Consumer(await within(stepMsMax, "a reader", () => log.openReader()), stepMsMax);
+    await consumer.assigned();
+    if (start !== undefined) await consumer.start(start);
+    return consumer;
   }
 
-  /** The follower of the next epoch: the same one where its iteration goes on. */
-  async function reassigned(log: OpenLog, older: Follower): Promise<Follower> {
+  /** The consumer of the next epoch: the same one where its iteration goes on. */
+  async function reassigned(log: OpenLog, older: Consumer): Promise<Consumer> {
     const reader = await within(stepMsMax, "a reassignment", () => log.reassign());
-    const follower = reader === older.reader ? older : new Follower(reader, stepMsMax);
+    const consumer = reader === older.reader ? older : new Consumer(reader, stepMsMax);
     const epochBefore = older.epoch;
-    await follower.assigned();
-    expect(follower.epoch).toBeGreaterThan(epochBefore);
-    return follower;
+    await consumer.assigned();
+    expect(consumer.epoch).toBeGreaterThan(epochBefore);
+    return consumer;
   }
 
   const append = (log: OpenLog, entries: readonly LogEntry[]) =>
@@ -248,8 +248,8 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("records of one key come in the order of their appends", async (log) => {
     await fill(log, KEYS, 40);
-    const follower = await follow(log, "begin");
-    const got = await follower.read(KEYS.length * 40);
+    const consumer = await consume(log, "begin");
+    const got = await consumer.read(KEYS.length * 40);
     for (const key of KEYS) {
       expect(namesOfKey(got, key)).toEqual(names(key, 40));
       const ofKey = got.filter((one) => nameOf(one).startsWith(`${key}#`));
@@ -260,8 +260,8 @@ export function logContract(name: string, harness: LogHarness): void {
   promise("appends that were started without waiting keep their order within a key", async (log) => {
     const started = Array.from({ length: 50 }, (_, index) => append(log, [entry("AAPL", index + 1)]));
     await Promise.all(started);
-    const follower = await follow(log, "begin");
-    expect(namesOf(await follower.read(50))).toEqual(names("AAPL", 50));
+    const consumer = await consume(log, "begin");
+    expect(namesOf(await consumer.read(50))).toEqual(names("AAPL", 50));
   });
 
   promise("one append of thousands of entries comes whole, in contiguous batches", async (log) => {
@@ -270,15 +270,15 @@ export function logContract(name: string, harness: LogHarness): void {
       log,
       Array.from({ length: count }, (_, index) => entry("AAPL", index + 1)),
     );
-    const follower = await follow(log, "begin");
-    expect(namesOf(await follower.read(count))).toEqual(names("AAPL", count));
+    const consumer = await consume(log, "begin");
+    expect(namesOf(await consumer.read(count))).toEqual(names("AAPL", count));
   });
 
   promise("an append of nothing is an append", async (log) => {
     await append(log, []);
     await append(log, [entry("AAPL", 1)]);
-    const follower = await follow(log, "begin");
-    expect(namesOf(await follower.readAll())).toEqual(["AAPL#1"]);
+    const consumer = await consume(log, "begin");
+    expect(namesOf(await consumer.readAll())).toEqual(["AAPL#1"]);
   });
 
   promise("every kind, key and value comes back byte for byte", async (log) => {
@@ -296,8 +296,8 @@ export function logContract(name: string, harness: LogHarness): void {
         values.map((value) => ({ kind, key: "k 'é' 😀:1", value })),
       );
     }
-    const follower = await follow(log, "begin");
-    const got = await follower.read(kinds.length * values.length);
+    const consumer = await consume(log, "begin");
+    const got = await consumer.read(kinds.length * values.length);
     for (const kind of kinds) {
       const ofKind = got.filter(({ record }) => record.kind === kind);
       expect(ofKind.map(({ record }) => Buffer.from(record.value).toString("hex"))).toEqual(
@@ -311,8 +311,8 @@ export function logContract(name: string, harness: LogHarness): void {
     const value = Uint8Array.of(1, 2, 3);
     await append(log, [{ kind: "trades", key: "AAPL", value }]);
     value.fill(9);
-    const follower = await follow(log, "begin");
-    expect([...(await follower.read(1))[0]!.record.value]).toEqual([1, 2, 3]);
+    const consumer = await consume(log, "begin");
+    expect([...(await consumer.read(1))[0]!.record.value]).toEqual([1, 2, 3]);
   });
 
   promise("any key is a key: empty, long, with every sort of character", async (log) => {
@@ -332,8 +332,8 @@ export function logContract(name: string, harness: LogHarness): void {
         await append(log, [{ kind: "trades", key, value: encoder.encode(`${index}#${number}`) }]);
       }
     }
-    const follower = await follow(log, "begin");
-    const got = await follower.read(2 * keys.length);
+    const consumer = await consume(log, "begin");
+    const got = await consumer.read(2 * keys.length);
     for (const index of keys.keys()) expect(namesOfKey(got, String(index))).toEqual(names(String(index), 2));
   });
 
@@ -341,8 +341,8 @@ export function logContract(name: string, harness: LogHarness): void {
     const before = Date.now();
     await append(log, [entry("AAPL", 1)]);
     const after = Date.now();
-    const follower = await follow(log, "begin");
-    const [one] = await follower.read(1);
+    const consumer = await consume(log, "begin");
+    const [one] = await consumer.read(1);
     // Another machine may have stamped it, but not another day.
     expect(one!.record.timestampMs).toBeGreaterThan(before - 60_000);
     expect(one!.record.timestampMs).toBeLessThan(after + 60_000);
@@ -350,19 +350,19 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("no batch comes for a partition before it was sought", async (log) => {
     await fill(log, KEYS, 5);
-    const follower = await follow(log);
-    follower.ask();
+    const consumer = await consume(log);
+    consumer.ask();
     // Round trips enough for anything that would come by itself.
     await fill(log, KEYS, 5, 6);
-    const ranges = await follower.positions();
+    const ranges = await consumer.positions();
     const held = [...ranges].filter(([, { beginOffset, endOffset }]) => endOffset > beginOffset);
     expect(held.length).toBeGreaterThan(0);
     const seen: Got[] = [];
     for (const [id, { endOffset }] of held) {
-      // The last record only: a batch that came unasked would begin elsewhere, and Follower would see it.
-      follower.seek(id, endOffset - 1);
-      while (follower.expected.get(id)! < endOffset) {
-        const delivery = await follower.next();
+      // The last record only: a batch that came unasked would begin elsewhere, and Consumer would see it.
+      consumer.seek(id, endOffset - 1);
+      while (consumer.expected.get(id)! < endOffset) {
+        const delivery = await consumer.next();
         if (delivery?.type !== "batch") throw new Error("a batch was due");
         for (const record of delivery.records) seen.push({ partition: delivery.partition, record });
       }
@@ -372,14 +372,14 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("seeking back delivers the same records again: offsets, times and bytes", async (log) => {
     await fill(log, KEYS, 30);
-    const follower = await follow(log, "begin");
-    const first = byPartition(await follower.readAll());
+    const consumer = await consume(log, "begin");
+    const first = byPartition(await consumer.readAll());
     const random = seeded(3);
     for (const [id, records] of first) {
       for (let turn = 0; turn < 3; turn++) {
         const from = random(records.length);
-        follower.seek(id, records[from]!.offset);
-        expect(byPartition(await follower.readAll())).toEqual(new Map([[id, records.slice(from)]]));
+        consumer.seek(id, records[from]!.offset);
+        expect(byPartition(await consumer.readAll())).toEqual(new Map([[id, records.slice(from)]]));
       }
     }
   });
@@ -390,72 +390,72 @@ export function logContract(name: string, harness: LogHarness): void {
       log,
       Array.from({ length: count }, (_, index) => entry("AAPL", index + 1)),
     );
-    const follower = await follow(log, "begin");
-    const batch = await follower.next();
+    const consumer = await consume(log, "begin");
+    const batch = await consumer.next();
     if (batch?.type !== "batch") throw new Error("a batch was due");
-    follower.seek(batch.partition, batch.fromOffset);
-    expect(namesOf(await follower.readAll())).toEqual(names("AAPL", count));
-    follower.seek(batch.partition, batch.nextOffset);
-    expect(namesOf(await follower.readAll())).toEqual(names("AAPL", count).slice(batch.records.length));
+    consumer.seek(batch.partition, batch.fromOffset);
+    expect(namesOf(await consumer.readAll())).toEqual(names("AAPL", count));
+    consumer.seek(batch.partition, batch.nextOffset);
+    expect(namesOf(await consumer.readAll())).toEqual(names("AAPL", count).slice(batch.records.length));
   });
 
   promise("seeking to the end delivers only what is appended afterwards", async (log) => {
     await fill(log, KEYS, 10);
-    const follower = await follow(log);
-    for (const [id, { endOffset }] of await follower.positions()) follower.seek(id, endOffset);
+    const consumer = await consume(log);
+    for (const [id, { endOffset }] of await consumer.positions()) consumer.seek(id, endOffset);
     await fill(log, KEYS, 3, 11);
-    const got = await follower.read(KEYS.length * 3);
+    const got = await consumer.read(KEYS.length * 3);
     for (const key of KEYS) expect(namesOfKey(got, key)).toEqual(names(key, 3, 11));
   });
 
   promise("a waiting reader is woken by an append", async (log) => {
-    const follower = await follow(log, "begin");
+    const consumer = await consume(log, "begin");
     for (let number = 1; number <= 20; number++) {
-      follower.ask();
+      consumer.ask();
       await append(log, [entry("AAPL", number)]);
-      expect(namesOf(await follower.read(1))).toEqual([`AAPL#${number}`]);
+      expect(namesOf(await consumer.read(1))).toEqual([`AAPL#${number}`]);
     }
   });
 
   promise("a reader that takes its time misses nothing that is appended meanwhile", async (log) => {
-    const follower = await follow(log, "begin");
+    const consumer = await consume(log, "begin");
     const got: Got[] = [];
     for (let round = 0; round < 20; round++) {
       await fill(log, KEYS, 4, round * 4 + 1);
-      got.push(...(await follower.read(KEYS.length * 4)));
+      got.push(...(await consumer.read(KEYS.length * 4)));
     }
     for (const key of KEYS) expect(namesOfKey(got, key)).toEqual(names(key, 80));
   });
 
-  promise("position says the oldest record and the offset of the next one", async (log) => {
+  promise("position names the oldest record and the offset of the next one", async (log) => {
     await fill(log, KEYS, 10);
-    const follower = await follow(log, "begin");
-    const got = byPartition(await follower.readAll());
-    for (const [id, { committed, beginOffset, endOffset }] of await follower.positions()) {
+    const consumer = await consume(log, "begin");
+    const got = byPartition(await consumer.readAll());
+    for (const [id, { committed, beginOffset, endOffset }] of await consumer.positions()) {
       const records = got.get(id) ?? [];
       expect(committed).toBeNull();
       expect(beginOffset).toBe(records[0]?.offset ?? endOffset);
       if (records.length > 0) expect(endOffset).toBe(records.at(-1)!.offset + 1);
     }
-    const ends = await follower.positions();
+    const ends = await consumer.positions();
     await fill(log, KEYS, 1, 11);
-    for (const [id, records] of byPartition(await follower.readAll())) {
+    for (const [id, records] of byPartition(await consumer.readAll())) {
       expect(records[0]!.offset).toBe(ends.get(id)!.endOffset);
     }
   });
 
   promise("the log never moves a committed position by itself", async (log) => {
     await fill(log, KEYS, 10);
-    const follower = await follow(log, "begin");
-    await follower.readAll();
-    for (const { committed } of (await follower.positions()).values()) expect(committed).toBeNull();
-    const ends = await follower.positions();
-    for (const id of follower.partitions) {
-      await follower.commit(id, { offset: ends.get(id)!.beginOffset, metadata: `of ${id}` });
+    const consumer = await consume(log, "begin");
+    await consumer.readAll();
+    for (const { committed } of (await consumer.positions()).values()) expect(committed).toBeNull();
+    const ends = await consumer.positions();
+    for (const id of consumer.partitions) {
+      await consumer.commit(id, { offset: ends.get(id)!.beginOffset, metadata: `of ${id}` });
     }
     await fill(log, KEYS, 10, 11);
-    await follower.readAll();
-    const newer = await reassigned(log, follower);
+    await consumer.readAll();
+    const newer = await reassigned(log, consumer);
     await newer.start("commit");
     await newer.readAll();
     for (const [id, { committed }] of await newer.positions()) {
@@ -465,19 +465,19 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("a commit and its metadata survive, and reading goes on exactly there", async (log) => {
     await fill(log, KEYS, 30);
-    const follower = await follow(log, "begin");
-    const got = byPartition(await follower.readAll());
+    const consumer = await consume(log, "begin");
+    const got = byPartition(await consumer.readAll());
     const commits = new Map<PartitionId, Position>();
     for (const [id, records] of got) {
-      const words = `{"M":1767614400000,"é":"😀 '${id}'"}`;
-      const position = { offset: records[Math.floor(records.length / 3)]!.offset, metadata: words };
+      const metadata = `{"M":1767614400000,"é":"😀 '${id}'"}`;
+      const position = { offset: records[Math.floor(records.length / 3)]!.offset, metadata };
       // The one before is replaced.
-      await follower.commit(id, { offset: records[1]!.offset, metadata: "older" });
-      await follower.commit(id, position);
+      await consumer.commit(id, { offset: records[1]!.offset, metadata: "older" });
+      await consumer.commit(id, position);
       commits.set(id, position);
     }
     await log.reopen();
-    const later = await follow(log, "commit");
+    const later = await consume(log, "commit");
     for (const [id, { committed, beginOffset, endOffset }] of await later.positions()) {
       expect(committed).toEqual(commits.get(id) ?? null);
       if (committed === null) continue;
@@ -492,13 +492,13 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("metadata of a thousand characters, and of none, survives", async (log) => {
     await fill(log, ["AAPL"], 3);
-    let follower = await follow(log, "begin");
-    const [one] = await follower.readAll();
+    let consumer = await consume(log, "begin");
+    const [one] = await consumer.readAll();
     for (const metadata of ["x".repeat(1_000), "", "é".repeat(1_000), "back"]) {
-      await follower.commit(one!.partition, { offset: one!.record.offset + 1, metadata });
+      await consumer.commit(one!.partition, { offset: one!.record.offset + 1, metadata });
       await log.reopen();
-      follower = await follow(log, "commit");
-      expect((await follower.reader.position(follower.epoch, one!.partition)).committed).toEqual({
+      consumer = await consume(log, "commit");
+      expect((await consumer.reader.position(consumer.epoch, one!.partition)).committed).toEqual({
         offset: one!.record.offset + 1,
         metadata,
       });
@@ -507,10 +507,10 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("what was read and not committed is delivered again after a reopen", async (log) => {
     await fill(log, KEYS, 20);
-    const follower = await follow(log, "begin");
-    const got = byPartition(await follower.readAll());
+    const consumer = await consume(log, "begin");
+    const got = byPartition(await consumer.readAll());
     await log.reopen();
-    const later = await follow(log, "commit");
+    const later = await consume(log, "commit");
     for (const { committed } of (await later.positions()).values()) expect(committed).toBeNull();
     expect(byPartition(await later.readAll())).toEqual(got);
   });
@@ -520,66 +520,66 @@ export function logContract(name: string, harness: LogHarness): void {
       await append(log, [entry("AAPL", number)]);
       await log.reopen();
     }
-    const follower = await follow(log, "begin");
-    expect(namesOf(await follower.read(3))).toEqual(names("AAPL", 3));
+    const consumer = await consume(log, "begin");
+    expect(namesOf(await consumer.read(3))).toEqual(names("AAPL", 3));
   });
 
   promise("offsets go on rising when everything is read, committed and reopened", async (log) => {
     const ends = new Map<PartitionId, number>();
     for (let round = 0; round < 3; round++) {
       await fill(log, KEYS, 3, round * 3 + 1);
-      const follower = await follow(log, "commit");
-      const got = await follower.readAll();
+      const consumer = await consume(log, "commit");
+      const got = await consumer.readAll();
       for (const key of KEYS) expect(namesOfKey(got, key)).toEqual(names(key, 3, round * 3 + 1));
       for (const { partition, record } of got) {
         expect(record.offset).toBeGreaterThanOrEqual(ends.get(partition) ?? record.offset);
       }
-      for (const [id, { endOffset }] of await follower.positions()) {
+      for (const [id, { endOffset }] of await consumer.positions()) {
         ends.set(id, endOffset);
-        await follower.commit(id, { offset: endOffset, metadata: "" });
+        await consumer.commit(id, { offset: endOffset, metadata: "" });
       }
       await log.reopen();
     }
   });
 
-  promise("dealing out anew opens a higher epoch, and what was not committed comes again", async (log) => {
+  promise("a reassignment opens a higher epoch, and what was not committed comes again", async (log) => {
     await fill(log, KEYS, 10);
-    let follower = await follow(log, "begin");
-    const all = byPartition(await follower.readAll());
+    let consumer = await consume(log, "begin");
+    const all = byPartition(await consumer.readAll());
     for (let round = 0; round < 3; round++) {
-      follower = await reassigned(log, follower);
-      await follower.start("commit");
-      expect(byPartition(await follower.readAll())).toEqual(all);
+      consumer = await reassigned(log, consumer);
+      await consumer.start("commit");
+      expect(byPartition(await consumer.readAll())).toEqual(all);
     }
   });
 
   promise("a new epoch delivers nothing before its own seek", async (log) => {
     await fill(log, KEYS, 10);
-    const follower = await follow(log, "begin");
-    await follower.readAll();
-    const newer = await reassigned(log, follower);
+    const consumer = await consume(log, "begin");
+    await consumer.readAll();
+    const newer = await reassigned(log, consumer);
     newer.ask();
     await fill(log, KEYS, 1, 11);
-    const held = byPartition(await seekToLast(newer));
-    for (const records of held.values()) expect(records.length).toBe(1);
+    const last = byPartition(await seekToLast(newer));
+    for (const records of last.values()) expect(records.length).toBe(1);
   });
 
-  /** The last record of each partition that holds one. Follower sees a batch that begins anywhere else. */
-  async function seekToLast(follower: Follower): Promise<Got[]> {
-    for (const [id, { beginOffset, endOffset }] of await follower.positions()) {
-      if (endOffset > beginOffset) follower.seek(id, endOffset - 1);
+  /** The last record of each partition that holds one. Consumer sees a batch that begins anywhere else. */
+  async function seekToLast(consumer: Consumer): Promise<Got[]> {
+    for (const [id, { beginOffset, endOffset }] of await consumer.positions()) {
+      if (endOffset > beginOffset) consumer.seek(id, endOffset - 1);
     }
-    return follower.readAll();
+    return consumer.readAll();
   }
 
   promise("an older reader's iteration ends when another one takes over", async (log) => {
     await fill(log, KEYS, 10);
-    const follower = await follow(log, "begin");
-    await follower.readAll();
-    follower.ask();
-    const newer = await reassigned(log, follower);
+    const consumer = await consume(log, "begin");
+    await consumer.readAll();
+    consumer.ask();
+    const newer = await reassigned(log, consumer);
     // Where the same reader goes on there is no older one.
-    if (newer !== follower) expect(await follower.next()).toBeNull();
+    if (newer !== consumer) expect(await consumer.next()).toBeNull();
     await newer.start("begin");
     const got = await newer.readAll();
     for (const key of KEYS) expect(namesOfKey(got, key)).toEqual(names(key, 10));
@@ -587,7 +587,7 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("a commit of an older epoch fails with StaleEpochError and changes nothing", async (log) => {
     await fill(log, KEYS, 10);
-    const older = await follow(log, "begin");
+    const older = await consume(log, "begin");
     const olderEpoch = older.epoch;
     const got = byPartition(await older.readAll());
     for (const [id, records] of got) {
@@ -610,7 +610,7 @@ export function logContract(name: string, harness: LogHarness): void {
 
   promise("a position asked for, or a seek, of an older epoch does not disturb the new one", async (log) => {
     await fill(log, KEYS, 10);
-    const older = await follow(log, "begin");
+    const older = await consume(log, "begin");
     const olderEpoch = older.epoch;
     const all = byPartition(await older.readAll());
     const newer = await reassigned(log, older);
@@ -627,11 +627,11 @@ export function logContract(name: string, harness: LogHarness): void {
   });
 
   promise("an abort ends the iteration of a reader that waits", async (log) => {
-    const follower = await follow(log, "begin");
-    follower.ask();
-    follower.abort();
-    expect(await follower.next()).toBeNull();
-    expect(await follower.next()).toBeNull();
+    const consumer = await consume(log, "begin");
+    consumer.ask();
+    consumer.abort();
+    expect(await consumer.next()).toBeNull();
+    expect(await consumer.next()).toBeNull();
   });
 
   promise("an abort ends the iteration in the middle of a backlog", async (log) => {
@@ -639,29 +639,29 @@ export function logContract(name: string, harness: LogHarness): void {
       log,
       Array.from({ length: 3_000 }, (_, index) => entry("AAPL", index + 1)),
     );
-    const follower = await follow(log, "begin");
-    expect((await follower.next())?.type).toBe("batch");
-    follower.abort();
-    expect(await follower.next()).toBeNull();
+    const consumer = await consume(log, "begin");
+    expect((await consumer.next())?.type).toBe("batch");
+    consumer.abort();
+    expect(await consumer.next()).toBeNull();
   });
 
   promise("an abort before the first delivery means no delivery", async (log) => {
     await fill(log, ["AAPL"], 3);
-    const follower = new Follower(await log.openReader(), stepMsMax);
-    follower.abort();
-    expect(await follower.next()).toBeNull();
+    const consumer = new Consumer(await log.openReader(), stepMsMax);
+    consumer.abort();
+    expect(await consumer.next()).toBeNull();
   });
 
-  promise("after an abort the last commit is still taken", async (log) => {
+  promise("after an abort the last commit is still accepted", async (log) => {
     await fill(log, ["AAPL"], 5);
-    const follower = await follow(log, "begin");
-    const got = await follower.read(5);
-    follower.abort();
-    expect(await follower.next()).toBeNull();
+    const consumer = await consume(log, "begin");
+    const got = await consumer.read(5);
+    consumer.abort();
+    expect(await consumer.next()).toBeNull();
     const { partition, record } = got[2]!;
-    await follower.commit(partition, { offset: record.offset + 1, metadata: "drained" });
+    await consumer.commit(partition, { offset: record.offset + 1, metadata: "drained" });
     await log.reopen();
-    const later = await follow(log, "commit");
+    const later = await consume(log, "commit");
     expect(namesOf(await later.readAll())).toEqual(names("AAPL", 2, 4));
   });
 
@@ -679,7 +679,7 @@ export function logContract(name: string, harness: LogHarness): void {
     const appended = new Map<string, number>();
     const known = new Map<string, string>();
     const committed = new Map<PartitionId, Position>();
-    let follower = await follow(log, "begin");
+    let consumer = await consume(log, "begin");
 
     const note = (got: readonly Got[]) => {
       for (const one of got) {
@@ -690,7 +690,7 @@ export function logContract(name: string, harness: LogHarness): void {
       }
     };
     const checkPositions = async () => {
-      for (const [id, range] of await follower.positions()) {
+      for (const [id, range] of await consumer.positions()) {
         expect(range.committed).toEqual(committed.get(id) ?? null);
         expect(range.beginOffset).toBeLessThanOrEqual(range.committed?.offset ?? range.beginOffset);
         expect(range.endOffset).toBeGreaterThanOrEqual(range.committed?.offset ?? range.endOffset);
@@ -705,45 +705,45 @@ export function logContract(name: string, harness: LogHarness): void {
         });
         await append(log, entries);
       },
-      async () => note(await follower.readAll()),
+      async () => note(await consumer.readAll()),
       async () => {
-        for (const [id, expected] of follower.expected) {
+        for (const [id, expected] of consumer.expected) {
           const atLeast =
-            committed.get(id)?.offset ?? (await follower.reader.position(follower.epoch, id)).beginOffset;
+            committed.get(id)?.offset ?? (await consumer.reader.position(consumer.epoch, id)).beginOffset;
           const position = {
             offset: atLeast + random(Math.max(expected - atLeast, 0) + 1),
             metadata: String(random(99)),
           };
-          await follower.commit(id, position);
+          await consumer.commit(id, position);
           committed.set(id, position);
         }
       },
       async () => {
-        for (const [id, range] of await follower.positions()) {
+        for (const [id, range] of await consumer.positions()) {
           // Back only: what is skipped could be committed unseen.
           const from = range.committed?.offset ?? range.beginOffset;
-          follower.seek(id, from + random(Math.max(follower.expected.get(id)! - from, 0) + 1));
+          consumer.seek(id, from + random(Math.max(consumer.expected.get(id)! - from, 0) + 1));
         }
       },
       async () => {
-        follower = await reassigned(log, follower);
+        consumer = await reassigned(log, consumer);
         await checkPositions();
-        await follower.start("commit");
+        await consumer.start("commit");
       },
       async () => {
         if (random(2) === 0) return;
         await log.reopen();
-        follower = await follow(log);
+        consumer = await consume(log);
         await checkPositions();
-        await follower.start("commit");
+        await consumer.start("commit");
       },
     ];
     for (let step = 0; step < harness.historySteps; step++) await steps[random(steps.length)]!();
 
     // Everything at or above the commits is there; with what was seen before, so is every append, once.
-    follower = await reassigned(log, follower);
-    await follower.start("commit");
-    const rest = await follower.readAll();
+    consumer = await reassigned(log, consumer);
+    await consumer.start("commit");
+    const rest = await consumer.readAll();
     note(rest);
     const restByKey = (key: string) => namesOfKey(rest, key);
     for (const [key, count] of appended) {

@@ -209,9 +209,9 @@ export const CONTROLS: readonly Control[] = [
     name: "outbox deletes before the acknowledgement",
     edits: [
       {
-        file: "lib/outbox/log.ts",
-        find: "        position = nextOffset;\n",
-        replace: "        position = nextOffset;\n        deleteUpTo(nextOffset);\n",
+        file: "lib/outbox/reader.ts",
+        find: "      seat.position = nextOffset;\n",
+        replace: "      seat.position = nextOffset;\n      seat.deletion.deleteBelow(nextOffset);\n",
       },
     ],
   },
@@ -222,7 +222,7 @@ export const CONTROLS: readonly Control[] = [
         file: FORWARD,
         find: "    sender\n      .send(batches)",
         replace:
-          "    outbox.remove(Float64Array.from(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset))).sort());\n" +
+          "    outbox.remove(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset)));\n" +
           "    sender\n      .send(batches)",
       },
     ],

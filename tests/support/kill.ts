@@ -1,4 +1,4 @@
-// kill -9 at a moment that a seed has chosen: after so many lines of the child, or while it starts.
+// kill -9 at a moment that a seed has chosen: after a number of lines of the child, or while it starts.
 
 import { expect } from "bun:test";
 import { systemClock } from "../../lib/base/clock.ts";
@@ -6,8 +6,8 @@ import { systemClock } from "../../lib/base/clock.ts";
 const CHILD_MS_MAX = 20_000;
 
 /**
- * Runs a fixture until it has said so many lines, and kills it; hands on what it has said, to the last whole line. With
- * 0 lines it is killed after `startMs`: started, and perhaps not yet ready.
+ * Runs a fixture until it has printed `lineCount` lines, kills it, and passes every whole line to `onLine`. With 0 lines
+ * it is killed after `startMs`: started, and perhaps not yet ready.
  */
 export async function runAndKill(
   command: readonly string[],

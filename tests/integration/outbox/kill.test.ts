@@ -1,6 +1,6 @@
 // kill -9 loses nothing that was received: a real process appends, is killed at a moment from a seed, and the next
-// one goes on with the same file, again and again. In half of the rounds it also reads and commits, so that kills
-// fall into deletion and commit. OUTBOX_KILLS says how many kills; a longer run is another command, not another test.
+// one continues with the same file, again and again. In half of the rounds it also reads and commits, so that kills
+// fall into deletion and commit. OUTBOX_KILLS is the number of kills; a longer run is another command, not another test.
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -14,17 +14,17 @@ import { runAndKill } from "../../support/kill.ts";
 
 const KILLS = Math.max(Number(process.env.OUTBOX_KILLS ?? 32), 30);
 const SEED = Number(process.env.OUTBOX_SEED ?? 1);
-/** Of one kill, with all that is checked after it: about 150 ms, ten times that on a busy machine. */
+/** One kill with the checks after it takes about 150 ms, and ten times that on a busy machine. */
 const KILL_MS_MAX = 2_000;
-/** A file that nobody reads grows, and each look at it takes longer. */
+/** A file that nobody reads grows, and each check of it takes longer. */
 const KILLS_PER_FILE = 16;
 /** The child is killed after at most so many of its lines. */
 const LINES_MAX = 90;
 const CHILD = join(import.meta.dir, "../../support/fixtures/outbox-child.ts");
 
 type Mode = "write" | "write-and-read";
-/** What a child has said, over all rounds. */
-type Said = {
+/** What the children have printed, over all rounds. */
+type Printed = {
   /** `round append` -> entries of the append. */
   acknowledged: Map<string, number>;
   /** offset -> `round,append,index,count`: what it read. */
@@ -41,48 +41,48 @@ for (const mode of ["write", "write-and-read"] as const) {
       async () => {
         using directory = temporaryDirectory();
         const random = seeded(SEED + first + (mode === "write" ? 0 : 500));
-        const said: Said = { acknowledged: new Map(), read: new Map(), committed: null };
-        /** offset -> what is or was there. */
-        const held = new Map<number, string>();
+        const printed: Printed = { acknowledged: new Map(), read: new Map(), committed: null };
+        /** offset -> the record that is or was there. */
+        const seenAt = new Map<number, string>();
         for (let round = first; round <= last; round++) {
-          // Now and then it dies before it has said anything, in the opening of the file.
+          // Every eighth one dies before it has printed anything, while it opens the file.
           const lineCount = round % 8 === 0 ? 0 : 1 + random(LINES_MAX);
-          // The moment of that differs from round to round by itself.
+          // The moment of such a kill differs from round to round by itself.
           const command = [CHILD, directory.path, mode, String(SEED), String(round)];
-          await runAndKill(command, lineCount, 20 + round, (line) => note(line, round, said));
-          await lookAfterKill(directory.path, mode, said, held);
+          await runAndKill(command, lineCount, 20 + round, (line) => note(line, round, printed));
+          await checkAfterKill(directory.path, mode, printed, seenAt);
         }
-        // A few rounds at the end of a longer run may have been too short for either.
+        // The last few rounds of a longer run may have been too few for either.
         if (last - first + 1 < KILLS_PER_FILE) return;
-        expect(said.acknowledged.size).toBeGreaterThan(50);
-        if (mode === "write-and-read") expect(said.committed).toBeGreaterThan(1_000);
+        expect(printed.acknowledged.size).toBeGreaterThan(50);
+        if (mode === "write-and-read") expect(printed.committed).toBeGreaterThan(1_000);
       },
       { timeout: (last - first + 1) * KILL_MS_MAX },
     );
   }
 }
 
-function note(line: string, round: number, said: Said): void {
+function note(line: string, round: number, printed: Printed): void {
   const [word, ...parts] = line.split(" ");
-  if (word === "a") said.acknowledged.set(`${round} ${parts[0]}`, Number(parts[1]));
-  else if (word === "k") said.committed = Number(parts[0]);
+  if (word === "a") printed.acknowledged.set(`${round} ${parts[0]}`, Number(parts[1]));
+  else if (word === "k") printed.committed = Number(parts[0]);
   else if (word === "r") {
     for (const part of parts) {
       const comma = part.indexOf(",");
-      noteOnce(said.read, Number(part.slice(0, comma)), part.slice(comma + 1));
+      noteOnce(printed.read, Number(part.slice(0, comma)), part.slice(comma + 1));
     }
-  } else throw new Error(`the child said: ${line}`);
+  } else throw new Error(`unexpected line of the child: ${line}`);
 }
 
-/** An offset names one record, for ever. */
+/** An offset belongs to one record, for ever. */
 function noteOnce(places: Map<number, string>, offset: number, name: string): void {
   const other = places.get(offset);
-  if (other !== undefined && other !== name) throw new Error(`${offset} holds ${name} and held ${other}`);
+  if (other !== undefined && other !== name) throw new Error(`offset ${offset} has ${name} and had ${other}`);
   places.set(offset, name);
 }
 
-/** Opens what the killed process left and checks it against all that it has ever said. */
-async function lookAfterKill(directory: string, mode: Mode, said: Said, held: Map<number, string>) {
+/** Opens what the killed process left and checks it against all that the children have ever printed. */
+async function checkAfterKill(directory: string, mode: Mode, printed: Printed, seenAt: Map<number, string>) {
   using log = openSqliteLog({
     directory,
     topic: "market",
@@ -93,7 +93,7 @@ async function lookAfterKill(directory: string, mode: Mode, said: Said, held: Ma
   });
   using store = mode === "write-and-read" ? openSqliteStore({ directory, sync: "normal" }) : null;
   const seen: { commit: Position | null } = { commit: null };
-  // The log hears of no commit, so nothing is deleted while we look.
+  // The log sees no commit, so nothing is deleted during the check.
   const commits: CommitStore = {
     load: (logId) => {
       seen.commit = store?.commits.load(logId) ?? null;
@@ -105,23 +105,23 @@ async function lookAfterKill(directory: string, mode: Mode, said: Said, held: Ma
   const committed = seen.commit;
   const commitOffset = committed?.offset ?? 1;
 
-  // A commit that was durable is not taken back, and keeps its words.
-  if (said.committed !== null) expect(commitOffset).toBeGreaterThanOrEqual(said.committed);
+  // A commit that was durable is not undone, and keeps its metadata.
+  if (printed.committed !== null) expect(commitOffset).toBeGreaterThanOrEqual(printed.committed);
   if (committed !== null) expect(committed.metadata).toBe(`up to ${commitOffset}`);
 
-  for (const [offset, name] of said.read) noteOnce(held, offset, name);
+  for (const [offset, name] of printed.read) noteOnce(seenAt, offset, name);
   const kept = new Set<number>();
   for (const record of records) {
     kept.add(record.offset);
-    noteOnce(held, record.offset, nameOf(record));
+    noteOnce(seenAt, record.offset, nameOf(record));
   }
   // At or above the commit nothing that was ever seen is gone.
-  for (const offset of held.keys()) {
+  for (const offset of seenAt.keys()) {
     if (offset >= commitOffset && !kept.has(offset))
-      throw new Error(`${held.get(offset)} at ${offset} is gone`);
+      throw new Error(`${seenAt.get(offset)} at ${offset} is gone`);
   }
   expect(end).toBeGreaterThanOrEqual(commitOffset);
-  checkAppends(held, said.acknowledged);
+  checkAppends(seenAt, printed.acknowledged);
 }
 
 async function readAll(log: ReturnType<typeof openSqliteLog>, commits: CommitStore) {
@@ -142,29 +142,29 @@ async function readAll(log: ReturnType<typeof openSqliteLog>, commits: CommitSto
   return { records, end: range.endOffset };
 }
 
-/** `round,append,index,count`, after a look at every byte. */
+/** `round,append,index,count`, after a check of every byte. */
 function nameOf({ value, offset }: LogRecord): string {
   const bytes = Buffer.from(value);
   const [round = 0, append = 0, index = 0, count = 0] = [0, 4, 8, 12].map((place) =>
     bytes.readUInt32LE(place),
   );
   const tail = Buffer.alloc((append * 7 + index * 13) % 200, (append + index) % 251);
-  if (!bytes.subarray(16).equals(tail)) throw new Error(`other bytes at ${offset}`);
+  if (!bytes.subarray(16).equals(tail)) throw new Error(`wrong bytes at offset ${offset}`);
   return `${round},${append},${index},${count}`;
 }
 
 /** In the order of the offsets: appends in their order, each whole and once, and all that were acknowledged. */
-function checkAppends(held: ReadonlyMap<number, string>, acknowledged: ReadonlyMap<string, number>): void {
-  const offsets = [...held.keys()].sort((a, b) => a - b);
+function checkAppends(seenAt: ReadonlyMap<number, string>, acknowledged: ReadonlyMap<string, number>): void {
+  const offsets = [...seenAt.keys()].sort((a, b) => a - b);
   const found = new Map<string, number>();
   let before = { round: 0, append: 0, index: 0, count: 1 };
   for (const offset of offsets) {
-    const [round = 0, append = 0, index = 0, count = 0] = held.get(offset)!.split(",").map(Number);
+    const [round = 0, append = 0, index = 0, count = 0] = seenAt.get(offset)!.split(",").map(Number);
     const isNext = round === before.round && append === before.append && index === before.index + 1;
     const isFirst = index === 0 && before.index === before.count - 1;
     const isLater = round > before.round || (round === before.round && append > before.append);
     if (!isNext && !(isFirst && isLater)) {
-      throw new Error(`${held.get(offset)} at ${offset} follows ${JSON.stringify(before)}`);
+      throw new Error(`${seenAt.get(offset)} at ${offset} follows ${JSON.stringify(before)}`);
     }
     found.set(`${round} ${append}`, index + 1);
     before = { round, append, index, count };

@@ -1,5 +1,5 @@
-// What happens to the outbox when its file is damaged, one kind a test, and the torture of bench/torture.ts, short:
-// TORTURE_KILLS and TORTURE_SEED make it longer and other.
+// What happens to the outbox when its file is damaged, one kind of damage a test, and a short run of bench/torture.ts.
+// TORTURE_KILLS and TORTURE_SEED change its length and its course.
 
 import { Database } from "bun:sqlite";
 import { expect, test } from "bun:test";
@@ -28,13 +28,13 @@ import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
 
 const KILLS = Number(process.env.TORTURE_KILLS ?? 100);
 const SEED = Number(process.env.TORTURE_SEED ?? 1);
-/** With its start and the check: about 250 ms, several times that on a busy machine. */
+/** One kill with its start and the check takes about 250 ms, and several times that on a busy machine. */
 const KILL_MS_MAX = 2_000;
-/** Two seconds on a machine of its own: a hundred thousand reads that fail. */
+/** A hundred thousand reads that fail take two seconds on an idle machine. */
 const SALVAGE_MS_MAX = 60_000;
 const PAGE_BYTES = 4_096;
 const FRAME_BYTES = PAGE_BYTES + 24;
-/** SQLite begins the file anew after 1,000 frames, of which ten records take two. */
+/** SQLite starts the file over after 1,000 frames, of which ten records take two. */
 const WAL_RESTART_RECORDS_MAX = 20_000;
 
 test(
@@ -45,7 +45,7 @@ test(
     expect(result).toMatchObject({ kills: KILLS, lost: 0, outOfOrder: 0 });
     expect(result.acknowledged).toBeGreaterThan(KILLS * 20);
     expect(result.damaged).toBeLessThanOrEqual(result.atRisk);
-    // Of few kills some kinds may be missing.
+    // With few kills some kinds may be missing.
     if (KILLS < 100) return;
     expect(result.damagedFiles).toBeGreaterThan(KILLS / 40);
     expect(result.refused).toBeGreaterThan(0);
@@ -69,7 +69,7 @@ function openLog(directory: string, reported: Reported = [], atMs = NOON_MS): Sq
   });
 }
 
-/** So many records of 100 bytes, each append a transaction of ten; the value says its number. */
+/** Appends records of 100 bytes, ten a transaction; each value names its number. */
 async function appendNumbered(log: SqliteLog, count: number, first = 0): Promise<void> {
   for (let from = first; from < first + count; from += 10) {
     const numbers = Array.from({ length: 10 }, (_, index) => from + index);
@@ -109,7 +109,7 @@ const mainOf = (directory: string) => join(directory, "outbox.sqlite");
 const asideIn = (directory: string) =>
   readdirSync(directory).filter((name) => /\.(?:damaged|salvaging|building)/.test(name));
 
-/** What a kill leaves: the files as they are now, without the end of their process. */
+/** What a kill leaves: the files as they are now, before their process closes them. */
 function killed(directory: string, to = "killed"): string {
   const copy = join(directory, to);
   mkdirSync(copy);
@@ -125,7 +125,7 @@ function change(path: string, edit: (bytes: Buffer) => void): void {
   writeFileSync(path, bytes);
 }
 
-test("a file that is no database is set aside under a name with the time, said with a hint, and replaced", async () => {
+test("a file that is no database is set aside under a name with the time, reported with a hint, and replaced", async () => {
   using directory = temporaryDirectory();
   const garbage = "this is no database".repeat(5_000);
   writeFileSync(mainOf(directory.path), garbage);
@@ -142,8 +142,8 @@ test("a file that is no database is set aside under a name with the time, said w
     expect(readFileSync(join(directory.path, file), "utf8")).toBe(garbage);
   }
   expect(reported).toHaveLength(1);
-  expect(reported[0]?.fields).toMatchObject({ hint: expect.stringContaining("look at the disk") });
-  // And it is over: the next start finds nothing to do.
+  expect(reported[0]?.fields).toMatchObject({ hint: expect.stringContaining("check the disk") });
+  // The salvage is complete: the next start finds nothing to do.
   using _log = openLog(directory.path, reported);
   expect(reported).toHaveLength(1);
   expect(asideIn(directory.path)).toHaveLength(1);
@@ -164,11 +164,11 @@ test("without its first page everything else is salvaged, in order, at its old o
   expect(records.slice(0, 3_000).map(({ offset }) => offset)).toEqual(
     upTo(3_000).map((number) => number + 1),
   );
-  // What cannot be seen may have had the offsets after them, and those that the first ten took ahead with their own.
+  // Unreadable records may have had the offsets after them, and the first ten took 10,000 more ahead.
   expect(records.at(-1)).toMatchObject({ kind: "event", offset: 10 + 10_000 + 10_000 });
 });
 
-test("other letters in the text of the tables are damage too, and cost nothing", async () => {
+test("a changed letter in the text of the tables is damage too, and costs nothing", async () => {
   const words = [
     "TABLE records",
     "appended_at INTEGER",
@@ -191,7 +191,7 @@ test("other letters in the text of the tables are damage too, and cost nothing",
   }
 });
 
-test("a commit that speaks of the damaged file is not taken for one of the new file", async () => {
+test("a commit for the damaged file is not taken for one of the new file", async () => {
   using directory = temporaryDirectory();
   const commits = new Map<string, Position>();
   {
@@ -228,7 +228,7 @@ test("one flipped bit in a value costs that one record", async () => {
 });
 
 test(
-  "a page that is gone costs what stood on it, also beside the gap of offsets that a salvage leaves",
+  "a lost page costs what was on it, also beside the gap of offsets that a salvage leaves",
   async () => {
     using directory = temporaryDirectory();
     for (let round = 0; round < 3; round++) {
@@ -284,7 +284,7 @@ test("a flaw in the -wal file hides nothing of what was committed after it", asy
   expect(numbers).toEqual(numbers.toSorted((one, other) => one - other));
 });
 
-test("a value that goes on in a page that is gone costs that one record, and no start", async () => {
+test("a value that continues in a lost page costs that one record, and no start", async () => {
   using directory = temporaryDirectory();
   using log = openLog(directory.path);
   await appendNumbered(log, 10);
@@ -296,7 +296,7 @@ test("a value that goes on in a page that is gone costs that one record, and no 
   expect(numbersIn(await readAll(after))).toEqual(upTo(10));
 });
 
-test("a -wal file without its header is read all the same", async () => {
+test("a -wal file without its header is still read", async () => {
   using directory = temporaryDirectory();
   using log = openLog(directory.path);
   await appendNumbered(log, 500);
@@ -319,7 +319,7 @@ test("the torn end that a kill leaves is no damage", async () => {
   expect(reported).toEqual([]);
 });
 
-/** Appends tens until the -wal file has begun anew; answers with its bytes before that transaction and their count. */
+/** Appends ten at a time until SQLite starts the -wal file over; its bytes and the count before that transaction. */
 async function appendUntilWalRestarts(
   log: SqliteLog,
   path: string,
@@ -329,21 +329,21 @@ async function appendUntilWalRestarts(
     await appendNumbered(log, 10, count);
     if (statSync(path).size < before.length) return [before, count];
   }
-  throw new Error("the -wal file never began anew");
+  throw new Error("the -wal file never started over");
 }
 
-test("the frame that a kill leaves half written over an older one is no damage: nobody was told of it", async () => {
+test("a frame that a kill left half written over an older one is no damage: it was never acknowledged", async () => {
   using directory = temporaryDirectory();
   using log = openLog(directory.path);
   const wal = `${mainOf(directory.path)}-wal`;
   const [older, count] = await appendUntilWalRestarts(log, wal);
   const copy = killed(directory.path);
-  // The first transaction anew, without the last page of its last frame: there the older one still stands.
-  const anew = readFileSync(wal);
-  expect((anew.length - 32) % FRAME_BYTES).toBe(0);
+  // The first transaction of the new generation, but in place of its last page the older one.
+  const restarted = readFileSync(wal);
+  expect((restarted.length - 32) % FRAME_BYTES).toBe(0);
   const torn = Buffer.concat([
-    anew.subarray(0, anew.length - PAGE_BYTES),
-    older.subarray(anew.length - PAGE_BYTES),
+    restarted.subarray(0, restarted.length - PAGE_BYTES),
+    older.subarray(restarted.length - PAGE_BYTES),
   ]);
   writeFileSync(`${mainOf(copy)}-wal`, torn);
   const reported: Reported = [];
@@ -355,7 +355,7 @@ test("the frame that a kill leaves half written over an older one is no damage: 
   expect(asideIn(copy)).toEqual([]);
 });
 
-test("the last frame of a commit that was told of is damage when it is not what was written", async () => {
+test("wrong content in the last frame of an acknowledged commit is damage", async () => {
   using directory = temporaryDirectory();
   using log = openLog(directory.path);
   const [, count] = await appendUntilWalRestarts(log, `${mainOf(directory.path)}-wal`);
@@ -369,14 +369,14 @@ test("the last frame of a commit that was told of is damage when it is not what 
     const reported: Reported = [];
     using after = openLog(copy, reported);
     expect(reported[0]?.fields?.reason).toMatch(/^frame \d+ of the -wal file is damaged$/);
-    // It may have stood in a record, and then that one is gone.
+    // The byte may have been in a record, and then that one is lost.
     const numbers = numbersIn(await readAll(after));
     expect(numbers.length).toBeGreaterThanOrEqual(count + 10 + more - 1);
     expect(numbers).toEqual(numbers.toSorted((one, other) => one - other));
   }
 });
 
-test("a salvage that was cut off at each of its steps is gone on with, and ends the same", async () => {
+test("a salvage that was cut off at any of its steps is resumed, and ends the same", async () => {
   using directory = temporaryDirectory();
   {
     using log = openLog(directory.path);
@@ -402,7 +402,7 @@ test("a salvage that was cut off at each of its steps is gone on with, and ends 
   }
 });
 
-test("damage met while running is said as such, and the next start sets the file aside", async () => {
+test("damage met while running is reported as such, and the next start sets the file aside", async () => {
   using directory = temporaryDirectory();
   {
     using log = openLog(directory.path);
@@ -425,7 +425,7 @@ test("damage met while running is said as such, and the next start sets the file
   expect(numbers).toEqual(numbers.toSorted((one, other) => one - other));
 });
 
-test("an outbox of before there were checksums is opened and read", async () => {
+test("an outbox from before there were checksums is opened and read", async () => {
   using directory = temporaryDirectory();
   {
     using db = new Database(mainOf(directory.path), { create: true });
@@ -453,7 +453,7 @@ test("of damaged files the newest eight are kept", () => {
   expect(readFileSync(join(directory.path, kept.at(-1)!), "utf8")).toStartWith("no database 10");
 });
 
-test("a damaged market.sqlite is the user's: it is refused with a hint and left as it is", () => {
+test("a damaged market.sqlite is the user's: it is refused with a hint and left unchanged", () => {
   using directory = temporaryDirectory();
   const path = join(directory.path, "market.sqlite");
   openSqliteStore({ directory: directory.path, sync: "normal" })[Symbol.dispose]();

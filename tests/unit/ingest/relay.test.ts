@@ -636,7 +636,9 @@ test("a record that is not what was written ends the forwarder: nothing is skipp
   world.run(10);
   spy.mockRestore();
   expect(life.state).toBe("failed");
-  expect(String(life.error)).toContain("is damaged: Error: the record at 1 is not what was written");
+  expect(String(life.error)).toContain(
+    "is damaged: Error: the record at offset 1 does not match its checksum",
+  );
   expect(life.log.health().recordCount).toBe(2);
 });
 
@@ -771,8 +773,8 @@ test("where each append is synced a deletion is not, and what is appended after 
 test("a log has a reader or a forwarder, never both", () => {
   using stage = new Stage(18);
   const { log } = stage.start();
-  expect(() => log.openOutbox()).toThrow("a reader or a forwarder");
-  expect(() => log.openReader({ load: () => null, save: () => {} })).toThrow("has a forwarder");
+  expect(() => log.openOutbox()).toThrow("a reader or a relay");
+  expect(() => log.openReader({ load: () => null, save: () => {} })).toThrow("has a relay");
 });
 
 test("a million bytes of leftovers of two sessions go first, the older before the newer", () => {

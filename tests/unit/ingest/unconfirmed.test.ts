@@ -343,7 +343,7 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   expect(log.dead.list(1)[0]!.reason).toBe("another producer held the feed");
   expect(log.dead.requeue()).toBe(0);
   expect(log.lease).toMatchObject({ isOwn: false, unconfirmedFrom: null });
-  expect(log.dead.dropDoubtful()).toBe(aside);
+  expect(log.dead.dropUnconfirmed()).toBe(aside);
   expect(log.dead.count).toBe(0);
   log[Symbol.dispose]();
   endOf(stage);
@@ -460,7 +460,7 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", doubt]);
   // And so has what is refused.
   expect(() => outbox.deadLetter({ ...event!, kind: "trades", key: "S", value }, "refused: x")).toThrow(
-    "fills its share",
+    "the dead letters fill their share of the outbox",
   );
   log[Symbol.dispose]();
 });
@@ -474,8 +474,10 @@ test("a file whose records one role left is refused to the other, and an empty o
   void first.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
   first[Symbol.dispose]();
   const second = openLog(directory, machine);
-  expect(() => second.openReader(commits)).toThrow("is the one of `producer`: 1 records wait in it");
-  second.openOutbox().remove(Float64Array.of(1));
+  expect(() => second.openReader(commits)).toThrow(
+    "belongs to `producer` and is not empty (records waiting: 1, dead letters: 0)",
+  );
+  second.openOutbox().remove([1]);
   machine.world.run(10);
   second[Symbol.dispose]();
   const third = openLog(directory, machine);
@@ -483,7 +485,7 @@ test("a file whose records one role left is refused to the other, and an empty o
   void third.append([{ kind: "trades", key: "S", value: Buffer.from("x") }]);
   third[Symbol.dispose]();
   const fourth = openLog(directory, machine);
-  expect(() => fourth.openOutbox()).toThrow("is the one of `local`");
+  expect(() => fourth.openOutbox()).toThrow("belongs to `local`");
   fourth[Symbol.dispose]();
 });
 
@@ -520,7 +522,7 @@ test("what is received after a salvage that found no offset stays in doubt with 
     using sent = openLog(directory, machine);
     const outbox = sent.openOutbox();
     void sent.append([entry]);
-    outbox.remove(new Float64Array([1]));
+    outbox.remove([1]);
     outbox.flush();
   }
   let unconfirmedFrom: number | null;

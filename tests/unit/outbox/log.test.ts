@@ -1,4 +1,4 @@
-// The log on SQLite: the contract, and what is this adapter's own: one owner of the file, a limit in bytes with
+// The log on SQLite: the contract, and what only this adapter promises: one owner of the file, a limit in bytes with
 // room for events, a full disk, a power cut that takes the end of the file, and deletion in slices.
 
 import { heapStats } from "bun:jsc";
@@ -30,7 +30,7 @@ import { logContract } from "../../contract/log.ts";
 import { NOON_MS, seeded, temporaryDirectory } from "../../support/builders.ts";
 
 const GIB = 2 ** 30;
-/** What log-sqlite.ts keeps free for events. */
+/** What outbox/log.ts keeps free for events. */
 const EVENT_ROOM_BYTES = 2 ** 20;
 
 type OpenOptions = { bytesMax?: number; clock?: Clock; metrics?: ReturnType<typeof createMetrics> };
@@ -144,7 +144,7 @@ logContract("sqlite", {
 
 // --- One owner -------------------------------------------------------------------------------------------------
 
-test("a second owner in this process is refused with a sentence, and taken when the first has closed", async () => {
+test("a second owner in this process is refused with a sentence, and accepted when the first has closed", async () => {
   using directory = temporaryDirectory();
   const first = openLog(directory.path);
   await first.append(entries(1));
@@ -154,7 +154,7 @@ test("a second owner in this process is refused with a sentence, and taken when 
   expect(second.health().recordCount).toBe(1);
 });
 
-test("while another process holds the file the owner is refused, and taken as soon as that is killed", async () => {
+test("an owner is refused while another process has the file, and accepted as soon as that one is killed", async () => {
   using directory = temporaryDirectory();
   const child = Bun.spawn(
     [
@@ -204,7 +204,7 @@ test("a file that is no database is never overwritten: its bytes stay in the dir
   expect(contents).toContain(garbage);
 });
 
-test("the directory is made where there is none", () => {
+test("a missing directory is created", () => {
   using directory = temporaryDirectory();
   const path = join(directory.path, "a", "b");
   using log = openLog(path);
@@ -237,7 +237,7 @@ test("at its limit the log refuses trades and dead letters whole, and still take
   );
   expect(log.health().recordCount).toBe(taken);
 
-  // The room for events has an end too, and it is where it was said to be.
+  // The room for events is limited too, and it is as large as promised.
   let eventBytes = 0;
   for (;;) {
     try {
@@ -270,7 +270,7 @@ test("a full log takes trades again when commits let it delete", async () => {
   expect((await readFromCommit(log, commits)).offsets).toEqual([401]);
 });
 
-test("what is held is measured again on opening, so that a restart does not lift the limit", async () => {
+test("the content is measured again on opening, so that a restart does not lift the limit", async () => {
   using directory = temporaryDirectory();
   const first = openLog(directory.path, { bytesMax: 50_000 });
   await first.append(entries(40, 1_000));
@@ -545,18 +545,18 @@ test("a power cut far behind the commit, and a kill while that is tidied up, lea
   expect([range.beginOffset, range.endOffset]).toEqual([5_011, 5_011]);
 });
 
-test("a reader may empty a forwarder's file, and what was put aside from its end makes no damage of it", async () => {
+test("a reader may empty a producer's file, and dead letters from its end do not make it a damaged one", async () => {
   using directory = temporaryDirectory();
   {
     using log = openLog(directory.path);
     const outbox = log.openOutbox();
     await log.append(entries(3));
     outbox.deadLetter(outbox.read(3, 1)[0]!, "refused");
-    outbox.remove(new Float64Array([2]));
+    outbox.remove([2]);
     outbox.flush();
   }
   {
-    // Of before a file had a role, or salvaged without it.
+    // As in a file from before there were roles, or one salvaged without its owner row.
     using file = new Database(join(directory.path, "outbox.sqlite"));
     file.run("DELETE FROM keeper");
   }
@@ -572,13 +572,13 @@ test("a reader may empty a forwarder's file, and what was put aside from its end
   expect(ids[1]).toBe(ids[0]!);
 });
 
-test("after a kill a forwarder's file gives no offset twice, whatever was deleted from its end", async () => {
+test("after a kill a producer's file gives no offset twice, whatever was deleted from its end", async () => {
   using directory = temporaryDirectory();
   const copy = join(directory.path, "copy");
   using log = openLog(directory.path);
   const outbox = log.openOutbox();
   await log.append(entries(3));
-  outbox.remove(new Float64Array([2, 3]));
+  outbox.remove([2, 3]);
   outbox.flush();
   copyLog(directory.path, copy);
 
