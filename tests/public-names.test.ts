@@ -24,7 +24,7 @@ import { createMetrics, type Metrics } from "../lib/base/metrics.ts";
 import type { FeedEventType, FeedItem } from "../lib/contracts/feed.ts";
 import { encodeLeaseRecord, LEASE_KEY, parseLeaseRecord } from "../lib/contracts/lease.ts";
 import type { Delivery, LogReader, LogRecord, SendOutcome } from "../lib/contracts/log.ts";
-import type { DisconnectReason } from "../lib/finnhub/connection.ts";
+import type { DisconnectReason } from "../lib/finnhub/reconnect.ts";
 import { type Frame, parseFrame } from "../lib/finnhub/frame.ts";
 import { createRestClient } from "../lib/finnhub/rest-client.ts";
 import {
@@ -453,7 +453,7 @@ async function eventsOfRefusal(metrics: Metrics) {
         isFull = false;
         yield [trades];
       },
-      want() {},
+      subscribe() {},
       health: () => ({
         state: "closed",
         stateSinceMs: 0,
