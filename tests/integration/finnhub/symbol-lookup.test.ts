@@ -236,9 +236,9 @@ test("faults of the server, odd answers and silence prove nothing, and are count
     ["HTTP 403", () => Response.json({ error: "no access" }, { status: 403 }), "refused"],
     ["is not JSON", () => new Response(html), "bad_answer"],
     ["is not JSON", () => new Response(""), "bad_answer"],
-    ["unknown form|no list|empty", () => Response.json({}), "ok"],
-    ["unknown form|no list|empty", () => Response.json(null), "ok"],
-    ["unknown form|no list|empty", () => Response.json([]), "ok"],
+    ["unknown form|not a list|empty", () => Response.json({}), "ok"],
+    ["unknown form|not a list|empty", () => Response.json(null), "ok"],
+    ["unknown form|not a list|empty", () => Response.json([]), "ok"],
     ["unknown form|no symbol", () => Response.json([{ nothing: 1 }, 7, null]), "ok"],
   ];
   for (const [words, answer, outcome] of cases) {
