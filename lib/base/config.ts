@@ -31,7 +31,7 @@ export type ServiceName = "local" | "producer" | "processor" | "admin";
 
 type Simulator = Readonly<{
   seed: number;
-  recipe: ScenarioName | undefined;
+  scenario: ScenarioName | undefined;
   tapePath: string | undefined;
   speed: number | "max";
 }>;
@@ -82,7 +82,7 @@ export function readConfig(
 function arrange(values: Values, certificates: Texts, secrets: readonly string[], shown: readonly string[]) {
   const simulator: Simulator = {
     seed: values.SIMULATOR_SEED,
-    recipe: values.SIMULATOR_RECIPE,
+    scenario: values.SIMULATOR_RECIPE,
     tapePath: values.SIMULATOR_TAPE,
     speed: values.SIMULATOR_SPEED,
   };
