@@ -12,18 +12,11 @@ import { readKafkaRange } from "../kafka/range-reader.ts";
 import { openTopics, partitionId, topicNames } from "../kafka/topics.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
 import { type DeadLetter, HOUR_MS } from "../model/trade.ts";
-import {
-  printRedriveCounts,
-  printReplayed,
-  REPLAY_FLAGS,
-  readRange,
-  readRepair,
-  readReplayRange,
-  retentionStartMs,
-  VERIFY_FLAGS,
-  verifyAndPrint,
-} from "./arguments.ts";
-import { redriveAll, replayRows } from "./replay.ts";
+import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
+import { redriveAll } from "./redrive.ts";
+import { replayRows } from "./replay.ts";
+import { retentionStartMs } from "./retention.ts";
 
 /** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;

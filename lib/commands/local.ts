@@ -12,18 +12,11 @@ import type { LogWriter } from "../contracts/log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { openSqliteStore } from "../sqlite/store.ts";
-import {
-  printRedriveCounts,
-  printReplayed,
-  REPLAY_FLAGS,
-  readRange,
-  readRepair,
-  readReplayRange,
-  retentionStartMs,
-  VERIFY_FLAGS,
-  verifyAndPrint,
-} from "./arguments.ts";
-import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "./replay.ts";
+import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
+import { redriveAll } from "./redrive.ts";
+import { type ReplayRecord, replayRows, replayWindows } from "./replay.ts";
+import { retentionStartMs } from "./retention.ts";
 
 const POLL_MS = 5;
 /** A log that is full is emptied by storing what it holds, so often at most for one append. */
