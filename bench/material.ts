@@ -3,7 +3,8 @@
 
 import { tradeUuids } from "../lib/model/identity.ts";
 import { type Message, type Trade, type TradeRow, tradeRow } from "../lib/model/trade.ts";
-import { createMarket, frameText, type WireTrade } from "../lib/simulator/market.ts";
+import { frameText, type WireTrade } from "../lib/simulator/frames.ts";
+import { createMarket } from "../lib/simulator/market.ts";
 
 export type MarketFrame = Readonly<{ atMs: number; trades: readonly WireTrade[] }>;
 

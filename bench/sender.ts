@@ -5,7 +5,7 @@
 // `bun bench/sender.ts <trades per second of the market> <trades> <speed>`
 
 import { systemClock } from "../lib/base/clock.ts";
-import { frameText } from "../lib/simulator/market.ts";
+import { frameText } from "../lib/simulator/frames.ts";
 import { startSimulator } from "../lib/simulator/simulator.ts";
 import type { TapeFrame } from "../lib/simulator/tape.ts";
 import { marketFrames, SYMBOLS } from "./material.ts";

@@ -24,7 +24,7 @@ import { createMetrics, type Metrics } from "../lib/base/metrics.ts";
 import type { FeedEventType, FeedItem } from "../lib/contracts/feed.ts";
 import { encodeLeaseRecord, LEASE_KEY, parseLeaseRecord } from "../lib/contracts/lease.ts";
 import type { Delivery, LogReader, LogRecord, SendOutcome } from "../lib/contracts/log.ts";
-import type { DisconnectReason } from "../lib/finnhub/connection.ts";
+import type { DisconnectReason } from "../lib/finnhub/reconnect.ts";
 import { type Frame, parseFrame } from "../lib/finnhub/frame.ts";
 import { createRestClient } from "../lib/finnhub/rest-client.ts";
 import {
@@ -339,9 +339,9 @@ async function runLocal(): Promise<Local> {
     logger: silentLogger,
     signal: stop.signal,
   });
-  const { web, ingest, processor, watchlistSync } = parts;
-  const over = new AbortController();
-  const running = [ingest.run(), processor.run(over.signal), watchlistSync.run(stop.signal)];
+  const { web, jobs } = parts;
+  const trigger = async () => jobs.find(({ name }) => name === "aggregates")?.run();
+  const running = parts.run(stop.signal);
   const eventsNow = async () => {
     const { items } = (await (await web.request("/feed-events?limit=1000")).json()) as {
       items: Event[];
@@ -359,27 +359,24 @@ async function runLocal(): Promise<Local> {
     const [stream] = await Promise.all([
       streamOf(web, [...wanted, ...inStatus], finnhub.trade),
       eventually(STEP_MS_MAX, "a candle is stored", async () => {
-        await processor.trigger();
+        await trigger();
         const { items } = (await (await web.request("/candles?symbol=AAPL")).json()) as { items: unknown[] };
         return items.length > 0;
       }).then(() => {
         forwardMs += OPEN_ANEW_MS;
       }),
     ]);
-    await processor.trigger();
+    await trigger();
     const answers = await answersOf(web);
     const health = await (await web.request("/health")).json();
     const doc = (await (await web.request("/doc")).json()) as Fields;
     const metricsText = await (await web.request("/metrics")).text();
     stop.abort();
-    await within(STEP_MS_MAX, "the feed ends", async () => running[0]);
-    await parts.drain();
+    await within(STEP_MS_MAX, "the end", async () => running);
     await eventually(STEP_MS_MAX, "the end is stored", async () =>
       (await eventsNow()).some(({ type }) => type === "session_ended"),
     );
     const events = await eventsNow();
-    over.abort();
-    await Promise.all(running);
     const routes = web.routes
       .filter(({ method }) => method !== "ALL")
       .map(({ method, path }) => `${method} ${path}`);
@@ -387,8 +384,7 @@ async function runLocal(): Promise<Local> {
     return { doc, routes, answers, stream, health, metricsText, metrics, events, files };
   } finally {
     stop.abort();
-    over.abort();
-    await Promise.allSettled(running);
+    await Promise.allSettled([running]);
     await parts[Symbol.asyncDispose]();
     await finnhub.stop();
   }
@@ -457,7 +453,7 @@ async function eventsOfRefusal(metrics: Metrics) {
         isFull = false;
         yield [trades];
       },
-      want() {},
+      subscribe() {},
       health: () => ({
         state: "closed",
         stateSinceMs: 0,

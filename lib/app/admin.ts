@@ -6,7 +6,7 @@ import { namesOf } from "../base/config.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
-import { type HealthDocument, healthDocument } from "../health/health.ts";
+import { healthDocument } from "../health/health.ts";
 import { brokerPart, remotePart, storePart, tailPart } from "../health/pipeline.ts";
 import { checkKafka } from "../kafka/client.ts";
 import { openControlTopic } from "../kafka/control-topic.ts";
@@ -14,24 +14,15 @@ import { createLagMonitor } from "../kafka/lag-monitor.ts";
 import { tailKafka } from "../kafka/tail.ts";
 import { openTopics, placeOf, topicNames } from "../kafka/topics.ts";
 import { rowsIn } from "../processing/decode.ts";
-import { createWeb, type TickerSets, type Web } from "../web/app.ts";
+import { createWeb, type TickerSets } from "../web/app.ts";
 import { createLiveView } from "../web/live/view.ts";
 import { createRemoteHealth } from "../web/remote-health.ts";
 import { createWatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
-import type { Startup } from "./startup.ts";
+import type { App, Startup } from "./startup.ts";
 import { openSymbolCheck, watchlistJobs } from "./watchlist.ts";
 
-export type AdminApp = AsyncDisposable &
-  Readonly<{
-    web: Web;
-    jobs: readonly Job[];
-    health: () => HealthDocument;
-    /** Follows the topics until a stop is asked for. */
-    run(): Promise<void>;
-  }>;
-
-export async function openAdminApp(context: Context, start: Startup): Promise<AdminApp> {
+export async function openAdminApp(context: Context, start: Startup): Promise<App> {
   const { config, clock, logger, metrics, signal } = context;
   const { source, retentionDays } = config;
   const simulated = source?.kind === "simulator";
@@ -162,6 +153,7 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ad
     web,
     jobs,
     health,
+    /** Follows the topics until a stop is asked for. */
     async run() {
       await Promise.all([tail(signal), following]);
     },

@@ -1,11 +1,11 @@
-// From the command line to the exit code: what every binary does alike. It reads the settings, opens the report,
-// runs main and ends the process; what the process is for, it does not know. The only file that ends a process
-// or listens to its signals.
+// From the command line to the exit code: what every binary does alike. It reads the settings, opens the logger, runs the
+// service or a command and ends the process; it does not know what the process is for. The only file that ends a
+// process or listens to its signals.
 //
 // Exit codes, for a supervisor:
-//    0  done: main returned, or a stop was asked for and everything in flight was finished
-//    1  the operator must change something (settings, command line, an unreachable set-up); a restart is no help.
-//       Also: healthcheck found the service failing or silent, and what else a verb says of itself
+//    0  done: the service or the command ended, or a stop was requested and everything in flight was finished
+//    1  the operator must change something (settings, command line, an unreachable set-up); a restart does not help.
+//       Also: healthcheck found the service failing or silent, and what else a command defines
 //   70  a fault that nothing handled: restart
 //   75  stopped before everything in flight was finished: a second signal, or a stop that took too long
 
@@ -16,18 +16,20 @@ import type { Command, CommandOptions, Context } from "../base/command.ts";
 import {
   type Config,
   ConfigError,
-  chooseSource,
   describeConfig,
   namesOf,
   portOf,
   readConfig,
   type ServiceName,
+  sourceFor,
 } from "../base/config.ts";
 import { PipelineError, SetupError } from "../base/errors.ts";
 import { httpRequest, NO_ANSWER } from "../base/http-client.ts";
 import { parseObject } from "../base/json.ts";
 import { type Logger, openLogger, printError, printLine } from "../base/logger.ts";
 import { createMetrics, type Metrics } from "../base/metrics.ts";
+import { startJobs } from "./jobs.ts";
+import { type App, openStartup, type Startup } from "./startup.ts";
 
 declare const BUILD_VERSION: string | undefined;
 /** scripts/build.ts puts the version in; run from source it is that of package.json. */
@@ -43,17 +45,19 @@ const STOP_MS_MAX = 30_000;
 const HEALTHCHECK_MS_MAX = 3_000;
 const GAUGES_EVERY_MS = 1_000;
 
-export type Service = Readonly<{ name: ServiceName; usage: string }>;
+export type Service = Readonly<{
+  name: ServiceName;
+  /** For --help. */
+  usage: string;
+  open(context: Context, start: Startup): Promise<App>;
+  commands?: readonly Command[];
+}>;
 
 /** Never returns: the process ends here. */
-export async function run(
-  service: Service,
-  main: (context: Context) => Promise<void>,
-  commands: readonly Command[] = [],
-): Promise<never> {
+export async function run(service: Service): Promise<never> {
   // Whoever read our output may have gone; that is no reason to stop working.
   process.stdout.on("error", () => {});
-  const program = createProgram(service, main, commands);
+  const program = createProgram(service);
   try {
     await program.parseAsync();
     return process.exit(EXIT_OK);
@@ -64,12 +68,9 @@ export async function run(
   }
 }
 
-/** The verbs of the command line; without one the service runs. */
-function createProgram(
-  service: Service,
-  main: (context: Context) => Promise<void>,
-  commands: readonly Command[],
-): Program {
+/** The commands of the command line; without one the service runs. */
+function createProgram(service: Service): Program {
+  const { commands = [] } = service;
   const program = new Program(service.name)
     .description(service.usage)
     .version(version, "--version", "print the version")
@@ -85,7 +86,7 @@ function createProgram(
     .exitOverride()
     .action(async (options: { checkConfig?: true }) => {
       if (options.checkConfig) return printLine(describeService(service.name, readConfig()));
-      process.exit(await runProcess(service.name, main));
+      process.exit(await runProcess(service, null));
     });
   program
     .command("healthcheck")
@@ -99,46 +100,38 @@ function createProgram(
       .description(command.usage)
       .helpOption("--help", "print this")
       .allowExcessArguments(false)
-      .action(async (options: CommandOptions) =>
-        process.exit(await runProcess(service.name, command, options)),
-      );
+      .action(async (options: CommandOptions) => process.exit(await runProcess(service, command, options)));
     for (const [flags, description] of command.options) subcommand.option(flags, description);
   }
   return program;
 }
 
-/** Runs the service, or one of its verbs. Answers with the exit code. */
+/** Runs one command, or without one the service. Resolves with the exit code. */
 async function runProcess(
-  name: ServiceName,
-  work: Command | ((context: Context) => Promise<void>),
+  service: Service,
+  command: Command | null,
   options: CommandOptions = {},
 ): Promise<number> {
+  const { name } = service;
   const config = readConfig();
   const logger = openLogger({ name, ...config.log, secrets: config.secrets });
   const clock = systemClock;
   const stop = createStop(clock, logger, (code) => process.exit(code));
-  for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.request(event));
-  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
-    process.on(event, (error) => {
-      logger.error("ended by a fault that nothing handled", { event, error });
-      process.exit(EXIT_FAULT);
-    });
-  }
+  handleProcessEvents(stop, logger);
   const metrics = createMetrics();
   keepProcessGauges(metrics, clock);
   const context = { config, clock, logger, metrics, signal: stop.signal };
-  const isCommand = typeof work !== "function";
   try {
-    if (isCommand) return await work.main(context, options);
+    if (command !== null) return await command.main(context, options);
     logger.info("starting", { version, pid: process.pid });
-    await work(context);
+    await serve(service, context);
   } catch (error) {
     // `signal.throwIfAborted()` is one way to stop when asked.
     const isStop = stop.signal.aborted && error === stop.signal.reason;
-    // A service tries again what may succeed later; somebody who waits for a verb is told.
-    const isSaid = isForOperator(error) || (isCommand && error instanceof PipelineError);
+    // A service retries what may succeed later; whoever waits for a command is told.
+    const isSaid = isForOperator(error) || (command !== null && error instanceof PipelineError);
     if (!isStop && isSaid) return explain(name, error, config.secrets);
-    if (isStop && isCommand) return EXIT_UNFINISHED;
+    if (isStop && command !== null) return EXIT_UNFINISHED;
     if (!isStop) {
       logger.error("ended by a fault that nothing handled", { error });
       return EXIT_FAULT;
@@ -146,6 +139,32 @@ async function runProcess(
   }
   logger.info("stopped");
   return EXIT_OK;
+}
+
+/** Opens the service's parts, runs them until a stop is requested, and releases everything in reverse order. */
+async function serve({ name, open }: Service, context: Context): Promise<void> {
+  await using start = openStartup(context, name);
+  const hasPage = name === "local" || name === "admin";
+  const printAddress = () => printLine(hasPage ? `page: ${start.url}/` : `health: ${start.url}/health`);
+  // local waits for no server: its address is printed when the page is there. The others may wait for a long time.
+  if (name !== "local") printAddress();
+  await using app = await open(context, start);
+  start.done(app);
+  // Answers on their way need the app's store, so with a page the port is closed before the app.
+  await using _port = app.web === undefined ? null : start;
+  await using _jobs = startJobs(app.jobs, context.logger);
+  if (name === "local") printAddress();
+  await app.run(context.signal);
+}
+
+function handleProcessEvents(stop: ReturnType<typeof createStop>, logger: Logger): void {
+  for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.request(event));
+  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+    process.on(event, (error) => {
+      logger.error("ended by a fault that nothing handled", { event, error });
+      process.exit(EXIT_FAULT);
+    });
+  }
 }
 
 function isForOperator(error: unknown): boolean {
@@ -158,7 +177,7 @@ function explainUsage(program: Program, error: CommanderError): number {
   const commands = program.commands.map((command) => command.name());
   const isUnknownCommand = error.code === "commander.excessArguments" && !commands.includes(command ?? "");
   const fault = isUnknownCommand
-    ? `unknown verb '${command}' (there is ${commands.join(", ")})`
+    ? `unknown command '${command}' (there is ${commands.join(", ")})`
     : error.message
         .replace(/^error: /, "")
         .replace(/\n/g, " ")
@@ -167,7 +186,7 @@ function explainUsage(program: Program, error: CommanderError): number {
   return EXIT_SETUP;
 }
 
-/** Says in plain sentences what the operator can do, and answers with the exit code. */
+/** Prints in plain sentences what the operator can do, and returns the exit code. */
 function explain(name: ServiceName, error: unknown, secrets: readonly string[]): number {
   if (error instanceof ConfigError) {
     const count = error.mistakes.length;
@@ -187,7 +206,7 @@ function explain(name: ServiceName, error: unknown, secrets: readonly string[]):
 }
 
 function describeService(name: ServiceName, config: Config): string {
-  const source = name === "local" || name === "producer" ? chooseSource(config, name) : config.source;
+  const source = sourceFor(config, name);
   const names = namesOf(config, source);
   const kinds = { simulator: "the built-in simulator", finnhub: "Finnhub" };
   return [
@@ -198,7 +217,7 @@ function describeService(name: ServiceName, config: Config): string {
   ].join("\n");
 }
 
-/** The two signals: the first asks, the second stops waiting. Exported for its test: it ends no process itself. */
+/** The two signals: the first requests a stop, the second stops waiting. It ends no process itself, so tests can use it. */
 export function createStop(clock: Clock, logger: Logger, exit: (code: number) => void) {
   const controller = new AbortController();
   return {
@@ -219,7 +238,7 @@ export function createStop(clock: Clock, logger: Logger, exit: (code: number) =>
   };
 }
 
-/** Asks this machine's own service; one line says what it answered. Answers with the exit code. */
+/** Requests /health of this machine's own service and prints the answer as one line. Resolves with the exit code. */
 async function askHealth(name: ServiceName, config: Config): Promise<number> {
   const port = portOf(config, name);
   if (port === 0) {
@@ -239,7 +258,7 @@ async function askHealth(name: ServiceName, config: Config): Promise<number> {
   }
 }
 
-/** The address of the own machine for one that listens on every address. */
+/** The address of this machine for a service that listens on every address. */
 function reachable(bindAddress: string): string {
   if (bindAddress === "0.0.0.0") return "127.0.0.1";
   if (bindAddress === "::") return "[::1]";
@@ -251,7 +270,7 @@ function reasonIn(body: string): string {
   return typeof reason === "string" && reason !== "" ? `: ${reason.replace(/\s+/g, " ").slice(0, 300)}` : "";
 }
 
-/** Memory, CPU and how late the event loop is, once a second for as long as the process lives. */
+/** Sets the gauges of memory, CPU and event loop lag once a second for as long as the process lives. */
 function keepProcessGauges(metrics: Metrics, clock: Clock): void {
   const measure = (lagMs: number) => {
     const { user, system } = process.cpuUsage();

@@ -1,37 +1,28 @@
-// The parts of the embedded mode, chosen and connected: feed, log, store, both loops and the web app in one
-// process. It decides nothing about a trade.
+// The parts of local, chosen and connected: feed, log, store, both loops and the web app in one process. It decides
+// nothing about a trade.
 
 import type { Clock } from "../base/clock.ts";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
-import type { Feed } from "../contracts/feed.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
-import { type HealthDocument, localHealth } from "../health/health.ts";
-import { createIngest, type Ingest } from "../ingest/ingest.ts";
-import { seedWatchlist, type WatchlistSync } from "../ingest/watchlist-sync.ts";
+import { localHealth } from "../health/health.ts";
+import { createIngest } from "../ingest/ingest.ts";
+import { seedWatchlist } from "../ingest/watchlist-sync.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { openSqliteLog } from "../outbox/log.ts";
-import { createProcessor, type Processor } from "../processing/processor.ts";
+import { openSqliteLog, type SqliteLog } from "../outbox/log.ts";
+import { createProcessor } from "../processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
 import { createWeb, type Web } from "../web/app.ts";
 import { createLiveView } from "../web/live/view.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
+import type { App } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
 import { openSymbolCheck, openWatchlist, tickerSets, watchlistJobs } from "./watchlist.ts";
 
-export type LocalApp = AsyncDisposable &
-  Readonly<{
-    ingest: Ingest;
-    processor: Processor;
-    /** Which tickers the feed streams. */
-    watchlistSync: WatchlistSync;
-    web: Web;
-    jobs: readonly Job[];
-    simulated: boolean;
-    /** Resolves when the processor was handed all that is in the log, or after DRAIN_MS_MAX. */
-    drain(): Promise<void>;
-  }>;
+export interface LocalApp extends App {
+  readonly web: Web;
+}
 
 /** A stop stores what was received so far, unless that is a long backlog: it is safe in the log. */
 const DRAIN_MS_MAX = 5_000;
@@ -39,7 +30,9 @@ const DRAIN_POLL_MS = 5;
 /** Between two slices of retention, so that it costs a tenth of a core at most. */
 const RETENTION_PAUSE_MS = 20;
 
-export async function openLocalApp({ config, clock, logger, metrics, signal }: Context): Promise<LocalApp> {
+/** Waits for no engine, so it needs no Startup. Rejects with a SetupError when DATA_DIR cannot be used. */
+export async function openLocalApp(context: Context): Promise<LocalApp> {
+  const { config, clock, logger, metrics, signal } = context;
   const source = chooseSource(config, "local");
   const { dataDirectory: directory, topic } = namesOf(config, source);
   const { symbolsMax, tickers: setting } = config.finnhub;
@@ -48,106 +41,86 @@ export async function openLocalApp({ config, clock, logger, metrics, signal }: C
 
   const store = opened.use(openSqliteStore({ directory, sync }));
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
-  const reader = log.openReader(store.commits);
-  const { url, apiUrl, token, simulated } = opened.use(await openUpstream(source, config, { clock, logger }));
+  const upstream = opened.use(await openUpstream(source, config, { clock, logger }));
+  const { url, apiUrl, token, simulated } = upstream;
   const { wanted } = store;
   await seedWatchlist(wanted, setting, clock);
-  const feed: Feed = openFinnhubFeed({
-    url,
-    token,
-    symbols: watchedSymbols(wanted),
-    symbolsMax,
-    clock,
-    logger,
-    metrics,
-    signal,
-  });
+  const symbols = watchedSymbols(wanted);
+  const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
 
   const live = createLiveView();
   const ingest = createIngest({ feed, log, clock, logger, metrics });
   const processor = createProcessor({
-    log: reader,
+    log: log.openReader(store.commits),
     store,
     clock,
     logger,
     metrics,
     onRowsStored: (rows) => live.note(rows, clock.now()),
   });
-
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
-  const { watchlistSync, control } = openWatchlist({
-    config,
-    wanted,
-    check,
-    feed,
-    ingest,
-    hasTraded,
-    clock,
-    logger,
-  });
+  const watchlist = { config, wanted, check, feed, ingest, hasTraded, clock, logger };
+  const { watchlistSync, control } = openWatchlist(watchlist);
 
   const startedAtMs = clock.now();
-  const health = (): HealthDocument => {
-    const symbols = watchlistSync.wanted().map((symbol) => ({
-      symbol,
-      lastTradeAtMs: live.of(symbol)?.trade_timestamp ?? null,
-    }));
-    const parts = {
+  const health = () => {
+    const watched = watchlistSync.wanted();
+    const lastTradeAtMs = (symbol: string) => live.of(symbol)?.trade_timestamp ?? null;
+    const snapshot = {
+      simulated,
+      startedAtMs,
+      symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
+      ahead: live.ahead(),
       feed: feed.health(),
       outbox: log.health(),
       publish: ingest.health(),
       processor: processor.health(),
     };
-    return localHealth({ simulated, startedAtMs, symbols, ahead: live.ahead(), ...parts }, clock.now());
+    return localHealth(snapshot, clock.now());
   };
-  const sets = () => tickerSets(watchlistSync, feed.health());
-  const web = createWeb({
-    store,
-    live,
-    clock,
-    logger,
-    metrics,
-    health,
-    tickers: sets,
-    changes: { control, adminToken: config.web.adminToken },
-    simulated,
-    signal,
-  });
+  const tickers = () => tickerSets(watchlistSync, feed.health());
+  const changes = { control, adminToken: config.web.adminToken };
+  const web = createWeb({ store, live, clock, logger, metrics, health, tickers, changes, simulated, signal });
 
-  const jobs: Job[] = [
-    { name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger },
-    {
-      name: "retention",
-      schedule: EVERY_HOUR,
-      run: () => dropExpired(store, clock, config.retentionDays, signal),
-    },
-    ...watchlistJobs(check, watchlistSync, signal),
-  ];
-  const drain = async () => {
-    const endMs = clock.monotonic() + DRAIN_MS_MAX;
-    while (log.health().unreadCount > 0 && clock.monotonic() < endMs) await clock.sleep(DRAIN_POLL_MS);
-  };
+  if (simulated) logger.info("the market is simulated; set FINNHUB_API_TOKEN for the real one");
   const resources = opened.move();
   return {
-    ingest,
-    processor,
-    watchlistSync,
     web,
-    jobs,
-    simulated,
-    drain,
+    health,
+    jobs: [
+      { name: "aggregates", schedule: EVERY_5_SECONDS, run: () => processor.trigger() },
+      retentionJob(store, config.retentionDays, clock, signal),
+      ...watchlistJobs(check, watchlistSync, signal),
+    ],
+    async run(runSignal) {
+      // The feed ends when a stop is requested; the processor follows when it has all that the feed appended.
+      const drained = new AbortController();
+      const ingesting = ingest.run().then(() => drain(log, clock));
+      await Promise.all([
+        ingesting.then(() => drained.abort()),
+        processor.run(drained.signal),
+        watchlistSync.run(runSignal),
+      ]);
+    },
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
 
-async function dropExpired(
-  store: SqliteStore,
-  clock: Clock,
-  retentionDays: number,
-  signal: AbortSignal,
-): Promise<void> {
-  while (!signal.aborted && store.dropReceivedBefore(clock.now() - retentionDays * DAY_MS)) {
-    await clock.sleep(RETENTION_PAUSE_MS, signal);
-  }
+function retentionJob(store: SqliteStore, days: number, clock: Clock, signal: AbortSignal): Job {
+  return {
+    name: "retention",
+    schedule: EVERY_HOUR,
+    async run() {
+      while (!signal.aborted && store.dropReceivedBefore(clock.now() - days * DAY_MS)) {
+        await clock.sleep(RETENTION_PAUSE_MS, signal);
+      }
+    },
+  };
+}
+
+/** Resolves when the processor has read everything in the log, or after DRAIN_MS_MAX. */
+async function drain(log: SqliteLog, clock: Clock): Promise<void> {
+  const endMs = clock.monotonic() + DRAIN_MS_MAX;
+  while (log.health().unreadCount > 0 && clock.monotonic() < endMs) await clock.sleep(DRAIN_POLL_MS);
 }

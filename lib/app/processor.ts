@@ -5,17 +5,13 @@ import type { Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
-import type { HealthDocument } from "../health/health.ts";
 import { consumerHealth } from "../health/pipeline.ts";
 import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "../kafka/consumer.ts";
-import { createProcessor, type Processor } from "../processing/processor.ts";
-import { EVERY_5_SECONDS, type Job } from "./jobs.ts";
-import type { Startup } from "./startup.ts";
+import { createProcessor } from "../processing/processor.ts";
+import { EVERY_5_SECONDS } from "./jobs.ts";
+import type { App, Startup } from "./startup.ts";
 
-export type ProcessorApp = AsyncDisposable &
-  Readonly<{ processor: Processor; jobs: readonly Job[]; health: () => HealthDocument }>;
-
-export async function openProcessorApp(context: Context, start: Startup): Promise<ProcessorApp> {
+export async function openProcessorApp(context: Context, start: Startup): Promise<App> {
   const { config, clock, logger, metrics, signal } = context;
   const simulated = config.source?.kind === "simulator";
   const { topic, groupId, keyspace } = namesOf(config, config.source);
@@ -43,7 +39,7 @@ export async function openProcessorApp(context: Context, start: Startup): Promis
   const startedAtMs = clock.now();
   const resources = opened.move();
   return {
-    processor,
+    run: (runSignal) => processor.run(runSignal),
     jobs: [{ name: "aggregates", schedule: EVERY_5_SECONDS, run: processor.trigger }],
     health: () => consumerHealth({ simulated, startedAtMs, processor: processor.health() }, clock.now()),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),

@@ -7,7 +7,6 @@ import { chooseSource, namesOf } from "../base/config.ts";
 import { LogUnavailableError } from "../base/errors.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
-import type { HealthDocument } from "../health/health.ts";
 import { producerHealth } from "../health/pipeline.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { createLastValues } from "../ingest/last-values.ts";
@@ -19,26 +18,14 @@ import { openKafkaSender } from "../kafka/consumer.ts";
 import { openControlTopic } from "../kafka/control-topic.ts";
 import { newSession } from "../model/identity.ts";
 import { openSqliteLog } from "../outbox/log.ts";
-import type { Job } from "./jobs.ts";
-import type { Startup } from "./startup.ts";
+import type { App, Startup } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
 import { openSymbolCheck, openWatchlist, watchlistJobs } from "./watchlist.ts";
-
-export type ProducerApp = AsyncDisposable &
-  Readonly<{
-    jobs: readonly Job[];
-    health: () => HealthDocument;
-    /**
-     * Until a stop is asked for and what was received is sent, as far as that can be done in some seconds. Rejects with
-     * HeldElsewhereError, and what else ends the process.
-     */
-    run(): Promise<void>;
-  }>;
 
 /** A release that does not arrive costs the next producer its 15 s; a stop does not wait for it. */
 const RELEASE_MS_MAX = 3_000;
 
-export async function openProducerApp(context: Context, start: Startup): Promise<ProducerApp> {
+export async function openProducerApp(context: Context, start: Startup): Promise<App> {
   const { config, clock, logger, metrics, signal } = context;
   const source = chooseSource(config, "producer");
   const { dataDirectory: directory, topic } = namesOf(config, source);
@@ -171,6 +158,10 @@ export async function openProducerApp(context: Context, start: Startup): Promise
     return producerHealth({ simulated, startedAtMs, symbols, ahead: trades.ahead(), ...parts }, clock.now());
   };
 
+  /**
+   * Until a stop is asked for and what was received is sent, as far as that can be done in some seconds. Rejects with
+   * LeaseLostError, and what else ends the process.
+   */
   async function run(): Promise<void> {
     ingesting = ingest.run();
     // The feed ends when a stop is asked for, then the forwarder when it has sent what it can, then the hold.

@@ -1,5 +1,5 @@
-// Where the trades of this process come from: Finnhub, or the built-in simulator that plays it. local and producer
-// open it alike; nothing here looks at a trade.
+// Where the trades of this process come from: Finnhub, or the built-in simulator in its place. local and producer open
+// it alike; nothing here looks at a trade.
 
 import type { Context } from "../base/command.ts";
 import type { Config, Source } from "../base/config.ts";
@@ -9,7 +9,7 @@ import { startSimulator } from "../simulator/simulator.ts";
 export type Upstream = AsyncDisposable &
   Readonly<{ url: string; apiUrl: string; token: string | undefined; simulated: boolean }>;
 
-/** What the feed says to a simulator that takes any token. */
+/** The simulator accepts any token. */
 const SIMULATOR_TOKEN = "simulated";
 
 export async function openUpstream(
@@ -23,17 +23,17 @@ export async function openUpstream(
   }
   const simulator = await startSimulator({
     seed: source.seed,
-    recipe: source.recipe,
+    scenario: source.scenario,
     tape: source.tapePath,
     speed: source.speed,
     clock,
     logger,
-    // What the setting names is listed as long as it could be a symbol at all, for the check too.
+    // Every ticker of the setting that could be a symbol at all is listed, so that the check finds it.
     instruments: finnhub.tickers.flatMap((symbol) => instrumentOf(symbol) ?? []),
     ledger: false,
   });
-  const { seed, recipe, speed } = source;
-  logger.info("a simulator plays the market", { seed, recipe: recipe ?? "ordinary", speed });
+  const { seed, scenario, speed } = source;
+  logger.info("a simulator plays the market", { seed, recipe: scenario ?? "ordinary", speed });
   return {
     url: simulator.wsUrl,
     apiUrl: simulator.apiUrl,

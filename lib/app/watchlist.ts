@@ -38,7 +38,7 @@ export type WatchlistDeps = Readonly<{
   config: Config;
   wanted: Watchlist;
   check: FinnhubSymbols | null;
-  feed: Pick<Feed, "want">;
+  feed: Pick<Feed, "subscribe">;
   ingest: Pick<Ingest, "emitEvent">;
   hasTraded: (symbol: string) => boolean;
   clock: Clock;

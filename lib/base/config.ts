@@ -31,7 +31,7 @@ export type ServiceName = "local" | "producer" | "processor" | "admin";
 
 type Simulator = Readonly<{
   seed: number;
-  recipe: ScenarioName | undefined;
+  scenario: ScenarioName | undefined;
   tapePath: string | undefined;
   speed: number | "max";
 }>;
@@ -82,7 +82,7 @@ export function readConfig(
 function arrange(values: Values, certificates: Texts, secrets: readonly string[], shown: readonly string[]) {
   const simulator: Simulator = {
     seed: values.SIMULATOR_SEED,
-    recipe: values.SIMULATOR_RECIPE,
+    scenario: values.SIMULATOR_RECIPE,
     tapePath: values.SIMULATOR_TAPE,
     speed: values.SIMULATOR_SPEED,
   };
@@ -186,6 +186,11 @@ export function chooseSource(config: Config, service: "local" | "producer"): Sou
   ]);
 }
 
+/** The source whose data a binary works on: local and producer receive it, the others must be told of none. */
+export function sourceFor(config: Config, service: ServiceName): Source | null {
+  return service === "local" || service === "producer" ? chooseSource(config, service) : config.source;
+}
+
 /** Simulated and real data never mix: each kind has names of its own. Null = no source was given (see above). */
 export function namesOf(config: Config, source: Source | null): Names {
   const { dataDirectory, topic, groupId, keyspace } = config.realNames;
@@ -198,9 +203,19 @@ export function namesOf(config: Config, source: Source | null): Names {
   };
 }
 
-/** `local` is the admin of its own pipeline. */
+/** `local` is the admin of its own pipeline. 0 = any free port. */
 export function portOf(config: Config, service: ServiceName): number {
-  return config.web.ports[service === "local" ? "admin" : service];
+  return config.web.ports[portOwner(service)];
+}
+
+/** The name of the setting that chooses that port. */
+export function portSettingOf(service: ServiceName): Name {
+  const names = { admin: "ADMIN_PORT", producer: "PRODUCER_PORT", processor: "PROCESSOR_PORT" } as const;
+  return names[portOwner(service)];
+}
+
+function portOwner(service: ServiceName): Exclude<ServiceName, "local"> {
+  return service === "local" ? "admin" : service;
 }
 
 /** Every setting as it is understood, a line each; of a secret only whether it is set. */

@@ -1,21 +1,22 @@
-// Asks another process over HTTP, bounded in time and size. It follows no redirect and sends nothing unasked.
+// Requests to other processes over HTTP, bounded in time and size. It follows no redirect.
 
 import { type IncomingMessage, request as requestPlain } from "node:http";
 import { request as requestTls } from "node:https";
 
 export type HttpAnswer = Readonly<{ status: number; body: string }>;
-/** Of a GET: nothing. `user:password` goes into a header, never into the URL. */
+/** `login`: `user:password`; it goes into a header, never into the URL. */
 export type RequestOptions = Readonly<{ json?: string; login?: string }>;
 
-/** How the reason begins when nothing came in time. */
+/** The beginning of the reason when no answer came in time. */
 export const NO_ANSWER = "no answer";
 
 /** A health document is some KB; /metrics some tens. */
 const BODY_BYTES_MAX = 1_024 * 1_024;
 
 /**
- * GET, or POST where there is JSON to send. Rejects with an Error whose message is a reason in words: `refused`, `no answer within 3000 ms`, ...
- * Not by fetch: it would ask a proxy that the environment names, even for this machine.
+ * A GET, or a POST where there is JSON to send. Rejects with an Error whose message is a reason in words: `connection
+ * refused`, `no answer within 3000 ms`, ... It does not use fetch, which would send even a request to this machine
+ * through a proxy that the environment names.
  */
 export async function httpRequest(
   url: string,
@@ -27,7 +28,7 @@ export async function httpRequest(
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     const request = url.startsWith("https:") ? requestTls : requestPlain;
-    // A connection of its own: a kept one may be half closed when the next question comes.
+    // A connection of its own: a kept one may be half closed when the next request comes.
     const method = json === undefined ? "GET" : "POST";
     const headers = {
       ...(json !== undefined && { "content-type": "application/json" }),

@@ -1,5 +1,5 @@
-// What is counted, in prom-client's words. One object a process; loops and adapters get it as an argument and
-// count a batch at a time. Every loss has a counter, and its reasons come from closed lists.
+// What is counted, in prom-client's words. One object a process; loops and adapters get it as an argument and count a
+// batch at a time. Every loss has a counter, and its reasons come from closed lists.
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 
@@ -9,47 +9,77 @@ export type Metrics = ReturnType<typeof createMetrics>;
 
 export function createMetrics() {
   const registry = new Registry();
-  const registers = [registry];
-  const counter = <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
-    new Counter<Label>({ name: `pipeline_${name}`, help, labelNames, registers });
-  const gauge = (name: string, help: string) => new Gauge({ name: `pipeline_${name}`, help, registers });
-  const histogram = (name: string, help: string) =>
-    new Histogram({ name: `pipeline_${name}`, help, buckets: LATENCY_BUCKETS_MS, registers });
-
+  const makers = makersFor(registry);
   return {
     registry,
+    ...feedMetrics(makers),
+    ...logMetrics(makers),
+    ...relayMetrics(makers),
+    ...processorMetrics(makers),
+    ...storeMetrics(makers),
+    ...latencyMetrics(makers),
+    ...processMetrics(makers),
+  };
+}
 
-    // feed
+type Makers = ReturnType<typeof makersFor>;
+
+function makersFor(registry: Registry) {
+  const registers = [registry];
+  return {
+    counter: <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
+      new Counter<Label>({ name: `pipeline_${name}`, help, labelNames, registers }),
+    gauge: (name: string, help: string) => new Gauge({ name: `pipeline_${name}`, help, registers }),
+    histogram: (name: string, help: string) =>
+      new Histogram({ name: `pipeline_${name}`, help, buckets: LATENCY_BUCKETS_MS, registers }),
+  };
+}
+
+function feedMetrics({ counter }: Makers) {
+  return {
     framesTotal: counter("feed_frames_total", "Frames received, by kind", ["type"]),
     tradesReceivedTotal: counter("feed_trades_received_total", "Good trades received"),
-    itemsRefusedTotal: counter("feed_items_refused_total", "Frames or trades refused into dead", ["reason"]),
+    itemsRefusedTotal: counter("feed_items_refused_total", "Frames or trades refused as dead letters", [
+      "reason",
+    ]),
     tradesAheadTotal: counter("feed_trades_ahead_total", "Trades dated over 60 s ahead of their receipt"),
     duplicatesSuspectedTotal: counter(
       "feed_duplicates_suspected_total",
       "Trades equal to one received up to 200 ms before; never dropped",
     ),
     pausesTotal: counter("feed_pauses_total", "Times the feed stopped reading: its queue was full"),
-    connectsTotal: counter("feed_connects_total", "Connections that were opened"),
+    connectsTotal: counter("feed_connects_total", "Connections opened"),
     disconnectsTotal: counter("feed_disconnects_total", "Connections lost or not made", ["reason"]),
 
     finnhubCallsTotal: counter("finnhub_calls_total", "REST calls to Finnhub, by how they ended", [
       "outcome",
     ]),
+  };
+}
 
-    // log
+function logMetrics({ counter, gauge }: Makers) {
+  return {
     messagesAppendedTotal: counter("log_messages_appended_total", "Messages made durable"),
     tradesLostTotal: counter("log_trades_lost_total", "Trades that the full log refused", ["reason"]),
     logBytes: gauge("log_bytes", "Bytes waiting in the log"),
     logMessages: gauge("log_messages", "Records waiting in the log"),
+  };
+}
 
-    // forwarding
+function relayMetrics({ counter, gauge, histogram }: Makers) {
+  return {
     messagesForwardedTotal: counter("forward_messages_total", "Messages acknowledged by the log"),
     bytesForwardedTotal: counter("forward_bytes_total", "Bytes of messages acknowledged by the log"),
-    sendsFailedTotal: counter("forward_sends_failed_total", "Batches to be sent again", ["reason"]),
-    messagesRefusedTotal: counter("forward_messages_refused_total", "Messages put aside: refused alone"),
+    sendsFailedTotal: counter("forward_sends_failed_total", "Batches that failed and are sent again", [
+      "reason",
+    ]),
+    messagesRefusedTotal: counter(
+      "forward_messages_refused_total",
+      "Messages that the log refuses for good: dead letters",
+    ),
     messagesInDoubtTotal: counter(
       "forward_messages_in_doubt_total",
-      "Messages that another holder may have sent",
+      "Messages received without a confirmed lease",
       ["outcome"],
     ),
     partitionsFailing: gauge("forward_partitions_failing", "Partitions that cannot be written just now"),
@@ -57,14 +87,21 @@ export function createMetrics() {
       "receipt_to_acknowledged_ms",
       "From the receipt of each batch's oldest message to the log's acknowledgement",
     ),
+  };
+}
 
-    // processing
+function processorMetrics({ counter, gauge }: Makers) {
+  return {
     rowsStoredTotal: counter("processor_rows_stored_total", "Trade rows acknowledged by the store"),
     resendsTotal: counter("processor_resends_total", "Messages that may be copies of an earlier one"),
-    deadLettersTotal: counter("processor_dead_letters_total", "Messages or trades put aside", ["reason"]),
-    storeRetriesTotal: counter("processor_store_retries_total", "Store operations tried again", [
-      "operation",
+    deadLettersTotal: counter("processor_dead_letters_total", "Messages or trades kept as dead letters", [
+      "reason",
     ]),
+    storeRetriesTotal: counter(
+      "processor_store_retries_total",
+      "Store operations that failed and are retried",
+      ["operation"],
+    ),
     windowsWrittenTotal: counter("processor_windows_written_total", "Aggregate rows acknowledged", ["kind"]),
     refusedForGoodTotal: counter(
       "processor_refused_for_good_total",
@@ -73,7 +110,7 @@ export function createMetrics() {
     ),
     panesReadTotal: counter("processor_panes_read_total", "Panes read back from trades"),
     commitsTotal: counter("processor_commits_total", "Positions committed"),
-    epochsTotal: counter("processor_epochs_total", "Times the partitions were dealt out"),
+    epochsTotal: counter("processor_epochs_total", "Times the partitions were assigned"),
     consumerLag: gauge(
       "consumer_lag_records",
       "Records of the topics that the processors have not committed",
@@ -83,6 +120,11 @@ export function createMetrics() {
       "Records read from the log and not yet wholly stored",
     ),
     windowsUnwritten: gauge("processor_windows_unwritten", "Changed windows not yet written"),
+  };
+}
+
+function storeMetrics({ counter, gauge }: Makers) {
+  return {
     storeFaultsTotal: counter("store_faults_total", "Requests that the store did not carry out", ["reason"]),
     storeRowsExpiredTotal: counter(
       "store_rows_expired_total",
@@ -90,10 +132,18 @@ export function createMetrics() {
       ["table"],
     ),
     storeRequestsMax: gauge("store_requests_max", "Writes that may run at once: fewer under pressure"),
+  };
+}
+
+function latencyMetrics({ histogram }: Makers) {
+  return {
     receiptToStoredMs: histogram("receipt_to_stored_ms", "From receipt to the acknowledged row"),
     tradeToReceiptMs: histogram("trade_to_receipt_ms", "From the trade's own time to its receipt"),
+  };
+}
 
-    // process
+function processMetrics({ gauge }: Makers) {
+  return {
     rssBytes: gauge("process_resident_memory_bytes", "Resident memory"),
     cpuSeconds: gauge("process_cpu_seconds", "User and system CPU time used"),
     eventLoopLagMs: gauge("process_event_loop_lag_ms", "How late a timer of this process last was"),

@@ -140,9 +140,9 @@ const dataDirectory = pattern(
   "real data would mix with simulated data there: give another",
 );
 
-/** Days that the simulator can play: lib/simulator/scenarios.ts says what each holds. */
-const RECIPE_NAMES = ["calm", "bell", "bad-day"] as const;
-export type ScenarioName = (typeof RECIPE_NAMES)[number];
+/** Days that the simulator can play; lib/simulator/scenarios.ts describes each. */
+const SCENARIO_NAMES = ["calm", "bell", "bad-day"] as const;
+export type ScenarioName = (typeof SCENARIO_NAMES)[number];
 
 export const FINNHUB_WS_URL = "wss://ws.finnhub.io";
 export const FINNHUB_API_URL = "https://finnhub.io/api/v1";
@@ -159,7 +159,7 @@ export const settings = z.object({
   FINNHUB_API_URL: url(["http:", "https:"]).prefault(FINNHUB_API_URL),
   FINNHUB_SIMULATE: flag.prefault("0"),
   SIMULATOR_SEED: wholeNumber(0, 2 ** 32 - 1).prefault("1"),
-  SIMULATOR_RECIPE: oneOf(RECIPE_NAMES).optional(),
+  SIMULATOR_RECIPE: oneOf(SCENARIO_NAMES).optional(),
   SIMULATOR_TAPE: text.optional(),
   SIMULATOR_SPEED: speed.prefault("1"),
   KAFKA_SERVER: hosts.prefault("127.0.0.1"),

@@ -1,4 +1,4 @@
-// The operator's verbs of admin, on Kafka and Cassandra: verify, which may run at any time, and replay, which reads
+// The operator's commands of admin, on Kafka and Cassandra: verify, which may run at any time, and replay, which reads
 // the topics once more and commits nothing. It decides nothing about a trade.
 
 import type { Command, CommandOptions, Context } from "../base/command.ts";
@@ -12,30 +12,23 @@ import { readKafkaRange } from "../kafka/range-reader.ts";
 import { openTopics, partitionId, topicNames } from "../kafka/topics.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
 import { type DeadLetter, HOUR_MS } from "../model/trade.ts";
-import {
-  printRedriveCounts,
-  printReplayed,
-  REPLAY_FLAGS,
-  readRange,
-  readRepair,
-  readReplayRange,
-  retentionStartMs,
-  VERIFY_FLAGS,
-  verifyAndPrint,
-} from "./arguments.ts";
-import { redriveAll, replayRows } from "./replay.ts";
+import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
+import { redriveAll } from "./redrive.ts";
+import { replayRows } from "./replay.ts";
+import { retentionStartMs } from "./retention.ts";
 
-/** A producer's clock may be so far ahead of its broker's: a record may then look older than its receipt. */
+/** How far a producer's clock may be ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;
-/** Between two commits, 5 s, some thousand records are nothing unusual. */
+/** Some thousand records between two commits, 5 s, are nothing unusual. */
 const FORCE_LAG_MAX = 10_000;
 
 export const adminCommands: readonly Command[] = [
   {
     name: "verify",
     usage:
-      "compute every closed window anew from its trades and compare; exit 1 when any differs, repaired or not.\n" +
-      "It may run at any time. Without --from: all that is kept.",
+      "compute every closed window again from its trades and compare; exit 1 when any differs, repaired or not.\n" +
+      "It may run at any time. Without --from: everything that is kept.",
     options: VERIFY_FLAGS,
     main: verify,
   },
@@ -43,7 +36,7 @@ export const adminCommands: readonly Command[] = [
     name: "replay",
     usage:
       "read the topic once more and store what was received in a range, then the windows of these trades from the\n" +
-      "table. It commits nothing and may run at any time. With --dead: send again what was put aside.",
+      "table. It commits nothing and may run at any time. With --dead: send the dead letters again.",
     options: REPLAY_FLAGS,
     main: replay,
   },
@@ -57,20 +50,20 @@ async function verify(context: Context, options: CommandOptions): Promise<number
   const repair = readRepair(options);
   if (repair === "force") await refuseWhileBehind(context);
   await using store = await openStore(context, async () => {
-    throw new Error("a verification puts nothing aside");
+    throw new Error("a verification makes no dead letters");
   });
   return await verifyAndPrint({ store, clock, range, retentionDays, repair, isLive: true, signal }, options);
 }
 
-/** Who works off a backlog holds panes of long ago in memory, and would write over what was mended by force. */
+/** A processor with a backlog has old panes in memory, and would write over what is repaired by force. */
 async function refuseWhileBehind({ config, clock, logger }: Context): Promise<void> {
   const { topic, groupId } = namesOf(config, config.source);
   await using topics = openTopics({ settings: config.kafka, clientId: "admin", clock, logger, topic });
   const behind = (await topics.lag(groupId)).reduce((sum, { lag }) => sum + lag, 0);
   if (behind <= FORCE_LAG_MAX) return;
   throw new SetupError(
-    `the processors are ${behind} records behind, and may hold in memory what --force would mend`,
-    "wait until the lag in admin's /health is small, and run it again",
+    `the processors are ${behind} records behind, and may have in memory what --force would repair`,
+    "wait until the lag in admin's /health is small, then run this again",
   );
 }
 
@@ -89,16 +82,17 @@ async function replay(context: Context, options: CommandOptions): Promise<number
     await using topics = openTopics({ ...kafka, topic: names.trades });
     const count = await topics.partitionCount();
     const partitions = Array.from({ length: count }, (_, index) => partitionId(names.trades, index));
-    const deadLetters = readKafkaRange({ ...kafka, topic: names.dead, fromMs: null, signal });
+    const records = readKafkaRange({ ...kafka, topic: names.dead, fromMs: null, signal });
     const deps = { log, partitions, clock, retentionDays, signal };
     const undecoded = { count: 0 };
-    printRedriveCounts(await redriveAll(deps, lettersOf(deadLetters, undecoded)), isJson);
-    if (undecoded.count > 0) printLine(`${undecoded.count} records of ${names.dead} are no letters of ours`);
+    printRedriveCounts(await redriveAll(deps, deadLettersIn(records, undecoded)), isJson);
+    if (undecoded.count > 0)
+      printLine(`${undecoded.count} records of ${names.dead} are not dead letters of this pipeline`);
     return 0;
   }
 
   await using store = await openStore(context, createDeadWriter(log));
-  // Records lie in the order of their append, which is at or after their receipt, however long after.
+  // Records are in the order of their append, which follows their receipt at any distance.
   const fromMs = Math.max(0, range.fromMs - CLOCKS_APART_MS);
   const records = readKafkaRange({ ...kafka, topic: names.trades, fromMs, signal });
   const deps = { store, clock, logger, retentionDays, signal };
@@ -106,7 +100,7 @@ async function replay(context: Context, options: CommandOptions): Promise<number
   return 0;
 }
 
-async function* lettersOf(
+async function* deadLettersIn(
   records: AsyncIterable<Readonly<{ value: Uint8Array }>>,
   undecoded: { count: number },
 ): AsyncGenerator<DeadLetter> {
@@ -134,7 +128,7 @@ async function openStore(
     metrics,
     putDead,
   });
-  // It closes the connection at its own end.
+  // The store closes the connection.
   opened.move();
   return store;
 }

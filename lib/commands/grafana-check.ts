@@ -1,10 +1,10 @@
-// `admin grafana-check`: whether a Grafana shows the market as it should, said point by point. It only asks.
+// `admin grafana-check`: whether a Grafana shows the market as it should, point by point. It changes nothing there.
 
 import market from "../../grafana/dashboards/market.json" with { type: "json" };
 import type { Command } from "../base/command.ts";
 import { SetupError } from "../base/errors.ts";
 import { printLine } from "../base/logger.ts";
-import { checkGrafana, type ExpectedDashboard } from "./grafana-client.ts";
+import { checkGrafana, type ExpectedDashboard } from "./grafana-points.ts";
 
 const EXIT_OK = 0;
 const EXIT_FAILED = 1;
@@ -14,18 +14,18 @@ const URL_HINT = "give the address of Grafana, like --url http://localhost:3003"
 export const grafanaCheckCommand: Command = {
   name: "grafana-check",
   usage:
-    "ask a Grafana whether it shows the market: health, data source, dashboard, refresh, every panel's query.\n" +
+    "check whether a Grafana shows the market: health, data source, dashboard, refresh, every panel's query.\n" +
     "It logs in with GRAFANA_USERNAME and GRAFANA_PASSWORD; exit 1 when a point fails.",
   options: [
-    ["--url <url>", "where Grafana is, like http://localhost:3003"],
+    ["--url <url>", "the address of Grafana, like http://localhost:3003"],
     [
       "--symbol <symbol>",
-      `whose panels are asked for; without it ${market.templating.list[0]?.current.value}`,
+      `the symbol whose panels are checked; default: ${market.templating.list[0]?.current.value}`,
     ],
   ],
   async main({ config, clock, signal }, { url, symbol }) {
     const { username, password } = config.grafana;
-    // The password that every new Grafana has is no secret, and a word of its answers.
+    // The password of a new Grafana is its user name: no secret, and a word of its answers.
     const hidden = (text: string) => (password === username ? text : text.replaceAll(password, "[secret]"));
     let failedCount = 0;
     let count = 0;
@@ -50,14 +50,14 @@ export const grafanaCheckCommand: Command = {
   },
 };
 
-/** Without a user in it, which every log on the way would keep. */
+/** Refuses a user in it, which every log on the way would keep. */
 function addressOf(given: string | true | undefined): string {
   const parsed = typeof given === "string" ? URL.parse(given) : null;
   if (parsed === null || !/^https?:$/.test(parsed.protocol))
-    throw new SetupError("where is Grafana?", URL_HINT);
+    throw new SetupError("the address of Grafana is missing or not valid", URL_HINT);
   if (parsed.username !== "" || parsed.password !== "") {
     throw new SetupError(
-      "the address holds a user or a password",
+      "the address of Grafana contains a user or a password",
       "set GRAFANA_USERNAME and GRAFANA_PASSWORD instead",
     );
   }

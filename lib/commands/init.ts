@@ -1,5 +1,5 @@
-// `admin init`: makes the topics and the tables that the other binaries need, waiting for engines that are still
-// starting. It can be run any number of times, says what it did, and takes nothing away.
+// `admin init`: creates the topics and the tables that the other binaries need, waiting for engines that are still
+// starting. It can be run any number of times, prints what it did, and deletes nothing.
 
 import type { Command, Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
@@ -11,16 +11,16 @@ import { openTopics } from "../kafka/topics.ts";
 
 export const initCommand: Command = {
   name: "init",
-  usage: "make the topics and the tables; safe to repeat, waits for Kafka and Cassandra",
+  usage: "create the topics and the tables; safe to repeat, waits for Kafka and Cassandra",
   options: [
     ["--force", "give a topic in use more partitions (a symbol may move: verify --repair afterwards)"],
   ],
   async main(context, { force }) {
-    // What one of them refuses must not hide behind the other's wait for an engine that does not start.
+    // A refusal of one engine ends the wait for the other, which may never start.
     const refused = new AbortController();
     const waiting = { ...context, signal: AbortSignal.any([context.signal, refused.signal]) };
     const faults: unknown[] = [];
-    const told = async (work: Promise<readonly string[]>) => {
+    const print = async (work: Promise<readonly string[]>) => {
       try {
         for (const sentence of await work) printLine(sentence);
       } catch (error) {
@@ -28,8 +28,8 @@ export const initCommand: Command = {
         refused.abort();
       }
     };
-    await Promise.all([told(initTopics(waiting, force === true)), told(initTables(waiting))]);
-    // The first one: the other may only have been told to wait no longer.
+    await Promise.all([print(initTopics(waiting, force === true)), print(initTables(waiting))]);
+    // The first fault is the cause: the second may be no more than the ended wait.
     if (faults.length > 0) throw faults[0];
     return 0;
   },
@@ -54,6 +54,8 @@ async function initTables({ config, clock, logger, signal }: Context) {
   const { retentionDays } = config;
   const { cassandraRole: reader } = config.grafana;
   const tables = { cassandra, keyspace, datacenter, replicationFactor, retentionDays, clock };
-  const said = await applySchema(tables);
-  return reader === null ? said : [...said, await applyGrafanaRole({ cassandra, keyspace, reader, clock })];
+  const sentences = await applySchema(tables);
+  return reader === null
+    ? sentences
+    : [...sentences, await applyGrafanaRole({ cassandra, keyspace, reader, clock })];
 }

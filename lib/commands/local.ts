@@ -1,5 +1,5 @@
-// The operator's verbs of `local`, on the store and the log of its own DATA_DIR: verify, which may run beside it,
-// and what writes, which may not. It decides nothing about a trade.
+// The operator's commands of local, on the store and the log of its own DATA_DIR: verify, which may run beside it, and
+// those that write, which may not. It decides nothing about a trade.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -12,21 +12,14 @@ import type { LogWriter } from "../contracts/log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { openSqliteStore } from "../sqlite/store.ts";
-import {
-  printRedriveCounts,
-  printReplayed,
-  REPLAY_FLAGS,
-  readRange,
-  readRepair,
-  readReplayRange,
-  retentionStartMs,
-  VERIFY_FLAGS,
-  verifyAndPrint,
-} from "./arguments.ts";
-import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "./replay.ts";
+import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
+import { redriveAll } from "./redrive.ts";
+import { type ReplayRecord, replayRows, replayWindows } from "./replay.ts";
+import { retentionStartMs } from "./retention.ts";
 
 const POLL_MS = 5;
-/** A log that is full is emptied by storing what it holds, so often at most for one append. */
+/** A full log is emptied by storing what it holds, at most so often for one append. */
 const ROOM_ATTEMPTS_MAX = 20;
 const ROOM_PAUSE_MS = 50;
 
@@ -34,8 +27,8 @@ export const localCommands: readonly Command[] = [
   {
     name: "verify",
     usage:
-      "compute every closed window anew from its trades and compare; exit 1 when any differs, repaired or not.\n" +
-      "It may run beside a local, but not --repair. Without --from: all that is kept.",
+      "compute every closed window again from its trades and compare; exit 1 when any differs, repaired or not.\n" +
+      "It may run beside local, but --repair may not. Without --from: everything that is kept.",
     options: VERIFY_FLAGS,
     main: verify,
   },
@@ -44,7 +37,7 @@ export const localCommands: readonly Command[] = [
     usage:
       "store again what was received in a range, while no local runs on this DATA_DIR. The log here keeps only what is\n" +
       "not yet stored: that is read once more without committing, and the windows of all rows received in the range\n" +
-      "are computed anew from the table. With --dead: take again what was put aside.",
+      "are computed again from the table. With --dead: send the dead letters again.",
     options: REPLAY_FLAGS,
     main: replay,
   },
@@ -78,13 +71,13 @@ async function replay(context: Context, options: CommandOptions): Promise<number
   if (range !== null) {
     const deps = { store, clock, logger, retentionDays, signal };
     const fromLog = await replayRows(deps, recordsOf(log, signal), range);
-    // The rows of the log are among these by now, and so are their windows.
+    // The table has the rows of the log by now, so these windows include theirs.
     const fromTable = await replayWindows(deps, store.scanReceived(range.fromMs), range);
     printReplayed({ ...fromLog, windows: fromTable.windows }, range, isJson);
     return 0;
   }
 
-  // The messages go the way of every trade: through the log, by the loops of local.
+  // The messages go the way of every trade: through the log and the processor.
   const reader = log.openReader(store.commits);
   const processor = createProcessor({ log: reader, store, clock, logger, metrics });
   const stopped = new AbortController();
@@ -126,25 +119,25 @@ function placeOf(config: Context["config"]): { directory: string; topic: string 
   return { directory, topic };
 }
 
-/** The outbox has one owner: whoever has it knows that no local runs, and that none starts meanwhile. */
-function takeAlone(directory: string, verb: string): Disposable {
-  return alone(verb, () => takeOwnership(join(directory, "outbox.sqlite")));
+/** The outbox has one owner: while a command owns it, no local runs and none can start. */
+function takeAlone(directory: string, command: string): Disposable {
+  return alone(command, () => takeOwnership(join(directory, "outbox.sqlite")));
 }
 
-function alone<T>(verb: string, open: () => T): T {
+function alone<T>(command: string, open: () => T): T {
   try {
     return open();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     throw new SetupError(
-      `${verb} needs DATA_DIR to itself: ${error.message}`,
+      `${command} needs DATA_DIR to itself: ${error.message}`,
       "stop local, run this again, then start local again",
       error,
     );
   }
 }
 
-/** All that the log holds now; it is told of no position, so nothing is committed and nothing deleted. */
+/** Everything that the log holds now. No position is saved, so nothing is committed and nothing deleted. */
 async function* recordsOf(log: SqliteLog, signal: AbortSignal): AsyncGenerator<ReplayRecord> {
   const nowhere: CommitStore = {
     load: () => null,
@@ -174,7 +167,7 @@ async function allRead(log: SqliteLog, clock: Clock): Promise<void> {
   while (log.health().unreadCount > 0) await clock.sleep(POLL_MS);
 }
 
-/** Where the log is full, what it holds is stored and committed first. */
+/** A writer that makes room in a full log: what the log holds is stored and committed first. */
 function roomyWriter(log: SqliteLog, processor: Processor, clock: Clock): LogWriter {
   return {
     async append(entries) {

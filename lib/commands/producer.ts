@@ -1,5 +1,5 @@
-// The producer's verb: what Kafka refused, message by message, is put back to be sent again. It needs no Kafka; the
-// next start of the producer sends it.
+// The producer's command: puts back the messages that Kafka refused. It needs no Kafka; the producer sends them at its next
+// start.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -16,16 +16,19 @@ export const producerCommands: readonly Command[] = [
   {
     name: "replay",
     usage:
-      "with --dead: put back what Kafka refused, to be sent at the next start; while no producer runs here",
+      "with --dead: put back what Kafka refused, to be sent at the next start; only while no producer runs here",
     options: [
       ["--dead", "the messages in outbox_dead that Kafka refused"],
-      ["--drop-doubtful", "delete there what was set aside because another producer held the feed"],
+      [
+        "--drop-doubtful",
+        "delete the messages there that were received while another producer had the lease",
+      ],
     ],
     async main({ config, clock, metrics, logger }, { dead, dropDoubtful }) {
       if (!dead) {
         throw new SetupError(
-          "replay without --dead has nothing to replay here: what was acknowledged is Kafka's",
-          "use --dead for what Kafka refused, or `admin replay --from ... --to ...` for what the topic holds",
+          "replay without --dead has nothing to replay here: Kafka has what it acknowledged",
+          "use --dead for what Kafka refused, or `admin replay --from ... --to ...` for what is in the topic",
         );
       }
       const { dataDirectory: directory, topic } = namesOf(config, chooseSource(config, "producer"));
@@ -44,10 +47,12 @@ export const producerCommands: readonly Command[] = [
       const count = log.dead.requeue();
       printLine(`${count} messages put back; start the producer to send them`);
       if (dropDoubtful)
-        printLine(`${log.dead.dropUnconfirmed()} messages deleted that another producer may have had too`);
+        printLine(
+          `${log.dead.dropUnconfirmed()} messages deleted: another producer had the lease and may have sent its own copies`,
+        );
       else if (log.dead.count > 0) {
         printLine(
-          `${log.dead.count} messages stay: another producer held the feed, and may have sent its own copies`,
+          `${log.dead.count} messages stay: another producer had the lease and may have sent its own copies`,
         );
         printLine("  --drop-doubtful deletes them");
       }

@@ -1,11 +1,14 @@
-// A dead letter as the messages it can be taken as now. Pure: the same letter gives the same identities every time,
-// whatever is good in it today, so that a replay can be run again and brings nothing in twice.
+// The operator's redrive: turns dead letters back into the messages that can be accepted now, and appends these to the log,
+// so that they go the way of every trade. The same dead letter gives the same identities every time, whatever is good in
+// it today, so a redrive can be repeated and brings nothing in twice.
 //
-// An index is given to every element, good or not; where one is not sent, a hole keeps its place (model/trade.ts). So a
-// trade has the UUID that it would have had if nothing had been wrong with its message.
+// Every element of a message has an index, good or not; a placeholder keeps the place of one that is not sent
+// (model/trade.ts). So a trade has the UUID that it would have had if nothing had been wrong with its message.
 
+import type { Clock } from "../base/clock.ts";
+import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import { parseFrame } from "../finnhub/frame.ts";
-import { decodeMessage, readForeign } from "../model/codec.ts";
+import { decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
 import { derivedSession, isIdentity } from "../model/identity.ts";
 import {
   badTrade,
@@ -18,11 +21,101 @@ import {
   type Trade,
   WHOLE_MESSAGE,
 } from "../model/trade.ts";
+import { isExpired } from "./retention.ts";
+import { retryForOperator } from "./retry.ts";
 
-/** `unfit`: why a trade, or a letter in which no trade can be read, cannot be taken even now. */
-export type Redriven = Readonly<{ messages: readonly Message[]; unfit: readonly DeadReason[] }>;
+export type RedriveDeps = Readonly<{
+  log: LogWriter;
+  /** All partitions that the topic ever had: the place of a message without an identity is found among them. */
+  partitions: readonly PartitionId[];
+  clock: Clock;
+  retentionDays: number;
+  signal: AbortSignal;
+}>;
 
-/** What of a letter belongs to one symbol, in order. A string: why this one is no trade. */
+/** The keys are those of --json. */
+export type RedriveCounts = {
+  letters: number;
+  /** Dead letters of which something was sent. */
+  taken: number;
+  messages: number;
+  trades: number;
+  /** Trades of dead letters older than the retention. */
+  expired: number;
+  /** What cannot be accepted even now, by reason: trades, or dead letters in which no trade can be read. */
+  unfit: Record<string, number>;
+};
+
+/** One append: some hundred KB. */
+const ENTRIES_BUFFERED_MAX = 256;
+const ENTRY_BYTES_BUFFERED_MAX = 512 * 1_024;
+
+/** Appends what can be accepted now. Dead letters stay where they are: sent again, they write the same rows. */
+export async function redriveAll(
+  deps: RedriveDeps,
+  deadLetters: AsyncIterable<DeadLetter>,
+): Promise<RedriveCounts> {
+  const counts: RedriveCounts = { letters: 0, taken: 0, messages: 0, trades: 0, expired: 0, unfit: {} };
+  const places = new Map(deps.partitions.map((partition) => [derivedSession(partition, ""), partition]));
+  const writer = new RedriveWriter(deps, counts);
+  for await (const deadLetter of deadLetters) {
+    deps.signal.throwIfAborted();
+    counts.letters += 1;
+    const { messages, rejected } = redriveDeadLetter(deadLetter, places);
+    for (const reason of rejected) counts.unfit[reason] = (counts.unfit[reason] ?? 0) + 1;
+    const messagesBefore = counts.messages;
+    for (const message of messages) await writer.write(message);
+    if (counts.messages > messagesBefore) counts.taken += 1;
+  }
+  await writer.flush();
+  return counts;
+}
+
+/** Appends messages in groups, and counts them. */
+class RedriveWriter {
+  readonly #deps: RedriveDeps;
+  readonly #counts: RedriveCounts;
+  #entries: LogEntry[] = [];
+  #bytes = 0;
+
+  constructor(deps: RedriveDeps, counts: RedriveCounts) {
+    this.#deps = deps;
+    this.#counts = counts;
+  }
+
+  async write(message: Message): Promise<void> {
+    const { retentionDays, clock } = this.#deps;
+    const tradeCount = message.trades.filter((trade) => !isPlaceholder(trade)).length;
+    if (isExpired(message.receivedAtMs, retentionDays, clock.now())) {
+      this.#counts.expired += tradeCount;
+      return;
+    }
+    const key = message.trades[0]?.symbol ?? "";
+    const entry: LogEntry = { kind: "trades", key, value: encodeMessage(message) };
+    this.#entries.push(entry);
+    this.#bytes += entry.value.length;
+    this.#counts.messages += 1;
+    this.#counts.trades += tradeCount;
+    if (this.#entries.length >= ENTRIES_BUFFERED_MAX || this.#bytes >= ENTRY_BYTES_BUFFERED_MAX) {
+      await this.flush();
+    }
+  }
+
+  async flush(): Promise<void> {
+    const { log, clock, signal } = this.#deps;
+    const entries = this.#entries;
+    this.#entries = [];
+    this.#bytes = 0;
+    if (entries.length > 0) await retryForOperator(clock, signal, () => log.append(entries));
+  }
+}
+
+// --- One dead letter: pure --------------------------------------------------------------------------------------
+
+/** `rejected`: why a trade, or a dead letter in which no trade can be read, cannot be accepted even now. */
+export type Redriven = Readonly<{ messages: readonly Message[]; rejected: readonly DeadReason[] }>;
+
+/** The elements of a dead letter that belong to one symbol, in order; a string is the reason why one is not a trade. */
 type Part = Readonly<{
   session: string;
   sequence: number;
@@ -32,18 +125,18 @@ type Part = Readonly<{
 }>;
 
 /**
- * `places`: the session that a record without an identity gets in each partition (derivedSession of it and ""), and
- * the partition: from which the identity of its parts is derived.
+ * `places`: partitions by the session that a record without an identity gets in them, derivedSession(partition, ""). The
+ * identity of the record's parts is derived from its partition.
  */
 export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): Redriven {
   const messages: Message[] = [];
-  const unfit: DeadReason[] = [];
-  const deps = partsOf(deadLetter, places);
-  if (deps === null) return { messages, unfit: [deadLetter.reason] };
-  for (const part of deps) {
+  const rejected: DeadReason[] = [];
+  const parts = partsIn(deadLetter, places);
+  if (parts === null) return { messages, rejected: [deadLetter.reason] };
+  for (const part of parts) {
     for (const { session, sequence, receivedAtMs, symbol, elements } of inMessages(part)) {
       if (!isIdentity(session, sequence, receivedAtMs)) {
-        unfit.push("bad_identity");
+        rejected.push("bad_identity");
         continue;
       }
       const trades: Trade[] = [];
@@ -52,7 +145,8 @@ export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<st
         const reason = typeof element === "string" ? element : badTrade(element, receivedAtMs);
         if (typeof element !== "string" && reason === null) length = trades.push(element);
         else {
-          if (reason !== null && (typeof element === "string" || !isPlaceholder(element))) unfit.push(reason);
+          if (reason !== null && (typeof element === "string" || !isPlaceholder(element)))
+            rejected.push(reason);
           trades.push(placeholderFor(symbol));
         }
       }
@@ -60,14 +154,15 @@ export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<st
       if (length > 0) messages.push({ session, sequence, receivedAtMs, trades });
     }
   }
-  return { messages, unfit };
+  return { messages, rejected };
 }
 
-function partsOf(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): readonly Part[] | null {
+/** Null: no trade can be read in it. */
+function partsIn(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): readonly Part[] | null {
   const { session, sequence, receivedAtMs, item, source, payload } = deadLetter;
   if (item === WHOLE_MESSAGE && source === "feed") {
     const elements = frameElements(Buffer.from(payload).toString("utf8"), receivedAtMs);
-    return elements && partsBySymbol(deadLetter, session, elements);
+    return elements && partsBySymbol(deadLetter, session, elements, { isDerived: false });
   }
   const decoded = decodeMessage(payload);
   if (decoded.ok && item === WHOLE_MESSAGE) {
@@ -75,7 +170,7 @@ function partsOf(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): r
     return [{ ...identity, symbol: decoded.symbol, elements }];
   }
   if (decoded.ok) {
-    // One trade of a message whose others were taken: those before it are the holes.
+    // One trade of a message whose others were accepted: placeholders stand for those before it.
     if (item < 0 || item >= TRADES_PER_MESSAGE_MAX) return null;
     const { symbol } = decoded;
     const elements = [
@@ -87,12 +182,12 @@ function partsOf(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): r
   const foreign = item === WHOLE_MESSAGE ? readForeign(payload) : null;
   if (foreign === null) return null;
   const elements = foreign.trades.map((trade) => ({ symbol: trade.symbol, element: trade }));
-  return partsBySymbol(deadLetter, places.get(session) ?? session, elements, "always derived");
+  return partsBySymbol(deadLetter, places.get(session) ?? session, elements, { isDerived: true });
 }
 
 type FrameElement = { symbol: string | null; element: Trade | DeadReason };
 
-/** Every element of a trade frame that the feed refused, as it is understood now; null = still no trade frame. */
+/** Every element of a trade frame that the feed refused, as it is understood now; null = it is still not a trade frame. */
 function frameElements(text: string, receivedAtMs: number): FrameElement[] | null {
   const frame = parseFrame(text, receivedAtMs);
   if (frame.type !== "trade") return null;
@@ -111,16 +206,15 @@ function frameElements(text: string, receivedAtMs: number): FrameElement[] | nul
   });
 }
 
-/** What is of one symbol alone keeps the letter's own identity, unless that stands for its place only. */
+/** Elements of one symbol alone keep the dead letter's own identity, unless that only stands for its place. */
 function partsBySymbol(
   { session, sequence, receivedAtMs }: DeadLetter,
   base: string,
   elements: readonly FrameElement[],
-  identity?: "always derived",
+  { isDerived }: Readonly<{ isDerived: boolean }>,
 ): Part[] {
   const bySymbol = Map.groupBy(elements, ({ symbol }) => symbol);
-  const keepsOwn =
-    identity === undefined && [...bySymbol.keys()].filter((symbol) => symbol !== null).length === 1;
+  const keepsOwn = !isDerived && [...bySymbol.keys()].filter((symbol) => symbol !== null).length === 1;
   return [...bySymbol].map(([symbol, own]) => ({
     session: keepsOwn ? session : derivedSession(base, symbol ?? ""),
     sequence,
@@ -130,16 +224,16 @@ function partsBySymbol(
   }));
 }
 
-/** Beyond what a message takes, the rest has sessions of its own: no symbol that can be traded holds a zero. */
+/** What exceeds one message gets sessions of its own. They are unique, since no symbol contains a zero character. */
 function inMessages(part: Part): Part[] {
   const { session, symbol, elements } = part;
-  const deps: Part[] = [];
+  const parts: Part[] = [];
   for (let from = 0, number = 0; from < elements.length; from += TRADES_PER_MESSAGE_MAX, number++) {
-    deps.push({
+    parts.push({
       ...part,
       session: number === 0 ? session : derivedSession(session, `${symbol}\u0000${number}`),
       elements: elements.slice(from, from + TRADES_PER_MESSAGE_MAX),
     });
   }
-  return deps;
+  return parts;
 }

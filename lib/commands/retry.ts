@@ -1,10 +1,10 @@
-// What the operator's commands do about a store or a log that cannot be reached just now: try again for a while, then
-// say so. The loops try for ever; somebody who waits at a terminal is told.
+// How the operator's commands retry what a store or a log does not answer just now: for a while, and then they fail. The
+// services retry for ever; somebody who waits at a terminal is told.
 
 import type { Clock } from "../base/clock.ts";
 import { retry } from "../base/retry.ts";
 
-/** With the back-off below about half a minute in the mean. */
+/** About half a minute on average, with the back-off below. */
 const ATTEMPTS_MAX = 12;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 10_000;

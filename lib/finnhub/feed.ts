@@ -1,19 +1,22 @@
 // The feed on Finnhub's websocket: turns what comes over the one connection (finnhub/connection.ts) into items. It drops
-// no trade, not even a suspected copy, and tells nobody the token: not a log line, an event, an error or its health.
+// no trade, not even a suspected copy, and tells nobody the token: it stands in no log line, event, error or health.
 
-import { createBoundedQueue } from "../base/bounded-queue.ts";
+import { type BoundedQueue, createBoundedQueue } from "../base/bounded-queue.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
 import { TRADE_AHEAD_MS, type Trade } from "../model/trade.ts";
-import { CONNECTION_LIMITS, createConnection } from "./connection.ts";
-import { createDuplicateHint, type Frame, parseFrame } from "./frame.ts";
-import { createSubscriptions } from "./subscriptions.ts";
+import { CONNECTION_LIMITS, Connection } from "./connection.ts";
+import { createDuplicateHint } from "./duplicates.ts";
+import { FeedCounters } from "./feed-counters.ts";
+import { parseFrame, type Refused } from "./frame.ts";
+import { createSubscriptions, type Subscriptions } from "./subscriptions.ts";
+import { UpstreamErrors } from "./upstream-errors.ts";
 
 export const FINNHUB_LIMITS = {
   ...CONNECTION_LIMITS,
-  /** Trades: seconds of a wild market, 3 MB. Larger ones took a flood no faster. */
+  /** Trades: seconds of a wild market, 3 MB. Larger queues took a flood no faster. */
   queueWeightMax: 16_384,
 } as const;
 
@@ -29,219 +32,201 @@ export type FinnhubOptions = Readonly<{
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
+  /** When it aborts, the feed ends. */
   signal: AbortSignal;
   /** Bun's websocket client, unless a simulation plays the other side. */
   openSocket?: (address: string) => WebSocket;
-}> &
-  Partial<FinnhubLimits>;
+  /** Those that differ from FINNHUB_LIMITS. */
+  limits?: Partial<FinnhubLimits>;
+}>;
 
-const UPSTREAM_ERRORS_PER_MINUTE_MAX = 10;
 /** Unknown types that are named in the log, each once. */
-const UNKNOWN_TYPES_SAID_MAX = 20;
-const SYMBOLS_SAID_MAX = 500;
+const UNKNOWN_TYPES_LOGGED_MAX = 20;
+const SYMBOLS_IN_EVENT_MAX = 500;
 /** Shorter ones are words of a test or a simulator; hiding them would spoil honest texts. */
 const TOKEN_LENGTH_MIN = 6;
 /** A refused text fills the queue as this many characters a trade would. */
 const CHARACTERS_PER_TRADE = 128;
 
+/** Connects at once. Throws a SetupError when the URL is not that of a websocket. */
 export function openFinnhubFeed(options: FinnhubOptions): Feed {
-  const { url, token, clock, logger, metrics, signal, symbolsMax } = options;
-  const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
-  const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options };
-  const hide = tokenHider(token);
+  return new FinnhubFeed(options);
+}
 
-  const queue = createBoundedQueue<FeedItem>({
-    clock,
-    weightMax: limits.queueWeightMax,
-    onFull: () => link.pause(),
-    onTaken: () => link.resume(),
-    onTickEnd: sumUpTick,
-  });
-  const tickers = createSubscriptions(options.symbols, symbolsMax, (type, symbol) => link.send(type, symbol));
-  const link = createConnection({
-    url,
-    token,
-    hide,
-    limits,
-    openSocket,
-    clock,
-    logger,
-    metrics,
-    received,
-    emitEvent,
-    opened() {
-      tickers.connected();
-      return tickers.subscribed().length;
-    },
-    lost: () => tickers.disconnected(),
-  });
-  const isCopy = createDuplicateHint();
-  const tally = createTally(metrics);
-  const unknownTypes = new Set<string>();
+class FinnhubFeed implements Feed {
+  readonly #options: FinnhubOptions;
+  readonly #hide: (text: string) => string;
+  readonly #queue: BoundedQueue<FeedItem>;
+  readonly #subscriptions: Subscriptions;
+  readonly #connection: Connection;
+  readonly #errors: UpstreamErrors;
+  readonly #counters: FeedCounters;
+  readonly #isCopy = createDuplicateHint();
+  readonly #unknownTypes = new Set<string>();
+  #lastFrameAtMs: number | null = null;
+  #lastTradeAtMs: number | null = null;
+  /** The symbols over the cap that were emitted last, one a line. */
+  #emittedOverCap = "";
+  #isIterated = false;
 
-  let lastFrameAtMs: number | null = null;
-  let lastTradeAtMs: number | null = null;
-  let overCapSaid = "";
-  let errorsFromMonotonicMs = 0;
-  let errorsSaid = 0;
-  let errorsUnsaid = 0;
-  let iterated = false;
+  constructor(options: FinnhubOptions) {
+    const { url, token, symbols, symbolsMax, clock, logger, metrics, signal } = options;
+    const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
+    const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options.limits };
+    const emitEvent = this.#emitEvent.bind(this);
+    this.#options = options;
+    this.#hide = tokenHider(token);
+    this.#queue = createBoundedQueue<FeedItem>({
+      clock,
+      weightMax: limits.queueWeightMax,
+      onFull: () => this.#connection.pause(),
+      onTaken: () => this.#connection.resume(),
+      onTickEnd: () => this.#endTick(),
+    });
+    this.#subscriptions = createSubscriptions(symbols, symbolsMax, (type, symbol) =>
+      this.#connection.send(type, symbol),
+    );
+    this.#errors = new UpstreamErrors({ clock, logger, emitEvent });
+    this.#counters = new FeedCounters(metrics);
+    this.#connection = new Connection({
+      url,
+      token,
+      hide: this.#hide,
+      limits,
+      openSocket,
+      clock,
+      logger,
+      metrics,
+      emitEvent,
+      onOpen: () => {
+        this.#subscriptions.connected();
+        return this.#subscriptions.subscribed().length;
+      },
+      onLost: () => this.#subscriptions.disconnected(),
+      onFrame: (data, atMs, monotonicMs) => this.#received(data, atMs, monotonicMs),
+    });
+    if (signal.aborted) {
+      this.#queue.end();
+      return;
+    }
+    signal.addEventListener("abort", this.#stop);
+    this.#queue.touch();
+    this.#connection.connect();
+  }
 
-  function received(data: unknown, receivedAtMs: number, monotonicMs: number): void {
-    lastFrameAtMs = receivedAtMs;
-    const frame = parseFrame(typeof data === "string" ? data : textOfBytes(data), receivedAtMs);
-    tally.frames[typeof data === "string" ? frame.type : "binary"]++;
-    queue.touch();
+  async *batches(): AsyncIterable<readonly FeedItem[]> {
+    if (this.#isIterated) throw new Error("a feed is iterated once");
+    this.#isIterated = true;
+    try {
+      yield* this.#queue.batches();
+    } finally {
+      this.#stop(); // Whoever walks away in the middle leaves no connection behind.
+    }
+  }
+
+  subscribe(symbols: readonly string[]): void {
+    this.#subscriptions.setSymbols(symbols);
+    this.#queue.touch();
+  }
+
+  health(): FeedHealth {
+    return {
+      ...this.#connection.health(),
+      lastFrameAtMs: this.#lastFrameAtMs,
+      lastTradeAtMs: this.#lastTradeAtMs,
+      subscribed: this.#subscriptions.subscribed(),
+      unsubscribed: this.#subscriptions.unsubscribed(),
+    };
+  }
+
+  readonly #stop = (): void => {
+    if (!this.#connection.stop()) return;
+    this.#options.signal.removeEventListener("abort", this.#stop);
+    this.#queue.end();
+  };
+
+  #received(data: unknown, receivedAtMs: number, monotonicMs: number): void {
+    this.#lastFrameAtMs = receivedAtMs;
+    const isText = typeof data === "string";
+    const frame = parseFrame(isText ? data : textOfBytes(data), receivedAtMs);
+    this.#counters.frames[isText ? frame.type : "binary"]++;
+    this.#queue.touch();
     switch (frame.type) {
       case "trade":
-        for (const { reason, payload } of frame.refused) refuse(reason, payload, receivedAtMs);
-        if (frame.trades.length > 0) decodeTrades(frame.trades, receivedAtMs, monotonicMs);
+        for (const refused of frame.refused) this.#refuse(refused, receivedAtMs);
+        if (frame.trades.length > 0) this.#pushTrades(frame.trades, receivedAtMs, monotonicMs);
         return;
       case "ping":
-        tickers.proven();
+        this.#subscriptions.proven();
         return;
       case "refused":
-        refuse(frame.reason, frame.payload, receivedAtMs);
+        this.#refuse(frame, receivedAtMs);
         return;
       case "error":
-        takeError(hide(frame.message));
+        this.#receivedError(this.#hide(frame.message));
         return;
       case "other":
-        if (unknownTypes.size >= UNKNOWN_TYPES_SAID_MAX || unknownTypes.has(frame.name)) return;
-        unknownTypes.add(frame.name);
-        logger.warn("Finnhub sent a frame of a type that is not known", { type: hide(frame.name) });
+        this.#receivedUnknown(frame.name);
         return;
     }
   }
 
-  function decodeTrades(trades: readonly Trade[], receivedAtMs: number, monotonicMs: number): void {
-    lastTradeAtMs = receivedAtMs;
+  #pushTrades(trades: readonly Trade[], receivedAtMs: number, monotonicMs: number): void {
+    const counters = this.#counters;
+    this.#lastTradeAtMs = receivedAtMs;
     let newestMs = 0;
     for (const trade of trades) {
       if (trade.tradedAtMs > newestMs) newestMs = trade.tradedAtMs;
-      if (trade.tradedAtMs > receivedAtMs + TRADE_AHEAD_MS) tally.ahead++;
-      if (isCopy(trade, monotonicMs)) tally.copies++;
+      if (trade.tradedAtMs > receivedAtMs + TRADE_AHEAD_MS) counters.ahead++;
+      if (this.#isCopy(trade, monotonicMs)) counters.copies++;
     }
-    tally.trades += trades.length;
+    counters.trades += trades.length;
     // Once a frame, of its newest trade: a late print says nothing of how far behind the feed is.
-    metrics.tradeToReceiptMs.observe(Math.max(0, receivedAtMs - newestMs));
-    queue.push({ kind: "trades", receivedAtMs, trades }, trades.length);
+    this.#options.metrics.tradeToReceiptMs.observe(Math.max(0, receivedAtMs - newestMs));
+    this.#queue.push({ kind: "trades", receivedAtMs, trades }, trades.length);
   }
 
-  function refuse(reason: (FeedItem & { kind: "dead" })["reason"], payload: string, receivedAtMs: number) {
-    metrics.itemsRefusedTotal.inc({ reason });
-    queue.push(
-      { kind: "dead", receivedAtMs, reason, payload: hide(payload) },
-      1 + payload.length / CHARACTERS_PER_TRADE,
-    );
+  #refuse({ reason, payload }: Refused, receivedAtMs: number): void {
+    this.#options.metrics.itemsRefusedTotal.inc({ reason });
+    const weight = 1 + payload.length / CHARACTERS_PER_TRADE;
+    this.#queue.push({ kind: "dead", receivedAtMs, reason, payload: this.#hide(payload) }, weight);
   }
 
-  function takeError(message: string): void {
-    if (/too many symbols/i.test(message) && tickers.tooMany()) return;
+  #receivedError(message: string): void {
+    if (/too many symbols/i.test(message) && this.#subscriptions.tooMany()) return;
     const symbol = /^Invalid symbol (.+)$/i.exec(message)?.[1];
-    const result = symbol === undefined ? "not_subscribed" : tickers.reject(symbol);
+    const result = symbol === undefined ? "not_subscribed" : this.#subscriptions.reject(symbol);
     if (result === "known") return;
     if (result === "rejected") {
-      logger.warn("Finnhub does not know a ticker", { symbol });
-      emitEvent("ticker_rejected", { symbol, message });
+      this.#options.logger.warn("Finnhub does not know a ticker", { symbol });
+      this.#emitEvent("ticker_rejected", { symbol, message });
       return;
     }
-    const monotonicMs = clock.monotonic();
-    if (monotonicMs - errorsFromMonotonicMs >= 60_000) {
-      errorsFromMonotonicMs = monotonicMs;
-      errorsSaid = 0;
-    }
-    if (errorsSaid >= UPSTREAM_ERRORS_PER_MINUTE_MAX) {
-      errorsUnsaid++;
-      return;
-    }
-    errorsSaid++;
-    logger.warn("Finnhub sent an error", { message, unsaidCount: errorsUnsaid });
-    emitEvent("upstream_error", { message, unsaidCount: errorsUnsaid });
-    errorsUnsaid = 0;
+    this.#errors.report(message);
   }
 
-  function emitEvent(type: FeedEventType, detail: Readonly<Record<string, unknown>>): void {
-    queue.push({ kind: "event", receivedAtMs: clock.now(), type, detail }, 1);
+  #receivedUnknown(name: string): void {
+    if (this.#unknownTypes.size >= UNKNOWN_TYPES_LOGGED_MAX || this.#unknownTypes.has(name)) return;
+    this.#unknownTypes.add(name);
+    const { logger } = this.#options;
+    logger.warn("Finnhub sent a frame of a type that is not known", { type: this.#hide(name) });
   }
 
-  /** Several "too many" come in a row after one burst of subscriptions: said once, when they are through. */
-  function sumUpTick(): void {
-    tally.flush();
-    const overCap = tickers.overCapTold();
-    const words = overCap.join("\n");
-    if (words === overCapSaid) return;
-    overCapSaid = words;
-    const detail = { symbols: overCap.slice(0, SYMBOLS_SAID_MAX), symbolCount: overCap.length };
-    logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
-    emitEvent("tickers_over_cap", detail);
+  #emitEvent(type: FeedEventType, detail: Readonly<Record<string, unknown>>): void {
+    this.#queue.push({ kind: "event", receivedAtMs: this.#options.clock.now(), type, detail }, 1);
   }
 
-  function stop(): void {
-    if (!link.stop()) return;
-    signal.removeEventListener("abort", stop);
-    queue.end();
+  /** Several "too many" come in a row after one burst of subscriptions: they are told as one, when they are through. */
+  #endTick(): void {
+    this.#counters.flush();
+    const overCap = this.#subscriptions.overCapTold();
+    const lines = overCap.join("\n");
+    if (lines === this.#emittedOverCap) return;
+    this.#emittedOverCap = lines;
+    const detail = { symbols: overCap.slice(0, SYMBOLS_IN_EVENT_MAX), symbolCount: overCap.length };
+    this.#options.logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
+    this.#emitEvent("tickers_over_cap", detail);
   }
-
-  if (!signal.aborted) {
-    signal.addEventListener("abort", stop);
-    queue.touch();
-    link.connect();
-  } else {
-    queue.end();
-  }
-
-  return {
-    async *batches() {
-      if (iterated) throw new Error("a feed is iterated once");
-      iterated = true;
-      try {
-        yield* queue.batches();
-      } finally {
-        stop(); // Whoever walks away in the middle does not leave a connection behind.
-      }
-    },
-    want(symbols) {
-      tickers.want(symbols);
-      queue.touch();
-    },
-    health(): FeedHealth {
-      return {
-        ...link.health(),
-        lastFrameAtMs,
-        lastTradeAtMs,
-        subscribed: tickers.subscribed(),
-        unsubscribed: tickers.unsubscribed(),
-      };
-    },
-  };
-}
-
-/** What one tick counted. prom-client works out a label's hash at each call, so it is called once a tick. */
-function createTally(metrics: Metrics) {
-  const frames: Record<Frame["type"] | "binary", number> = {
-    trade: 0,
-    ping: 0,
-    error: 0,
-    news: 0,
-    pr: 0,
-    other: 0,
-    refused: 0,
-    binary: 0,
-  };
-  const types = Object.keys(frames) as (keyof typeof frames)[];
-  const tally = { frames, trades: 0, ahead: 0, copies: 0, flush };
-  function flush(): void {
-    for (const type of types) {
-      if (frames[type] > 0) metrics.framesTotal.inc({ type }, frames[type]);
-      frames[type] = 0;
-    }
-    if (tally.trades > 0) metrics.tradesReceivedTotal.inc(tally.trades);
-    if (tally.ahead > 0) metrics.tradesAheadTotal.inc(tally.ahead);
-    if (tally.copies > 0) metrics.duplicatesSuspectedTotal.inc(tally.copies);
-    tally.trades = tally.ahead = tally.copies = 0;
-  }
-  return tally;
 }
 
 function tokenHider(token: string | undefined): (text: string) => string {
@@ -250,7 +235,7 @@ function tokenHider(token: string | undefined): (text: string) => string {
   return (text) => text.replaceAll(token, "***").replaceAll(encoded, "***");
 }
 
-/** Finnhub sends text. Bytes that are text are read as such; others are kept, as JSON that is no frame. */
+/** Finnhub sends text. Bytes that are text are read as such; others are kept as JSON that is no frame. */
 function textOfBytes(data: unknown): string {
   if (!(data instanceof Uint8Array)) return "";
   try {

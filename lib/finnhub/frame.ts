@@ -1,11 +1,12 @@
 // What one text frame of Finnhub's websocket holds. Values in, values out: it knows no socket, no clock and no
-// counter. It promises never to throw and never to let one bad element cost its neighbours; it takes no
-// meaning from the order of keys, and nothing it returns beside a trade is longer than a named limit, except
-// what is refused: that is handed back whole, as it was written.
+// counter. It never throws and never lets one bad element cost its neighbours; the order of keys has no meaning, and
+// nothing it returns beside a trade is longer than a named limit, except what is refused: that is returned whole, as it
+// was written.
 
 import { type BadTrade, badTrade, type DeadReason, type Trade } from "../model/trade.ts";
+import { elementTexts } from "./frame-text.ts";
 
-/** What could not be taken: a whole frame, or one element written as a trade frame of its own. */
+/** What is refused: a whole frame, or one element written as a trade frame of its own. */
 export type Refused = Readonly<{ reason: DeadReason; payload: string }>;
 
 export type Frame =
@@ -16,8 +17,8 @@ export type Frame =
   | { type: "refused"; reason: DeadReason; payload: string };
 
 /**
- * Characters. Bun's client takes frames of any size (1.4.5: 40 MiB came through), while a trade frame of 30
- * trades has 2,400: beyond this it is not worth blocking the loop to parse it.
+ * Characters. Bun's client accepts frames of any size (1.4.5: 40 MiB came through), while a trade frame of 30 trades has
+ * 2,400: a longer one is not worth blocking the event loop for.
  */
 export const FRAME_LENGTH_MAX = 16 * 1024 * 1024;
 /** What is kept of a longer one: enough to see what it was, little enough for one record of a topic. */
@@ -68,21 +69,21 @@ function tradeFrame(data: readonly unknown[], text: string, receivedAtMs: number
   let refused: Refused[] | null = null;
   let texts: readonly string[] = NOTHING;
   for (let index = 0; index < data.length; index++) {
-    const looked = tradeOf(data[index], receivedAtMs);
-    if (typeof looked !== "string") {
-      trades.push(looked);
+    const parsed = tradeFrom(data[index], receivedAtMs);
+    if (typeof parsed !== "string") {
+      trades.push(parsed);
       continue;
     }
     if (refused === null) {
       refused = [];
       texts = elementTexts(text);
     }
-    refused.push({ reason: looked, payload: `{"data":[${texts[index]}],"type":"trade"}` });
+    refused.push({ reason: parsed, payload: `{"data":[${texts[index]}],"type":"trade"}` });
   }
   return { type: "trade", trades, refused: refused ?? NOTHING };
 }
 
-function tradeOf(element: unknown, receivedAtMs: number): Trade | BadTrade {
+function tradeFrom(element: unknown, receivedAtMs: number): Trade | BadTrade {
   if (!isObject(element)) return "not_a_trade";
   const { s, p, v, t, c } = element;
   if (typeof s !== "string") return "bad_symbol";
@@ -127,96 +128,4 @@ function parseJson(text: string): unknown {
 
 function shortened(value: unknown, lengthMax: number): string {
   return typeof value === "string" ? value.slice(0, lengthMax).toWellFormed() : "";
-}
-
-/**
- * The elements of the list under the key `data`, as they are written in a text that is known to be JSON. A
- * refused element must be kept as it was: written anew, 1e999 would be null and a long number another one.
- */
-function elementTexts(text: string): readonly string[] {
-  let texts: string[] = [];
-  let depth = 0;
-  let start = -1; // Of the element being read; -1 outside of the list.
-  let key = ""; // The last string of the outermost object: before an opening bracket that is the key.
-  for (let at = 0; at < text.length; at++) {
-    switch (text[at]) {
-      case '"': {
-        const end = closingQuote(text, at);
-        if (depth === 1) key = JSON.parse(text.slice(at, end + 1)) as string;
-        at = end;
-        break;
-      }
-      case "{":
-      case "[":
-        depth++;
-        if (depth === 2 && key === "data" && text[at] === "[") {
-          texts = []; // A key that stands twice: the last one counts, as it does for JSON.parse.
-          start = at + 1;
-        }
-        break;
-      case "}":
-      case "]":
-        depth--;
-        if (depth === 1 && start >= 0) {
-          texts.push(text.slice(start, at).trim());
-          start = -1;
-        }
-        break;
-      case ",":
-        if (depth === 2 && start >= 0) {
-          texts.push(text.slice(start, at).trim());
-          start = at + 1;
-        }
-        break;
-    }
-  }
-  return texts;
-}
-
-function closingQuote(text: string, openingAt: number): number {
-  let at = openingAt + 1;
-  while (text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
-  return at;
-}
-
-/** Slots; a burst of 200 ms on the busiest recorded tape holds a few hundred trades. A power of two. */
-const DUPLICATE_SLOTS = 4096;
-/** The copies of the 2026 recording came 18 to 97 ms after their first (finnhub.md 4.1). */
-export const DUPLICATE_WITHIN_MS = 200;
-
-/**
- * Tells whether a trade equals one that came shortly before. Only a hint: 8 to 25 % of genuine prints are
- * equal to another one, so whoever asks may count but never drop. One slot a hash: when two different trades
- * meet in it the older one is forgotten, which can miss a copy but never invents one.
- */
-export function createDuplicateHint(): (trade: Trade, receivedMonotonicMs: number) => boolean {
-  const trades: (Trade | undefined)[] = new Array(DUPLICATE_SLOTS).fill(undefined);
-  const seenMs = new Float64Array(DUPLICATE_SLOTS);
-  const double = new Float64Array(2);
-  const words = new Int32Array(double.buffer);
-  return (trade, receivedMonotonicMs) => {
-    double[0] = trade.price;
-    double[1] = trade.volume;
-    let hash = Math.imul(words[0]! ^ words[1]!, 0x9e3779b1) ^ Math.imul(words[2]! ^ words[3]!, 0x85ebca6b);
-    hash = Math.imul(hash ^ trade.tradedAtMs, 0xc2b2ae35);
-    const slot = (hash ^ (hash >>> 15)) & (DUPLICATE_SLOTS - 1);
-    const before = trades[slot];
-    const hit =
-      before !== undefined &&
-      receivedMonotonicMs - seenMs[slot]! <= DUPLICATE_WITHIN_MS &&
-      before.tradedAtMs === trade.tradedAtMs &&
-      before.price === trade.price &&
-      before.volume === trade.volume &&
-      before.symbol === trade.symbol &&
-      sameConditions(before.conditions, trade.conditions);
-    trades[slot] = trade;
-    seenMs[slot] = receivedMonotonicMs;
-    return hit;
-  };
-}
-
-function sameConditions(left: Trade["conditions"], right: Trade["conditions"]): boolean {
-  if (left === null || right === null || left.length !== right.length) return left === right;
-  for (let index = 0; index < left.length; index++) if (left[index] !== right[index]) return false;
-  return true;
 }

@@ -1,8 +1,8 @@
-// What was probably meant by a symbol that does not exist. Pure: it is handed the lists it may choose from.
+// Guesses what was meant by a symbol that does not exist. Pure: the lists to choose from are an argument.
 
 import { editDistance } from "../base/text.ts";
 
-/** Symbols to what people call them. */
+/** Symbols with their display names. */
 export type Choices = Iterable<readonly [symbol: string, display: string]>;
 
 export const SUGGESTIONS_MAX = 5;
@@ -20,15 +20,15 @@ export function suggest(symbol: string, choices: Choices): string[] {
     const other = partsOf(candidate);
     const apart = Math.min(
       editDistance(letters, other.letters, LETTERS_APART_MAX),
-      // What people call it is told apart by one letter too easily: EUR/USD and AUD/USD.
+      // A display name must be equal: EUR/USD and AUD/USD are one letter apart.
       lettersOf(display) === letters ? 0 : Number.POSITIVE_INFINITY,
     );
-    // Short ones are all alike: of three letters one may be wrong, of two none.
+    // Short symbols are all alike: of three letters one may be wrong, of two none.
     if (apart > LETTERS_APART_MAX || apart * 3 > other.letters.length) continue;
     const elsewhere = other.prefix === prefix ? 0 : prefix === "" ? 0.25 : 0.5;
     found.push({ symbol: candidate, apart, elsewhere });
   }
-  // Beside one that is near, farther ones are noise, unless they are on the exchange that was named.
+  // Beside a near one, farther ones are noise, unless they are on the exchange that was named.
   const least = Math.min(...found.map(({ apart }) => apart));
   const distanceOf = ({ apart, elsewhere }: (typeof found)[number]) => apart + elsewhere;
   const near = found

@@ -1,25 +1,25 @@
-// Finnhub's lists of exchanges and symbols, in memory and on disk. A list is what one call answered at one time:
-// it is replaced as a whole and never mended. A damaged file counts as none; what cannot be written is kept in
-// memory all the same.
+// Finnhub's lists of exchanges and symbols, in memory and on disk. A list is the answer to one call: it is replaced as a
+// whole and never mended. A damaged file counts as missing; a list that cannot be written stays in memory.
 
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
+import { asObject } from "../base/json.ts";
 import type { Logger } from "../base/logger.ts";
 import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
 import { type RestClient, UnansweredError } from "./rest-client.ts";
 
 export type ListSource = Readonly<{ path: string; exchange: string | null }>;
 
-/** Symbol (or exchange) to what people call it: `BINANCE:BTCUSDT` to `BTC/USDT`. */
+/** Symbols (or exchanges) by name, each with its display name: `BINANCE:BTCUSDT` with `BTC/USDT`. */
 export type List = Readonly<{ fetchedAtMs: number; items: ReadonlyMap<string, string> }>;
 
 export type SymbolLists = Readonly<{
-  /** As it is in memory or on disk, however old; null = nowhere. */
+  /** The list in memory or on disk, however old; null = there is none. */
   known(source: ListSource): Promise<List | null>;
-  /** Not older than that, or asked for now. Rejects with UnansweredError. */
+  /** A list of at most that age, fetched now if need be. Rejects with UnansweredError. */
   get(source: ListSource, ageMsMax: number): Promise<List>;
-  /** Asks again for every list in memory that is older than that; one that cannot be had keeps its old one. */
+  /** Fetches every list in memory again that is older than that; where the call fails, the old one stays. */
   refresh(ageMsMax: number, signal: AbortSignal): Promise<void>;
   ageMs(list: List): number;
 }>;
@@ -34,13 +34,13 @@ export type SymbolListsDeps = Readonly<{
 /** The largest, of US stocks, has some 30,000. */
 const ITEMS_MAX = 500_000;
 const FILE_BYTES_MAX = 128 * 1_024 * 1_024;
-/** Lists in memory: Finnhub has some 40 exchanges of all kinds. */
+/** In memory: Finnhub has some 40 exchanges of all kinds. */
 const LISTS_MAX = 200;
 
 export function createSymbolLists({ directory, calls, clock, logger }: SymbolListsDeps): SymbolLists {
   const inMemory = new Map<string, Readonly<{ source: ListSource; list: List }>>();
-  /** Whoever asks for a list that is on its way waits for that one. */
-  const onTheirWay = new Map<string, Promise<List>>();
+  /** A list is fetched once, however many wait for it. */
+  const fetches = new Map<string, Promise<List>>();
   const lookedOnDisk = new Set<string>();
   const nameOf = ({ path, exchange }: ListSource) =>
     `${path.slice(1).replaceAll("/", "-")}${exchange === null ? "" : `-${encodeURIComponent(exchange.toLowerCase())}`}`;
@@ -76,7 +76,7 @@ export function createSymbolLists({ directory, calls, clock, logger }: SymbolLis
     const { path, exchange } = source;
     const items = itemsOf(await calls.get(path, exchange === null ? {} : { exchange }));
     const list = { fetchedAtMs: clock.now(), items };
-    if (items.size === 0) return list; // An outage, or no such exchange: nothing to remember.
+    if (items.size === 0) return list; // An outage, or no such exchange: nothing to keep.
     keep(name, source, list);
     await writeList(directory, fileOf(name), list, logger);
     return list;
@@ -84,8 +84,8 @@ export function createSymbolLists({ directory, calls, clock, logger }: SymbolLis
 
   function fetchOnce(source: ListSource): Promise<List> {
     const name = nameOf(source);
-    const fetching = onTheirWay.get(name) ?? fetchList(name, source).finally(() => onTheirWay.delete(name));
-    onTheirWay.set(name, fetching);
+    const fetching = fetches.get(name) ?? fetchList(name, source).finally(() => fetches.delete(name));
+    fetches.set(name, fetching);
     return fetching;
   }
 
@@ -111,18 +111,17 @@ export function createSymbolLists({ directory, calls, clock, logger }: SymbolLis
   };
 }
 
-/** Every answer is a list: of exchanges' names, or of symbols with what they are called. */
+/** Every answer is a list: of names of exchanges, or of symbols with their display names. */
 function itemsOf(body: unknown): ReadonlyMap<string, string> {
-  if (!Array.isArray(body)) throw new UnansweredError("Finnhub's answer is no list");
+  if (!Array.isArray(body)) throw new UnansweredError("Finnhub's answer is not a list");
   const items = new Map<string, string>();
   for (const item of body.slice(0, ITEMS_MAX) as unknown[]) {
     if (typeof item === "string") {
       if (isName(item)) items.set(item, item);
       continue;
     }
-    if (typeof item !== "object" || item === null || !("symbol" in item) || !isName(item.symbol)) continue;
-    const display = "displaySymbol" in item && isName(item.displaySymbol) ? item.displaySymbol : item.symbol;
-    items.set(item.symbol, display);
+    const { symbol, displaySymbol } = asObject(item) ?? {};
+    if (isName(symbol)) items.set(symbol, isName(displaySymbol) ? displaySymbol : symbol);
   }
   if (items.size === 0 && body.length > 0) throw new UnansweredError("Finnhub's list holds no symbol");
   return items;
@@ -132,7 +131,7 @@ function isName(value: unknown): value is string {
   return typeof value === "string" && value.length > 0 && value.length <= SYMBOL_LENGTH_MAX;
 }
 
-// --- On disk: a first line that says of the rest when it was had, and its checksum --------------------------------
+// --- On disk: a first line with the time and the checksum of the rest ---------------------------------------------
 
 type Header = Readonly<{ fetchedAtMs: number; crc: number }>;
 
@@ -145,7 +144,7 @@ async function writeList(directory: string, path: string, list: List, logger: Lo
     await writeFile(unfinished, `${JSON.stringify(header)}\n${rest}`);
     await rename(unfinished, path);
   } catch (error) {
-    logger.warn("a list of Finnhub's symbols was not kept on disk; it will be asked for again", { error });
+    logger.warn("a list of Finnhub's symbols was not written to disk; it will be fetched again", { error });
     await rm(unfinished, { force: true }).catch((leftover: unknown) =>
       logger.debug("an unfinished list stays on disk", { error: leftover }),
     );

@@ -20,7 +20,7 @@ export type SymbolOutcome =
   | (SymbolCheckResult & Readonly<{ checkedAtMs: number }>);
 
 export type WatchlistSyncDeps = Readonly<{
-  feed: Pick<Feed, "want">;
+  feed: Pick<Feed, "subscribe">;
   wanted: Watchlist;
   /** Null: FINNHUB_VALIDATE_TICKERS=0. */
   check: SymbolCheck | null;
@@ -70,7 +70,7 @@ export function createWatchlistSync(deps: WatchlistSyncDeps): WatchlistSync {
     const words = JSON.stringify(symbols);
     if (words === told) return;
     told = words;
-    feed.want(symbols);
+    feed.subscribe(symbols);
   }
 
   function follow(): void {

@@ -1,13 +1,13 @@
-// What can be asked of the simulator, and the sentence for what cannot. Nothing is started here.
+// The options of the simulator, and the errors for those that are not possible. Nothing is started here.
 
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
+import type { ScenarioName } from "../base/settings.ts";
 import type { FaultRates } from "./faults.ts";
 import type { Instrument } from "./listings.ts";
 import type { Batching, TapeTimes } from "./player.ts";
-import type { SearchOutage } from "./rest.ts";
-import type { ScenarioName } from "./scenarios.ts";
+import type { SearchOutage } from "./rest-answers.ts";
 import type { Tape } from "./tape.ts";
 
 export type SimulatorOptions = Readonly<{
@@ -19,8 +19,8 @@ export type SimulatorOptions = Readonly<{
   logger?: Logger | undefined;
   /** Of the market and of the faults. */
   seed?: number | undefined;
-  /** A whole day as a person would describe it; options beside it go before its own. */
-  recipe?: ScenarioName | undefined;
+  /** A whole day as a person would describe it; options beside it win over its own. */
+  scenario?: ScenarioName | undefined;
   /** Instruments that extend or replace the listings, for the market and for REST alike. */
   instruments?: readonly Instrument[] | undefined;
   /** All streamed symbols together; without it each symbol keeps its natural rate. */
@@ -31,10 +31,8 @@ export type SimulatorOptions = Readonly<{
   sessionHours?: boolean | undefined;
   /** How trades of the market become frames. A tape keeps those it was recorded with. */
   batching?: Batching | undefined;
-  /** A recorded tape, or the path of one, instead of the market. */
+  /** A recorded tape, or the path of one, instead of the market. At "max" it waits until all its symbols are subscribed. */
   tape?: string | Tape | undefined;
-  /** A tape at "max" waits until all of these are subscribed; by default every symbol in it. */
-  tapeSymbols?: readonly string[] | undefined;
   /** A factor, or as fast as the client takes it. Without a tape "max" is MARKET_TRADES_PER_SECOND_AT_MAX. */
   speed?: number | "max" | undefined;
   times?: TapeTimes | undefined;
@@ -49,8 +47,8 @@ export type SimulatorOptions = Readonly<{
   delayMs?: number | undefined;
   /** At 08:59:03 UTC every connection is cut without a close frame, or goes silent. */
   dailyDrop?: "reset" | "stall" | undefined;
-  /** Mean time between mishaps of all kinds, one at a time, by the seed. */
-  mishapGapMs?: number | undefined;
+  /** Mean time between disturbances of all kinds, one at a time, by the seed. */
+  chaosGapMs?: number | undefined;
   /** false: count only. A number: so many entries, the newest. */
   ledger?: boolean | number | undefined;
   restCallsPerMinuteMax?: number | undefined;

@@ -2,7 +2,8 @@
 // socket; who is connected, and how much they take, the stage answers.
 
 import type { Clock } from "../base/clock.ts";
-import { frameText, type Market, type WireTrade } from "./market.ts";
+import { frameText, type WireTrade } from "./frames.ts";
+import type { Market } from "./market.ts";
 import { isPing, retimed, type Tape, type TapeFrame } from "./tape.ts";
 
 export type OutFrame = Readonly<{ text: string; symbols: readonly string[]; tradeCount: number }>;

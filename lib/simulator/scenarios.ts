@@ -1,10 +1,8 @@
-// Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. What an option beside
-// the recipe says goes first.
+// Days as a person would describe them, each as options of the simulator: SIMULATOR_RECIPE. An option given beside the
+// scenario wins over the scenario's.
 
 import type { ScenarioName } from "../base/settings.ts";
 import type { SimulatorOptions } from "./options.ts";
-
-export type { ScenarioName };
 
 /** The opening: this many times the natural rate, halved every so often, down to a lively day. */
 const BELL_PACE = 30;
@@ -18,11 +16,11 @@ export const SCENARIO_OPTIONS: Readonly<Record<ScenarioName, SimulatorOptions>> 
   bell: {
     pace: (elapsedMs) => Math.max(BELL_PACE_AFTER, BELL_PACE * 0.5 ** (elapsedMs / BELL_HALF_LIFE_MS)),
   },
-  /** All that users of Finnhub complain of, within minutes: see the mishaps. */
+  /** Everything that users of Finnhub complain about, within minutes: see simulator/chaos.ts. */
   "bad-day": {
     pace: () => 2,
     batching: "2023",
-    mishapGapMs: 45_000,
+    chaosGapMs: 45_000,
     dailyDrop: "reset",
     faults: {
       duplicateInFrame: 0.01,
@@ -36,9 +34,9 @@ export const SCENARIO_OPTIONS: Readonly<Record<ScenarioName, SimulatorOptions>> 
   },
 };
 
-/** The recipe's options under those that were given. */
+/** The options with those of their scenario, where they do not say otherwise. */
 export function withScenario(options: SimulatorOptions): SimulatorOptions {
-  if (options.recipe === undefined) return options;
+  if (options.scenario === undefined) return options;
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  return { ...SCENARIO_OPTIONS[options.recipe], ...Object.fromEntries(given) };
+  return { ...SCENARIO_OPTIONS[options.scenario], ...Object.fromEntries(given) };
 }

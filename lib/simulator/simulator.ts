@@ -1,64 +1,40 @@
 // Finnhub on a loopback port: its websocket and the REST calls that validation needs, behaving as observed (see
-// the facts in finnhub.md), with a market or a tape behind it and with faults on demand. A server like any other
-// to its client: nothing of the pipeline is imported here, nothing is stored, and no token is ever reported.
+// the facts in finnhub.md), with a market or a tape behind it and with faults on demand. To its client it is a server like
+// any other: nothing is stored, and no token is ever reported.
 
-import { systemClock } from "../base/clock.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
 import { silentLogger } from "../base/logger.ts";
 import { dropDaily, startChaos } from "./chaos.ts";
-import { createConnections, type Stall } from "./connections.ts";
-import { createDelayLine } from "./delay.ts";
-import {
-  EXTRA_TEXT,
-  type ExtraFrame,
-  FaultPlanner,
-  type FramePlan,
-  type HandshakeFault,
-  SLOW_HANDSHAKE_MS,
-} from "./faults.ts";
+import { Connections } from "./connections.ts";
+import { createDelayLine, type DelayLine } from "./delay.ts";
+import { createStage } from "./delivery.ts";
+import { chaosActions, createFaultControls, type SimulatorFaults } from "./fault-controls.ts";
+import { FaultPlanner } from "./faults.ts";
 import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./ledger.ts";
 import { createListener } from "./listener.ts";
 import { type Instrument, instrumentOf } from "./listings.ts";
-import { createMarket } from "./market.ts";
+import { createMarket, type Market } from "./market.ts";
 import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./options.ts";
-import { playMarket, playTape } from "./player.ts";
-import { API_PATH, createRest, type SearchOutage } from "./rest.ts";
+import { type Player, playMarket, playTape, type Stage } from "./player.ts";
+import { API_PATH, createRest } from "./rest.ts";
+import type { SearchOutage } from "./rest-answers.ts";
 import { withScenario } from "./scenarios.ts";
 import { serveSimulator } from "./serve.ts";
 import { createSessions } from "./session.ts";
-import { isPing, readTape, type Tape, tradesOf } from "./tape.ts";
-import { createTimers } from "./timers.ts";
+import { readTape, type Tape } from "./tape.ts";
+import { createTimers, type Later } from "./timers.ts";
 import { createUpgrade, KICKED } from "./upgrade.ts";
 
-export { parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX };
-
-export interface SimulatorFaults {
-  /** Cuts every connection without a close frame; how many there were. */
-  resetConnections(): number;
-  refuseHandshakes(status: HandshakeFault, count: number): void;
-  /** The next upgrades are answered so much later. */
-  slowHandshakes(delayMs: number, count: number): void;
-  /** The next `count` trade frames meet this, whatever the rates say. */
-  planFrames(plan: Partial<FramePlan>, count?: number): void;
-  /** The open connections hang, with pings or without, for the time or until they end; how many there are. */
-  stall(pings: boolean, durationMs?: number | null): number;
-  /** The market's symbol does not trade for so long; a tape knows no halts. */
-  halt(symbol: string, durationMs: number): void;
-  /** Trade frames leave so much later from now on, those that are held back already too. */
-  delay(delayMs: number): void;
-  breakSearch(outage: SearchOutage | null): void;
-  /** A text frame to every client, now, whatever it holds; how many clients got it. */
-  send(text: string): number;
-  sendExtra(kind: ExtraFrame): number;
-}
+export { parseSpeed, type SimulatorFaults, type SimulatorOptions, SPEED_FACTOR_MAX };
 
 export interface Simulator extends AsyncDisposable {
   readonly port: number;
-  /** To which the client adds `?token=`. */
+  /** Without the `?token=` that a client adds. */
   readonly wsUrl: string;
   readonly apiUrl: string;
   readonly ledger: Ledger;
   readonly faults: SimulatorFaults;
-  /** Resolves when the tape's last frame was handed over; never without a tape. */
+  /** Resolves when the tape's last frame was delivered; never without a tape. */
   readonly tapeEnded: Promise<void>;
   clients(): readonly Readonly<{ connection: number; symbols: readonly string[] }>[];
   stop(): Promise<void>;
@@ -83,63 +59,32 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
   const { clock = systemClock, logger = silentLogger, seed = 1, speed = 1 } = options;
   const isMax = speed === "max";
   const isForAudience = tape !== undefined && isMax;
-  const tokens = typeof options.token === "string" ? [options.token] : options.token;
-  const accepts = (token: string) => token !== "" && (tokens === undefined || tokens.includes(token));
+  const accepts = acceptorOf(options.token);
 
   const timers = createTimers(clock);
   const { later } = timers;
   const ledger = new LedgerBook(ledgerEntriesMax(options.ledger));
   const planner = new FaultPlanner(options.faults ?? {}, seed);
-  const connections = createConnections({ clock, logger, ledger, planner, later, isMax, isForAudience });
-  const delayLine = createDelayLine(connections.stage, options.delayMs ?? 0);
-
-  const market = createMarket({
-    seed,
-    instruments: options.instruments,
-    tradesPerSecond: options.tradesPerSecond ?? (isMax ? MARKET_TRADES_PER_SECOND_AT_MAX : undefined),
-    speed: isMax ? 1 : speed,
-    pace: options.pace,
-    sessionHours: options.sessionHours,
-  });
+  const connections = new Connections({ clock, logger, ledger, isMax });
+  const stage = createStage({ clock, connections, planner, later, isMax, isForAudience });
+  const delayLine = createDelayLine(stage, options.delayMs ?? 0);
+  const market = marketOf(options);
   const { promise: tapeEnded, resolve: endTape } = Promise.withResolvers<void>();
-  const player =
-    tape === undefined
-      ? playMarket(market, delayLine.stage, options.batching)
-      : // A tape at "max" counts on what it delivers being sent.
-        playTape(
-          tape,
-          speed,
-          options.times ?? "present",
-          isMax ? connections.stage : delayLine.stage,
-          endTape,
-        );
-
+  const player = playerOf(options, tape, market, stage, delayLine, endTape);
   const listener = createListener({
     clock,
     connections,
     later,
     market: tape === undefined ? market : null,
     player,
-    tapeSymbols: options.tapeSymbols ?? [...(tape?.symbols ?? [])],
+    tapeSymbols: [...(tape?.symbols ?? [])],
     symbolsAccepted: (options.symbolsMax ?? SYMBOLS_MAX) + (options.symbolsOverMax ?? 1),
   });
 
   let searchOutage = options.searchOutage ?? null;
-  const sessionOf = createSessions();
-  const answerRest = createRest({
-    accepts,
-    price: (symbol) => market.price(symbol),
-    instruments: [...listedByTape(tape), ...(options.instruments ?? [])],
-    callsPerMinuteMax: options.restCallsPerMinuteMax ?? REST_CALLS_PER_MINUTE_MAX,
-    callsPerSecondMax: options.restCallsPerSecondMax ?? REST_CALLS_PER_SECOND_MAX,
-    searchKnowsCrypto: options.searchKnowsCrypto ?? true,
-    searchKnowsForex: options.searchKnowsForex ?? false,
-    searchOutage: () => searchOutage,
-    session: (nowMs) => (options.sessionHours ? sessionOf(nowMs) : "regular"),
-  });
+  const answerRest = restOf(options, tape, market, accepts, () => searchOutage);
   const secondConnection = options.secondConnection ?? "reject";
   const upgrade = createUpgrade({ connections, planner, later, accepts, secondConnection });
-
   const server = serveSimulator(options.port ?? 0, {
     fetch(request, via) {
       const url = new URL(request.url);
@@ -162,79 +107,21 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
       player.wake();
     },
     pong(socket, data) {
-      connections.answered(socket.data, data.toString());
+      connections.ponged(socket.data, data.toString());
       player.wake();
     },
     close: (socket) => connections.drop(socket.data, "client"),
   });
-  const { port } = server;
 
-  // The ping timer runs free: it knows of no connection, and trades do not delay it.
-  function ping() {
-    for (const one of connections.open()) connections.post(one, "ping", PING_TEXT, 0);
-    later(options.pingIntervalMs ?? PING_INTERVAL_MS, ping);
-  }
-  later(options.pingIntervalMs ?? PING_INTERVAL_MS, ping);
-
-  const faults: SimulatorFaults = {
-    resetConnections() {
-      const clients = connections.open();
-      for (const one of clients) connections.drop(one, "reset");
-      return clients.length;
-    },
-    refuseHandshakes: (status, count) => planner.planHandshakes(status, count),
-    slowHandshakes: (delayMs, count) => planner.planHandshakeDelays(delayMs, count),
-    planFrames: (plan, count = 1) => planner.planFrames(plan, count),
-    stall(pings, durationMs = null) {
-      const clients = connections.open();
-      const set = (stall: Stall | null) => {
-        for (const one of clients) one.stall = stall;
-        player.wake();
-      };
-      set(pings ? "trades" : "everything");
-      if (durationMs !== null) later(durationMs, () => set(null));
-      return clients.length;
-    },
-    halt: (symbol, durationMs) => market.halt(symbol, clock.now() + durationMs),
-    delay: (delayMs) => {
-      checkOptions({ delayMs });
-      delayLine.set(delayMs);
-    },
-    breakSearch(outage) {
-      searchOutage = outage;
-    },
-    send(text) {
-      const tradeCount = tradesOf(text).length;
-      const kind = tradeCount > 0 ? "trade" : isPing(text) ? "ping" : "other";
-      return connections.open().filter((one) => connections.post(one, kind, text, tradeCount, "injected"))
-        .length;
-    },
-    sendExtra: (kind) =>
-      connections.open().filter((one) => connections.post(one, kind, EXTRA_TEXT[kind], 0, "injected")).length,
+  startPings(connections, later, options.pingIntervalMs ?? PING_INTERVAL_MS);
+  const breakSearch = (outage: SearchOutage | null) => {
+    searchOutage = outage;
   };
+  const parts = { clock, later, connections, planner, market, player, delayLine, breakSearch };
+  const faults = createFaultControls(parts);
+  startDisturbances(options, faults, market, clock, later);
 
-  if (options.dailyDrop !== undefined) {
-    const isReset = options.dailyDrop === "reset";
-    dropDaily({ clock, later }, () => (isReset ? faults.resetConnections() : faults.stall(false)));
-  }
-  if (options.mishapGapMs !== undefined) {
-    const chaos = {
-      reset(next: HandshakeFault | "slow" | null) {
-        if (next === "slow") faults.slowHandshakes(SLOW_HANDSHAKE_MS, 1);
-        else if (next !== null) faults.refuseHandshakes(next, 1);
-        faults.resetConnections();
-      },
-      stall: (pings: boolean, durationMs: number | null) => void faults.stall(pings, durationMs),
-      halt(share: number, durationMs: number) {
-        const symbol = market.active()[Math.floor(share * market.active().length)];
-        if (symbol !== undefined) faults.halt(symbol, durationMs);
-      },
-      delay: faults.delay,
-      breakSearch: (isBroken: boolean) => faults.breakSearch(isBroken ? "empty" : null),
-    };
-    startChaos({ clock, later, chaos }, seed, options.mishapGapMs);
-  }
-
+  const { port } = server;
   let stopped = false;
   async function stop() {
     if (stopped) return;
@@ -243,7 +130,6 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
     connections.stopAll();
     await server.stop(true);
   }
-
   return {
     port,
     wsUrl: `ws://127.0.0.1:${port}`,
@@ -257,7 +143,83 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
   };
 }
 
-/** Whatever a tape plays exists, also for whoever asks the lists. */
+function acceptorOf(token: SimulatorOptions["token"]): (token: string) => boolean {
+  const tokens = typeof token === "string" ? [token] : token;
+  return (given) => given !== "" && (tokens === undefined || tokens.includes(given));
+}
+
+function marketOf(options: SimulatorOptions): Market {
+  const { seed = 1, speed = 1, instruments, tradesPerSecond, pace, sessionHours } = options;
+  const isMax = speed === "max";
+  return createMarket({
+    seed,
+    instruments,
+    tradesPerSecond: tradesPerSecond ?? (isMax ? MARKET_TRADES_PER_SECOND_AT_MAX : undefined),
+    speed: isMax ? 1 : speed,
+    pace,
+    sessionHours,
+  });
+}
+
+function playerOf(
+  { speed = 1, times = "present", batching }: SimulatorOptions,
+  tape: Tape | undefined,
+  market: Market,
+  stage: Stage,
+  delayLine: DelayLine,
+  onTapeEnd: () => void,
+): Player {
+  if (tape === undefined) return playMarket(market, delayLine.stage, batching);
+  // A tape at "max" relies on it that what it delivers is sent.
+  return playTape(tape, speed, times, speed === "max" ? stage : delayLine.stage, onTapeEnd);
+}
+
+function restOf(
+  options: SimulatorOptions,
+  tape: Tape | undefined,
+  market: Market,
+  accepts: (token: string) => boolean,
+  searchOutage: () => SearchOutage | null,
+) {
+  const sessionOf = createSessions();
+  return createRest({
+    accepts,
+    price: (symbol) => market.price(symbol),
+    instruments: [...listedByTape(tape), ...(options.instruments ?? [])],
+    callsPerMinuteMax: options.restCallsPerMinuteMax ?? REST_CALLS_PER_MINUTE_MAX,
+    callsPerSecondMax: options.restCallsPerSecondMax ?? REST_CALLS_PER_SECOND_MAX,
+    searchKnowsCrypto: options.searchKnowsCrypto ?? true,
+    searchKnowsForex: options.searchKnowsForex ?? false,
+    searchOutage,
+    session: (nowMs) => (options.sessionHours ? sessionOf(nowMs) : "regular"),
+  });
+}
+
+/** The ping timer runs free: connections do not start it, and trades do not delay it. */
+function startPings(connections: Connections, later: Later, intervalMs: number): void {
+  later(intervalMs, () => {
+    for (const one of connections.open()) connections.post(one, "ping", PING_TEXT, 0);
+    startPings(connections, later, intervalMs);
+  });
+}
+
+function startDisturbances(
+  { seed = 1, dailyDrop, chaosGapMs }: SimulatorOptions,
+  faults: SimulatorFaults,
+  market: Market,
+  clock: Clock,
+  later: Later,
+): void {
+  if (dailyDrop !== undefined) {
+    const drop = () => (dailyDrop === "reset" ? faults.resetConnections() : faults.stall(false));
+    dropDaily({ clock, later }, drop);
+  }
+  if (chaosGapMs !== undefined) {
+    startChaos({ clock, later, actions: chaosActions(faults, market) }, seed, chaosGapMs);
+  }
+}
+
+/** Whatever a tape plays is listed too. */
 function listedByTape(tape: Tape | undefined): Instrument[] {
   return [...(tape?.symbols ?? [])].flatMap((symbol) => instrumentOf(symbol) ?? []);
 }

@@ -4,7 +4,7 @@
 import { gunzipSync } from "node:zlib";
 import { SetupError } from "../base/errors.ts";
 import { asObject } from "../base/json.ts";
-import { frameText, type WireTrade } from "./market.ts";
+import { frameText, type WireTrade } from "./frames.ts";
 
 export type TapeFrame = Readonly<{
   /** When it was received; never earlier than the frame before it. */

@@ -69,7 +69,7 @@ for (const name of SERVICES) {
   );
 
   test(
-    `${name} tells all wrong settings at once, and an unknown verb, and nothing starts`,
+    `${name} tells all wrong settings at once, and an unknown command, and nothing starts`,
     async () => {
       using directory = temporaryDirectory();
       const wrong = {
@@ -92,7 +92,7 @@ for (const name of SERVICES) {
       expect(refused.err + refused.out).not.toContain(SECRET);
       const unknown = await runCommand(binaries.path(name), ["destroy"], { DATA_DIR: directory.path });
       expect(unknown.code).toBe(1);
-      expect(unknown.err).toContain("unknown verb 'destroy'");
+      expect(unknown.err).toContain("unknown command 'destroy'");
       expect(readdirSync(directory.path)).toEqual([]);
     },
     TEST_MS_MAX,

@@ -5,7 +5,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import market from "../../grafana/dashboards/market.json" with { type: "json" };
 import { systemClock } from "../../lib/base/clock.ts";
-import { checkGrafana, type Point } from "../../lib/commands/grafana-client.ts";
+import { checkGrafana, type Point } from "../../lib/commands/grafana-points.ts";
 import { type Asked, frame, type Replies, right, SOURCE, startGrafana } from "../support/grafana-server.ts";
 
 const ADMIN = join(import.meta.dir, "../../admin.ts");
@@ -33,7 +33,7 @@ async function check(replies: Replies, asked: Asked = [], symbol = SYMBOL, panel
   return points;
 }
 
-/** The verb, as an operator starts it. */
+/** The command, as an operator starts it. */
 async function runCommand(url: string, password: string, ...more: string[]) {
   const child = Bun.spawn(
     [process.execPath, "--no-env-file", ADMIN, "grafana-check", "--url", url, ...more],
@@ -177,7 +177,7 @@ test.each<[string, Replies, RegExp]>([
 );
 
 test(
-  "the verb prints every point, and its exit code says whether all are well",
+  "the command prints every point, and its exit code says whether all are well",
   async () => {
     await using server = startGrafana({ password: PASSWORD });
     const { code, out, failed } = await runCommand(`${server.url}/`, PASSWORD);

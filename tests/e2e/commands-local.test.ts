@@ -1,4 +1,4 @@
-// The operator's verbs of `local`, as an operator types them: real processes, a real store, the exit codes. One tape
+// The operator's commands of `local`, as an operator types them: real processes, a real store, the exit codes. One tape
 // of real trades goes through the whole pipeline first.
 
 import { Database } from "bun:sqlite";
@@ -22,7 +22,7 @@ const SOURCE = { FINNHUB_API_TOKEN: "tape-token", LOG_LEVEL: "warn" };
 
 type Ended = Awaited<ReturnType<typeof runCommand>>;
 
-const verb = (directory: string, args: readonly string[], settings: Settings = SOURCE): Promise<Ended> =>
+const command = (directory: string, args: readonly string[], settings: Settings = SOURCE): Promise<Ended> =>
   runCommand(LOCAL, args, { DATA_DIR: directory, ...settings });
 
 const jsonOf = ({ out }: Ended) => JSON.parse(out.trimEnd().split("\n").at(-1)!) as Record<string, unknown>;
@@ -59,7 +59,7 @@ test.skipIf(!hasTapes)(
       await within(TAPE_MS_MAX, "the tape's end", () => simulator.tapeEnded);
       const areStored = async () => readTables(directory.path).trades.length >= TAPE_TRADES;
       await eventually(TAPE_MS_MAX, "every trade stored", areStored);
-      const beside = await verb(directory.path, ["verify", "--json"], settings);
+      const beside = await command(directory.path, ["verify", "--json"], settings);
       expect(beside).toMatchObject({ code: 0, err: "" });
       expect(jsonOf(beside)).toMatchObject({ verb: "verify", differences: 0 });
       for (const args of [
@@ -67,7 +67,7 @@ test.skipIf(!hasTapes)(
         ["replay", "--from", "2024-01-01"],
         ["replay", "--dead"],
       ]) {
-        const refused = await verb(directory.path, args, settings);
+        const refused = await command(directory.path, args, settings);
         expect(refused).toMatchObject({ code: 1, out: "" });
         expect(refused.err).toContain("needs DATA_DIR to itself");
         expect(refused.err).toContain("stop local");
@@ -76,7 +76,7 @@ test.skipIf(!hasTapes)(
     }
 
     const { averages, candles } = readTables(directory.path);
-    const clean = await verb(directory.path, ["verify", "--json"], settings);
+    const clean = await command(directory.path, ["verify", "--json"], settings);
     expect(clean).toMatchObject({ code: 0, err: "" });
     expect(jsonOf(clean)).toMatchObject({ compared: averages.length + candles.length, differences: 0 });
 
@@ -85,18 +85,18 @@ test.skipIf(!hasTapes)(
       directory.path,
       "UPDATE running_averages_15_sec SET volume = volume * 1.001 WHERE trade_count > 60",
     );
-    const fuller = await verb(directory.path, ["verify", "--repair", "--json"], settings);
+    const fuller = await command(directory.path, ["verify", "--repair", "--json"], settings);
     const missing = candles.filter(({ symbol }) => symbol === "BINANCE:BTCUSDT").length;
     const wrong = averages.filter(({ trade_count }) => trade_count > 60).length;
     expect(wrong).toBeGreaterThan(0);
     expect(fuller.code).toBe(1);
     expect(jsonOf(fuller)).toMatchObject({ differences: missing + wrong, missing, repaired: missing });
     expect(fuller.out).toContain("volume is ");
-    const forced = await verb(directory.path, ["verify", "--repair", "--force", "--json"], settings);
+    const forced = await command(directory.path, ["verify", "--repair", "--force", "--json"], settings);
     expect(forced.code).toBe(1);
     expect(jsonOf(forced)).toMatchObject({ differences: wrong, missing: 0, repaired: wrong });
-    expect(await verb(directory.path, ["verify"], settings)).toMatchObject({ code: 0, err: "" });
-    const empty = await verb(
+    expect(await command(directory.path, ["verify"], settings)).toMatchObject({ code: 0, err: "" });
+    const empty = await command(
       directory.path,
       ["verify", "--from", "2001-01-01", "--to", "2001-01-02"],
       settings,
@@ -162,24 +162,24 @@ test("`replay` stores what the log holds without committing, and `replay --dead`
   const { receivedAtMs } = await leftovers(directory.path);
   const range = ["--from", String(receivedAtMs), "--to", new Date(receivedAtMs + 1).toISOString()];
   const before = ["--from", String(receivedAtMs - 5_000), "--to", String(receivedAtMs)];
-  const outside = await verb(directory.path, ["replay", ...before, "--json"]);
+  const outside = await command(directory.path, ["replay", ...before, "--json"]);
   expect(outside).toMatchObject({ code: 0, err: "" });
   expect(jsonOf(outside)).toMatchObject({ records: 1, messages: 0, rows: 0, windows: 0 });
   for (let turn = 0; turn < 2; turn++) {
-    const replayed = await verb(directory.path, ["replay", ...range, "--json"]);
+    const replayed = await command(directory.path, ["replay", ...range, "--json"]);
     expect(replayed).toMatchObject({ code: 0, err: "" });
     expect(jsonOf(replayed)).toMatchObject({ verb: "replay", messages: 1, rows: 2, windows: 4 });
     expect(pricesIn(directory.path)).toEqual(["AAPL 10", "AAPL 12"]);
     expect(positionsIn(directory.path)).toEqual([]);
   }
   for (let turn = 0; turn < 2; turn++) {
-    const dead = await verb(directory.path, ["replay", "--dead", "--json"]);
+    const dead = await command(directory.path, ["replay", "--dead", "--json"]);
     expect(dead).toMatchObject({ code: 0, err: "" });
     expect(jsonOf(dead)).toMatchObject({ letters: 1, taken: 1, messages: 2, trades: 2, unfit: {} });
     expect(pricesIn(directory.path)).toEqual(["AAPL 10", "AAPL 12", "AAPL 20", "MSFT 30"]);
   }
   expect(positionsIn(directory.path)).toHaveLength(1);
-  const verified = await verb(directory.path, ["verify", "--json"]);
+  const verified = await command(directory.path, ["verify", "--json"]);
   expect(verified).toMatchObject({ code: 0, err: "" });
   // AAPL and MSFT traded in one pane each.
   expect(jsonOf(verified)).toMatchObject({ compared: 8, differences: 0 });
@@ -210,11 +210,11 @@ test("more dead letters than the log has room for are taken all the same", async
     }
   }
   const settings = { ...SOURCE, OUTBOX_MAX_BYTES: String(1024 * 1024) };
-  const dead = await verb(directory.path, ["replay", "--dead", "--json"], settings);
+  const dead = await command(directory.path, ["replay", "--dead", "--json"], settings);
   expect(dead).toMatchObject({ code: 0, err: "" });
   expect(jsonOf(dead)).toMatchObject({ letters: letterCount + 1, taken: letterCount + 1, unfit: {} });
   expect(readTables(directory.path).trades.filter((row) => row.symbol === symbol)).toHaveLength(20_000);
-  expect(await verb(directory.path, ["verify"], settings)).toMatchObject({ code: 0 });
+  expect(await command(directory.path, ["verify"], settings)).toMatchObject({ code: 0 });
 }, 60_000);
 
 test("what makes no sense on the command line is said in a sentence, with exit code 1", async () => {
@@ -222,26 +222,26 @@ test("what makes no sense on the command line is said in a sentence, with exit c
   using empty = temporaryDirectory();
   await leftovers(directory.path);
   const cases: [string[], string][] = [
-    [["verify", "--from", "yesterday"], "--from yesterday is no time"],
-    [["verify", "--from", "2026-02-31"], "--from 2026-02-31 is no time"],
+    [["verify", "--from", "yesterday"], "--from yesterday is not a time"],
+    [["verify", "--from", "2026-02-31"], "--from 2026-02-31 is not a time"],
     [["verify", "--to", "1767614400"], "1767614400000"],
     [["verify", "--from", "2026-01-05", "--to", "2026-01-05T00:00:00Z"], "is not before"],
     [["verify", "--force"], "--force without --repair"],
     [["verify", "--frm", "2026-01-05"], "--frm"],
     [["verify", "2026-01-05"], "see local --help"],
     [["replay"], "--from is missing"],
-    [["replay", "--dead", "--from", "2026-01-05"], "--dead takes every letter"],
+    [["replay", "--dead", "--from", "2026-01-05"], "--dead takes every dead letter"],
   ];
-  const ended = await Promise.all(cases.map(([args]) => verb(directory.path, args)));
+  const ended = await Promise.all(cases.map(([args]) => command(directory.path, args)));
   for (const [index, [, words]] of cases.entries()) {
     expect(ended[index]).toMatchObject({ code: 1, out: "" });
     expect(ended[index]!.err).toContain(words);
   }
-  const nothing = await verb(empty.path, ["verify"]);
+  const nothing = await command(empty.path, ["verify"]);
   expect(nothing).toMatchObject({ code: 1, out: "" });
   expect(nothing.err).toContain("there is no store of real data");
   expect(existsSync(join(empty.path, "market.sqlite"))).toBe(false);
-  const help = await verb(directory.path, ["replay", "--help"]);
+  const help = await command(directory.path, ["replay", "--help"]);
   expect(help).toMatchObject({ code: 0, err: "" });
   expect(help.out).toContain("keeps only what is");
 }, 60_000);

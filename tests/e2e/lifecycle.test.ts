@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createStop } from "../../lib/app/lifecycle.ts";
 import type { Clock } from "../../lib/base/clock.ts";
 import { silentLogger } from "../../lib/base/logger.ts";
-import { temporaryDirectory } from "../support/builders.ts";
+import { eventually, temporaryDirectory } from "../support/builders.ts";
 
 const FIXTURE = join(import.meta.dir, "../support/fixtures/service.ts");
 const TOKEN = "tok-4711-XYZ";
@@ -18,7 +18,7 @@ function start(does: string, args: string[] = [], environment: Environment = {})
   const directory = temporaryDirectory();
   const child = Bun.spawn([process.execPath, FIXTURE, ...args], {
     cwd: directory.path,
-    env: { FIXTURE: does, ...environment },
+    env: { FIXTURE: does, ADMIN_PORT: "0", ...environment },
     stdout: "pipe",
     stderr: "pipe",
     timeout: 20_000,
@@ -32,19 +32,26 @@ function start(does: string, args: string[] = [], environment: Environment = {})
     return !done;
   };
   const err = child.stderr.text();
+  /** Standard output without the line that begins that of every service, its address. */
+  const said = () => out.replace(/^page: .*\n/m, "");
   return {
     child,
+    /** Where it answers, as its first line says, without a slash at the end. */
+    async url(): Promise<string> {
+      while (!/^page: .*\n/m.test(out) && (await read())) {}
+      return /^page: (.*)\/$/m.exec(out)?.[1] ?? "";
+    },
     /** What standard output holds once this line is there. */
     async until(line: RegExp): Promise<string> {
-      while (!line.test(out) && (await read())) {}
-      return out.trim();
+      while (!line.test(said()) && (await read())) {}
+      return said().trim();
     },
     closeOutput: () => reader.cancel(),
     async ended(): Promise<Ended> {
       while (await read().catch(() => false)) {}
       const code = await child.exited;
       directory[Symbol.dispose]();
-      return { code, out, err: await err };
+      return { code, out: said(), err: await err };
     },
   };
 }
@@ -74,7 +81,7 @@ test("--check-config shows every setting without its secrets, and the names in u
   expect(simulated.out).toContain("directory ./data/simulated, topic market_simulated");
 });
 
-test("an unknown verb or option is refused in one line that names --help", async () => {
+test("an unknown command or option is refused in one line that names --help", async () => {
   const answers = await Promise.all(
     [["helthcheck"], ["--chek-config"], ["healthcheck", "now"]].map((a) => ended("", a)),
   );
@@ -82,7 +89,7 @@ test("an unknown verb or option is refused in one line that names --help", async
     expect({ code, out }).toEqual({ code: 1, out: "" });
     expect(err).toMatch(/^local: .*; see local --help\n$/);
   }
-  expect(answers[0]?.err).toContain("unknown verb 'helthcheck' (there is healthcheck, count)");
+  expect(answers[0]?.err).toContain("unknown command 'helthcheck' (there is healthcheck, count)");
   expect(answers[1]?.err).toContain("Did you mean --check-config?");
 });
 
@@ -128,6 +135,34 @@ test("stopping by throwing the signal's reason is a stop, not a fault", async ()
   await service.until(/\n/);
   service.child.kill("SIGTERM");
   expect((await service.ended()).code).toBe(0);
+});
+
+test("a service says where it answers, and ends at a stop with its port closed", async () => {
+  const service = start("wait for a signal");
+  const url = await service.url();
+  expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/);
+  const health = await fetch(`${url}/health`);
+  expect(health.status).toBe(200);
+  service.child.kill("SIGTERM");
+  expect((await service.ended()).code).toBe(0);
+  expect(await fetch(`${url}/health`).catch(() => null)).toBeNull();
+});
+
+test("while its parts are opened the port answers that the service waits for them", async () => {
+  // A port that was free a moment ago.
+  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
+  const port = String(server.port);
+  await server.stop(true);
+  const service = start("never open", [], { ADMIN_PORT: port });
+  let answer = "";
+  await eventually(10_000, "an answer", async () => {
+    const response = await fetch(`http://127.0.0.1:${port}/health`).catch(() => null);
+    if (response !== null) answer = `${response.status} ${await response.text()}`;
+    return response !== null;
+  });
+  expect(answer).toMatch(/^503 .*"reason":"start: waiting for [^"]* for its parts"/);
+  service.child.kill("SIGKILL");
+  await service.ended();
 });
 
 test("a second signal stops waiting, code 75", async () => {
@@ -230,7 +265,7 @@ test("a token fed through every log and error path is found nowhere", async () =
   }
 });
 
-test("a verb's answer is the exit code, its flags are its own, and it is listed", async () => {
+test("a command's answer is the exit code, its flags are its own, and it is listed", async () => {
   const [zero, one, away, unknown, stray, help] = await Promise.all([
     ended("", ["count", "--as", "0"]),
     ended("", ["count", "--as", "1"]),
@@ -246,12 +281,12 @@ test("a verb's answer is the exit code, its flags are its own, and it is listed"
     expect(code).toBe(1);
     expect(err).toContain("see local --help");
   }
-  expect(help.out).toContain("A verb for tests.");
+  expect(help.out).toContain("A command for tests.");
 });
 
-test("a verb that is told to stop has not finished, and its exit code says so", async () => {
-  const verb = start("", ["count"]);
-  await verb.until(/^ready$/m);
-  verb.child.kill("SIGTERM");
-  expect((await verb.ended()).code).toBe(75);
+test("a command that is told to stop has not finished, and its exit code says so", async () => {
+  const command = start("", ["count"]);
+  await command.until(/^ready$/m);
+  command.child.kill("SIGTERM");
+  expect((await command.ended()).code).toBe(75);
 });

@@ -70,11 +70,10 @@ export function startProducer(
     },
   };
   const feed = openFinnhubFeed({
-    ...LIMITS,
     url: "wss://x/",
     symbols: options.symbols,
     symbolsMax: 50,
-    queueWeightMax: options.queueWeightMax,
+    limits: { ...LIMITS, queueWeightMax: options.queueWeightMax },
     clock,
     logger,
     metrics,

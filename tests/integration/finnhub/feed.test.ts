@@ -100,14 +100,14 @@ describe("subscribing", () => {
     using opened = openFeed(server.url, { symbols: ["A", "B", "C"], symbolsMax: 3 });
     const connection = await server.connections.nth(1);
     await connection.messages.nth(3);
-    opened.feed.want(["D", "C", "C", "A", "E"]);
+    opened.feed.subscribe(["D", "C", "C", "A", "E"]);
     await connection.messages.nth(5);
     expect(connection.messages.all.slice(3)).toEqual([
       '{"type":"unsubscribe","symbol":"B"}',
       '{"type":"subscribe","symbol":"D"}',
     ]);
     expect(opened.feed.health().unsubscribed).toEqual(["E"]);
-    opened.feed.want([]);
+    opened.feed.subscribe([]);
     await connection.messages.nth(8);
     expect(connection.asked("unsubscribe")).toEqual(["B", "A", "C", "D"]);
     expect(opened.feed.health()).toMatchObject({ subscribed: [], unsubscribed: [] });
@@ -116,7 +116,7 @@ describe("subscribing", () => {
   test("remembers what is wanted while there is no connection", async () => {
     await using server = serveSockets();
     using opened = openFeed(server.url);
-    opened.feed.want(["X"]);
+    opened.feed.subscribe(["X"]);
     const connection = await server.connections.nth(1);
     await connection.messages.nth(1);
     expect(connection.asked("subscribe")).toEqual(["X"]);
@@ -138,7 +138,7 @@ describe("subscribing", () => {
     );
     expect(told).toMatchObject({ detail: { symbols: ["S52", "S53", "S54"] } });
     // A place that becomes free is taken by the next in order.
-    opened.feed.want(symbolsTo(54).slice(1));
+    opened.feed.subscribe(symbolsTo(54).slice(1));
     await connection.messages.nth(59);
     expect(connection.messages.all.slice(57)).toEqual([
       '{"type":"unsubscribe","symbol":"S1"}',
@@ -152,7 +152,7 @@ describe("subscribing", () => {
     const read = readAll(opened.feed);
     const connection = await server.connections.nth(1);
     await connection.messages.nth(50);
-    opened.feed.want(["NEW", ...symbolsTo(50)]);
+    opened.feed.subscribe(["NEW", ...symbolsTo(50)]);
     await connection.messages.nth(51);
     connection.send(TOO_MANY);
     // NEW was asked for last, but it is wanted most: S50 makes room for it.
@@ -306,7 +306,7 @@ describe("receiving", () => {
     const frameCount = 3_000;
     const pad = "x".repeat(10_000);
     await using server = serveSockets();
-    using opened = openFeed(server.url, { queueWeightMax: 100 });
+    using opened = openFeed(server.url, { limits: { queueWeightMax: 100 } });
     const connection = await server.connections.nth(1);
     for (let index = 0; index < frameCount; index++) connection.send(tradeFrame({ p: index + 1, pad }));
     while ((await counted(opened.metrics.pausesTotal)) === 0) await turns(1);
@@ -329,7 +329,7 @@ describe("receiving", () => {
 
   test("the silence of a pause is ours: the watchdog begins anew after it", async () => {
     await using server = serveSockets();
-    using opened = openFeed(server.url, { queueWeightMax: 3 });
+    using opened = openFeed(server.url, { limits: { queueWeightMax: 3 } });
     const connection = await server.connections.nth(1);
     connection.send(tradeFrame({}, {}, {}, {}));
     while ((await counted(opened.metrics.pausesTotal)) === 0) await turns(1);
@@ -349,7 +349,7 @@ describe("receiving", () => {
       socket.write(Buffer.concat([Buffer.from(acceptance(request)), ...(nth === 1 ? frames : [])]));
       sockets.push(socket);
     });
-    using opened = openFeed(server.url, { queueWeightMax: 3 });
+    using opened = openFeed(server.url, { limits: { queueWeightMax: 3 } });
     while ((await counted(opened.metrics.pausesTotal)) === 0) await turns(1);
     (await sockets.nth(1)).resetAndDestroy();
     await opened.lines.nth(1, ({ fields }) => fields.reason === "closed");

@@ -8,7 +8,7 @@ import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { SymbolCheckResult } from "../../../lib/contracts/watchlist.ts";
-import { CALLS_PER_MINUTE_MAX, CALLS_PER_SECOND_MAX } from "../../../lib/finnhub/rest-client.ts";
+import { CALLS_PER_MINUTE_MAX, CALLS_PER_SECOND_MAX } from "../../../lib/finnhub/call-limit.ts";
 import { suggest } from "../../../lib/finnhub/suggestions.ts";
 import { createSymbolCheck } from "../../../lib/finnhub/symbol-lookup.ts";
 import type { SimulatorOptions } from "../../../lib/simulator/simulator.ts";
@@ -234,11 +234,11 @@ test("faults of the server, odd answers and silence prove nothing, and are count
     ["HTTP 503", () => new Response("", { status: 503 }), "server_error"],
     ["HTTP 302", () => Response.redirect("http://127.0.0.1:9/", 302), "refused"],
     ["HTTP 403", () => Response.json({ error: "no access" }, { status: 403 }), "refused"],
-    ["is no JSON", () => new Response(html), "bad_answer"],
-    ["is no JSON", () => new Response(""), "bad_answer"],
-    ["unknown form|no list|empty", () => Response.json({}), "ok"],
-    ["unknown form|no list|empty", () => Response.json(null), "ok"],
-    ["unknown form|no list|empty", () => Response.json([]), "ok"],
+    ["is not JSON", () => new Response(html), "bad_answer"],
+    ["is not JSON", () => new Response(""), "bad_answer"],
+    ["unknown form|not a list|empty", () => Response.json({}), "ok"],
+    ["unknown form|not a list|empty", () => Response.json(null), "ok"],
+    ["unknown form|not a list|empty", () => Response.json([]), "ok"],
     ["unknown form|no symbol", () => Response.json([{ nothing: 1 }, 7, null]), "ok"],
   ];
   for (const [words, answer, outcome] of cases) {

@@ -68,7 +68,7 @@ async function openFollower(
   /** Sleeps that end when the test says so. */
   let wakeUp = () => {};
   const sync = createWatchlistSync({
-    feed: { want: (symbols) => heard.push(symbols) },
+    feed: { subscribe: (symbols) => heard.push(symbols) },
     wanted,
     check,
     hasTraded: () => false,
@@ -293,7 +293,7 @@ test("a rejection that cannot be said ends the follower", async () => {
   using table = openTable();
   await put(table.wanted, "APPL");
   const sync = createWatchlistSync({
-    feed: { want() {} },
+    feed: { subscribe() {} },
     wanted: table.wanted,
     check: { check: async () => MISSING },
     hasTraded: () => false,

@@ -3,7 +3,7 @@
 
 import { expect, test } from "bun:test";
 import { DAY_MS } from "../../../lib/model/trade.ts";
-import { type Chaos, DAILY_DROP_MS, startChaos } from "../../../lib/simulator/chaos.ts";
+import { type ChaosActions, DAILY_DROP_MS, startChaos } from "../../../lib/simulator/chaos.ts";
 import { createDelayLine } from "../../../lib/simulator/delay.ts";
 import { SLOW_HANDSHAKE_MS } from "../../../lib/simulator/faults.ts";
 import { createMarket } from "../../../lib/simulator/market.ts";
@@ -412,7 +412,7 @@ test("every list counts against one limit, which the headers tell with its reset
   expect(await call("/search?q=A&")).toEqual([429, "7", "0", `${second + 60}`]);
 });
 
-// --- Recipes and mishaps
+// --- Scenarios and chaos
 
 test("nothing that was due later happens once the simulator has stopped", () => {
   const clock = handClock(NOON_MS);
@@ -427,8 +427,8 @@ test("nothing that was due later happens once the simulator has stopped", () => 
   expect(said).toEqual(["before"]);
 });
 
-test("a recipe is a set of options, and what stands beside it goes first", () => {
-  expect(withScenario({ seed: 3, recipe: "bad-day", batching: "2026", pace: undefined })).toMatchObject({
+test("a scenario is a set of options, and an option given beside it wins", () => {
+  expect(withScenario({ seed: 3, scenario: "bad-day", batching: "2026", pace: undefined })).toMatchObject({
     ...SCENARIO_OPTIONS["bad-day"],
     seed: 3,
     batching: "2026",
@@ -458,7 +458,7 @@ test("a calm market trades less than an ordinary one, and the bell more, ebbing 
   expect(bell[0]! / bell[7]!).toBeWithin(5, 15);
 });
 
-test("mishaps come one after the other, of every kind, the same for the same seed", () => {
+test("disturbances come one after the other, of every kind, the same for the same seed", () => {
   const run = (seed: number) => {
     const clock = handClock(NOON_MS);
     const said: string[] = [];
@@ -466,14 +466,14 @@ test("mishaps come one after the other, of every kind, the same for the same see
       (name: string) =>
       (...words: unknown[]) =>
         void said.push([clock.monotonic(), name, ...words].join(" "));
-    const chaos: Chaos = {
+    const actions: ChaosActions = {
       reset: say("reset"),
       stall: say("stall"),
       halt: say("halt"),
       delay: say("delay"),
       breakSearch: say("search"),
     };
-    startChaos({ clock, later: (ms, callback) => clock.after(ms, callback), chaos }, seed, 45_000);
+    startChaos({ clock, later: (ms, callback) => clock.after(ms, callback), actions }, seed, 45_000);
     clock.advance(3_600_000);
     return said;
   };
@@ -508,7 +508,7 @@ test("mishaps come one after the other, of every kind, the same for the same see
 
 test("a bad day meets its client with all of it, and never falls over", async () => {
   const clock = handClock(NOON_MS);
-  await using simulator = await simulate({ clock, recipe: "bad-day", faults: { garbage: 0.2 } });
+  await using simulator = await simulate({ clock, scenario: "bad-day", faults: { garbage: 0.2 } });
   let refusedCount = 0;
   let slowCount = 0;
   for (let visit = 0; visit < 60; visit += 1) {

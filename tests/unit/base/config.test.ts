@@ -154,7 +154,7 @@ test("lists, sizes, flags, hosts and addresses are understood in their usual spe
   expect(config.finnhub.validateTickers).toBeFalse();
   expect(config.cassandra.consistency).toBe("QUORUM");
   expect(config.simulator.speed).toBe("max");
-  expect(config.simulator.recipe).toBe("bad-day");
+  expect(config.simulator.scenario).toBe("bad-day");
   expect(portOf(config, "local")).toBe(0);
   expect(config.web.producerUrls).toEqual(["http://a:1", "http://b:2"]);
   expect(config.finnhub.apiUrl).toBe("http://127.0.0.1:9/api/v1");

@@ -7,8 +7,8 @@ import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { RowRefusedError } from "../../../lib/base/errors.ts";
 import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
-import { redriveDeadLetter } from "../../../lib/commands/redrive.ts";
-import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
+import { redriveAll, redriveDeadLetter } from "../../../lib/commands/redrive.ts";
+import { type ReplayRecord, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
 import type { LogEntry } from "../../../lib/contracts/log.ts";
 import { decodeMessage, encodeDeadLetter, encodeMessage } from "../../../lib/model/codec.ts";
 import { derivedSession, tradeUuids } from "../../../lib/model/identity.ts";
@@ -183,8 +183,8 @@ test("the first record of a topic, at offset 0, can be replayed like any other",
     payload: originMessage(priced(1, 1)),
   });
   const places = new Map([[derivedSession("market/3", ""), "market/3"]]);
-  const { messages, unfit } = redriveDeadLetter(deadLetter, places);
-  expect(unfit).toEqual([]);
+  const { messages, rejected } = redriveDeadLetter(deadLetter, places);
+  expect(rejected).toEqual([]);
   expect(messages).toEqual([
     {
       session: derivedSession("market/3", "AAPL"),
@@ -326,10 +326,10 @@ test("whatever is good in a letter today, every trade of it has the same UUID", 
   for (let bad = 0; bad < trades.length; bad++) {
     const worse = trades.with(bad, { ...trades[bad]!, price: -trades[bad]!.price });
     for (const [index, deadLetter] of deadLetters(worse).entries()) {
-      const { messages, unfit } = redriveDeadLetter(deadLetter, new Map());
+      const { messages, rejected } = redriveDeadLetter(deadLetter, new Map());
       for (const [name, uuid] of uuidsOf(messages)) expect(whole[index]!.get(name)).toBe(uuid);
-      expect(uuidsOf(messages).size + unfit.length).toBe(whole[index]!.size);
-      expect(unfit.every((reason) => reason === "bad_price")).toBe(true);
+      expect(uuidsOf(messages).size + rejected.length).toBe(whole[index]!.size);
+      expect(rejected.every((reason) => reason === "bad_price")).toBe(true);
     }
   }
 });
@@ -340,13 +340,13 @@ test("the parts of one letter share no UUID, however many trades it holds", () =
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades) }),
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades.slice(0, 2_500)) }),
   ]) {
-    const { messages, unfit } = redriveDeadLetter(deadLetter, new Map());
+    const { messages, rejected } = redriveDeadLetter(deadLetter, new Map());
     const uuids = uuidsOf(messages);
-    expect(unfit).toEqual([]);
+    expect(rejected).toEqual([]);
     expect(messages.every((one) => one.trades.length <= 1_024)).toBe(true);
     expect(new Set(uuids.values()).size).toBe(uuids.size);
     expect(uuids.size).toBe(messages.reduce((sum, one) => sum + one.trades.length, 0));
-    expect(redriveDeadLetter(deadLetter, new Map())).toEqual({ messages, unfit });
+    expect(redriveDeadLetter(deadLetter, new Map())).toEqual({ messages, rejected });
   }
 });
 

@@ -44,7 +44,7 @@ function stage() {
           });
       }
     },
-    want: () => {},
+    subscribe: () => {},
     health: () => {
       throw new Error("the publisher asks no feed for its health");
     },
@@ -180,7 +180,7 @@ test("the sequence rises by one a record, events and dead letters too, in the or
 
 test("two runs are two sessions", () => {
   const world = new World(2, NOON_MS);
-  const feed: Feed = { async *batches() {}, want: () => {}, health: stage().ingest.health as never };
+  const feed: Feed = { async *batches() {}, subscribe: () => {}, health: stage().ingest.health as never };
   const sessions = [1, 2].map(() => {
     const { clock } = world.machine();
     const log = new FakeLog(world).writer(world.machine());

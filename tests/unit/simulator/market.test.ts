@@ -5,8 +5,9 @@ import { gzipSync } from "node:zlib";
 import { SetupError } from "../../../lib/base/errors.ts";
 import { isImpossibleTime } from "../../../lib/model/trade.ts";
 import { FaultPlanner } from "../../../lib/simulator/faults.ts";
+import { frameText, type WireTrade } from "../../../lib/simulator/frames.ts";
 import { LISTINGS, treatmentOf } from "../../../lib/simulator/listings.ts";
-import { createMarket, frameText, type Market, type WireTrade } from "../../../lib/simulator/market.ts";
+import { createMarket, type Market } from "../../../lib/simulator/market.ts";
 import { parseTape, readTape, retimed, split } from "../../../lib/simulator/tape.ts";
 import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
 

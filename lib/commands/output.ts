@@ -1,0 +1,113 @@
+// What the operator's commands print: every difference of a verification as it is found, and the counts at the end, in a
+// sentence and with --json as one line of JSON. The keys of that line are public; it reads and writes no store.
+
+import type { CommandOptions } from "../base/command.ts";
+import { printLine } from "../base/logger.ts";
+import type { TimeRange } from "../contracts/store.ts";
+import { WINDOW_MS } from "../model/windows.ts";
+import { isoOf, readSymbol } from "./arguments.ts";
+import type { RedriveCounts } from "./redrive.ts";
+import type { Replayed } from "./replay.ts";
+import { type Difference, type Skipped, type Verified, type VerifyDeps, verifyWindows } from "./verify.ts";
+
+const OUTCOMES: Readonly<Record<Difference["outcome"], string>> = {
+  found: "",
+  repaired: "; repaired",
+  needs_force: "; not repaired: the row counts no less than its trades, so it needs --repair --force",
+  too_young: "; not repaired: a processor may still have it in memory; try again in some minutes",
+  may_have_expired: "; not repaired: some of its trades may have expired",
+  unrepaired: "; written, but it still differs",
+};
+
+/** One line. */
+function describeDifference({ window, what, columns, stored, computed, outcome }: Difference): string {
+  const endMs = window.startMs + WINDOW_MS[window.kind];
+  const name = `${window.symbol} ${window.kind} ${isoOf(window.startMs)} to ${isoOf(endMs)}`;
+  const storedColumns = Object.entries(stored?.row ?? {});
+  const computedColumns = Object.entries(computed?.row ?? {});
+  const valueIn = (entries: readonly [string, unknown][], column: string) =>
+    String(entries.find(([key]) => key === column)?.[1]);
+  const texts = {
+    missing: `no row, and ${computed?.row.trade_count} trades`,
+    extra: `a row of ${stored?.row.trade_count} trades, and no trade`,
+    differs: columns
+      .map(
+        (column) =>
+          `${column} is ${valueIn(storedColumns, column)}, from the trades ${valueIn(computedColumns, column)}`,
+      )
+      .join(", "),
+  };
+  return `${what}: ${name}: ${texts[what]}${OUTCOMES[outcome]}`;
+}
+
+type VerificationDeps = Omit<VerifyDeps, "symbol" | "onDifference" | "onSkipped">;
+
+/** Runs a verification and prints each difference as it is found. Resolves with the exit code. */
+export async function verifyAndPrint(deps: VerificationDeps, options: CommandOptions): Promise<number> {
+  const skipped: Skipped[] = [];
+  const verified = await verifyWindows({
+    ...deps,
+    ...readSymbol(options),
+    onDifference: (difference) => printLine(describeDifference(difference)),
+    onSkipped: (one) => skipped.push(one),
+  });
+  return printVerified(verified, skipped, deps.range, deps.repair, options.json === true);
+}
+
+/** Prints the counts at the end. Returns the exit code: 1 when there was any difference. */
+function printVerified(
+  verified: Verified,
+  skipped: readonly Skipped[],
+  range: TimeRange,
+  repair: VerifyDeps["repair"],
+  isJson: boolean,
+): number {
+  for (const { symbol, windowCount, fromMs, toMs } of skipped) {
+    const where = `${isoOf(fromMs)} to ${isoOf(toMs)}`;
+    printLine(`skipped: ${symbol} ${where}: ${windowCount} windows, whose trades may have expired`);
+  }
+  const { compared, differences, missing, extra, repaired, open } = verified;
+  const kinds =
+    differences === 0 ? "" : ` (${missing} missing, ${extra} extra, ${differences - missing - extra} other)`;
+  if (compared + open + skipped.length === 0)
+    printLine("nothing was traded in that time, or its trades are no longer kept");
+  printLine(
+    `verified ${compared} windows from ${isoOf(range.fromMs)} to ${isoOf(range.toMs)}: ${differences} differences${kinds}` +
+      `${repair === "nothing" || differences === 0 ? "" : `, ${repaired} repaired`}` +
+      `${open === 0 ? "" : `; ${open} not compared: they closed just now, or have not closed yet`}`,
+  );
+  if (repair === "force" && repaired > 0)
+    printLine(
+      "a later trade in a window repaired by force may not show in it; another --repair --force would find it",
+    );
+  if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
+  return differences === 0 ? 0 : 1;
+}
+
+export function printReplayed(replayed: Replayed, range: TimeRange, isJson: boolean): void {
+  const { records, messages, rows, windows, expired, unfit, refused } = replayed;
+  printLine(
+    `replayed ${rows} trades of ${messages} messages (of ${records} records read), and wrote ${windows} windows` +
+      suffix(expired, "trades not written: older than RETENTION_DAYS") +
+      suffix(unfit, "trades not written: not valid") +
+      suffix(refused, "trades refused by the store"),
+  );
+  if (isJson) printLine(JSON.stringify({ verb: "replay", ...range, ...replayed }));
+}
+
+export function printRedriveCounts(replayed: RedriveCounts, isJson: boolean): void {
+  const { letters, taken, trades, messages, expired, unfit } = replayed;
+  const reasons = Object.entries(unfit)
+    .sort()
+    .map(([reason, count]) => `; ${count} still unfit: ${reason}`);
+  printLine(
+    `read ${letters} dead letters and took ${taken} of them: ${trades} trades in ${messages} messages` +
+      suffix(expired, "trades not taken: older than RETENTION_DAYS") +
+      reasons.join(""),
+  );
+  if (isJson) printLine(JSON.stringify({ verb: "replay", dead: true, ...replayed }));
+}
+
+function suffix(count: number, words: string): string {
+  return count === 0 ? "" : `; ${count} ${words}`;
+}
