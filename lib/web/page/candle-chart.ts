@@ -8,10 +8,10 @@ import {
   type ISeriesApi,
   type UTCTimestamp,
 } from "lightweight-charts";
-import type { SecondTuple } from "../live/protocol.ts";
+import { INTERVALS_MS, type Interval, type SecondTuple } from "../live/protocol.ts";
 import { byId, colourOf, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import { askCandles, askOlder, type Candle, INTERVALS_MS, type Interval } from "./history.ts";
+import { askCandles, askOlder, type Candle } from "./history.ts";
 
 /** A screen and a half at first, and with each scroll to the beginning. */
 const CANDLES_A_PAGE = 200;

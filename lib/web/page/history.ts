@@ -1,7 +1,8 @@
-// What the store knows of a symbol, by the JSON routes. A request that fails is told to nobody: the same is asked
-// again seconds later, and the badge speaks of a lost connection.
+// What the store knows of a symbol, by the JSON routes. A request that fails is not reported: it is repeated seconds
+// later, and the badge shows a lost connection.
 
-import type { SecondTuple } from "../live/protocol.ts";
+import type { Interval, SecondTuple } from "../live/protocol.ts";
+import { DAY_MS } from "./model.ts";
 
 export type Candle = Readonly<{
   window_start: number;
@@ -14,13 +15,10 @@ export type Average = Readonly<{ window_end: number; average_price: number }>;
 type TradeItem = Readonly<{ trade_timestamp: number; price: number; volume: number }>;
 type Page<Item> = Readonly<{ items: readonly Item[]; next: string | null }>;
 
-export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
-export type Interval = keyof typeof INTERVALS_MS;
-
-/** An answer later than this is no answer. */
+/** A later answer counts as none. */
 const ANSWER_MS_MAX = 5_000;
-/** How far back a chart can be scrolled; a page without it would hold a day. */
-const CANDLES_BACK_MS = 31 * 86_400_000;
+/** How far back a chart can be scrolled; without it a page would hold a day. */
+const CANDLES_BACK_MS = 31 * DAY_MS;
 
 async function ask<Item>(
   path: string,
@@ -40,7 +38,7 @@ async function askUrl<Item>(url: string): Promise<Page<Item> | null> {
   }
 }
 
-/** The newest trades by the second, oldest first; only seconds of which all trades are in the page. */
+/** The newest trades by the second, oldest first; only seconds whose trades are all in the page. */
 export async function askSeconds(symbol: string, fromMs: number): Promise<SecondTuple[]> {
   const page = await ask<TradeItem>("/trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
   const items = page?.items ?? [];

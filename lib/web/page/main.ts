@@ -1,11 +1,11 @@
 // The live page: it connects the stream, the history and the drawing. Events change the model; a frame of the
 // browser draws it, so ten events between two frames are drawn once. It asks no other server than its own.
 
-import { LINE_SECONDS } from "../live/protocol.ts";
+import { type Interval, LINE_SECONDS } from "../live/protocol.ts";
 import { CandleChart } from "./candle-chart.ts";
 import { byId, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import { askAverages, askSeconds, type Interval } from "./history.ts";
+import { askAverages, askSeconds } from "./history.ts";
 import { Model, type SymbolView } from "./model.ts";
 import { PriceChart } from "./price-chart.ts";
 import { Stream, type StreamState } from "./stream.ts";

@@ -25,7 +25,7 @@ export type SymbolView = {
   spark: [number, number][];
 };
 
-const DAY_MS = 86_400_000;
+export const DAY_MS = 86_400_000;
 
 export class Model {
   simulated = false;
