@@ -33,9 +33,9 @@ export type RelaySnapshot = Readonly<{
 }>;
 
 /** `unconfirmedSinceMs`: since when records wait for the lease to be confirmed; null = it is, or nothing waits. */
-export type LeaseSnapshot = Readonly<{ unconfirmedSinceMs: number | null }>;
+type LeaseSnapshot = Readonly<{ unconfirmedSinceMs: number | null }>;
 
-export type ProducerSnapshot = Readonly<{
+type ProducerSnapshot = Readonly<{
   simulated: boolean;
   startedAtMs: number;
   feed: FeedHealth;
@@ -103,7 +103,7 @@ export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   };
 }
 
-export type ConsumerSnapshot = Readonly<{
+type ConsumerSnapshot = Readonly<{
   simulated: boolean;
   startedAtMs: number;
   processor: ProcessorSnapshot & Readonly<{ epoch: number; partitions: readonly string[] }>;
@@ -217,7 +217,7 @@ export function storePart(
 }
 
 /** The live view where it is fed by the topic itself. */
-export type TailSnapshot = Readonly<{
+type TailSnapshot = Readonly<{
   lastRecordAtMs: number | null;
   /** Since when the topic grows and no record of it arrives; null = records arrive, or it does not grow. */
   deafSinceMs: number | null;

@@ -9,7 +9,7 @@ import { dataHeaders } from "./headers.ts";
 import { addHealth } from "./routes/health.ts";
 import { addMetrics } from "./routes/metrics.ts";
 
-export type HealthAppDeps = Readonly<{
+type HealthAppDeps = Readonly<{
   health: () => HealthDocument;
   metrics: Metrics;
   simulated: boolean;

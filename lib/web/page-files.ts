@@ -6,7 +6,7 @@ import pageHtml from "./page/index.html" with { type: "text" };
 import pageCss from "./page/page.css" with { type: "text" };
 import { bundlePage } from "./page-bundle.ts" with { type: "macro" };
 
-export type PageFile = Readonly<{
+type PageFile = Readonly<{
   path: string;
   type: string;
   text: string;

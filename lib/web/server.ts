@@ -5,7 +5,7 @@ import { reachableHost } from "../base/address.ts";
 import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 
-export type ServeOptions = Readonly<{
+type ServeOptions = Readonly<{
   app: Readonly<{
     fetch(request: Request, env: Readonly<{ server: Bun.Server<undefined> }>): Response | Promise<Response>;
   }>;
@@ -17,7 +17,7 @@ export type ServeOptions = Readonly<{
   portSetting?: string;
 }>;
 
-export type WebServer = AsyncDisposable &
+type WebServer = AsyncDisposable &
   Readonly<{
     port: number;
     /** `http://host:port`, as a browser on this machine reaches it. */

@@ -19,7 +19,7 @@ export type Added =
   | Readonly<{ kind: "exists" }>
   | Readonly<{ kind: "full"; symbolsMax: number }>;
 
-export type WatchlistCommandsDeps = Readonly<{
+type WatchlistCommandsDeps = Readonly<{
   wanted: Watchlist;
   /** Null: FINNHUB_VALIDATE_TICKERS=0, and every symbol is taken for one that exists. */
   check: SymbolCheck | null;

@@ -30,7 +30,7 @@ export type SecondTuple = readonly [
 
 export type SeenAt = "store" | "topic";
 
-export type SnapshotSymbol = Readonly<{
+type SnapshotSymbol = Readonly<{
   symbol: string;
   state: "subscribed" | "unsubscribed" | "wanted";
   last: readonly [price: number, atMs: number] | null;

@@ -6,7 +6,7 @@
 import { LiveEvents, type LiveEventsDeps } from "./events.ts";
 import { STATUS_EVERY_MS } from "./protocol.ts";
 
-export type LiveStreamDeps = LiveEventsDeps &
+type LiveStreamDeps = LiveEventsDeps &
   Readonly<{
     /** Brings what an earlier run stored into the view; called with each status. It never rejects. */
     refresh: (symbols: readonly string[]) => Promise<void>;

@@ -5,7 +5,7 @@ import type { Delta, Snapshot } from "../live/protocol.ts";
 
 export type StreamState = "connecting" | "connected" | "lost";
 
-export type StreamHandlers = Readonly<{
+type StreamHandlers = Readonly<{
   onSnapshot(snapshot: Snapshot): void;
   onDelta(delta: Delta): void;
   onState(state: StreamState): void;

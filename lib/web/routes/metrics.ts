@@ -12,7 +12,7 @@ const route = createRoute({
   },
 });
 
-export type MetricsDeps = Readonly<{
+type MetricsDeps = Readonly<{
   metrics: Metrics;
   /** Called before each answer: for gauges that nobody sets in passing. */
   refreshGauges?: (() => void) | undefined;

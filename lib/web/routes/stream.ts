@@ -29,7 +29,7 @@ const route = createRoute({
   },
 });
 
-export type StreamDeps = Readonly<{
+type StreamDeps = Readonly<{
   live: LiveView;
   clock: Clock;
   health: () => HealthDocument;

@@ -57,7 +57,7 @@ const oneRoute = createRoute({
   responses: { 200: json("The symbol", ticker), 400: badQuery, 404: failed("Not wanted") },
 });
 
-export type TickersDeps = Readonly<{
+type TickersDeps = Readonly<{
   clock: Clock;
   tickers: () => TickerSets;
   backfill: Pick<Backfill, "last">;
