@@ -1,6 +1,6 @@
-// A macro: it runs while the importing file is transpiled, both from source and in scripts/build.ts, and its result is put
-// there as a text. So the page needs no build step beforehand and is inside the binary. None of this code runs in the
-// process that serves the page. (Bun.build inside a macro waits for itself for ever, hence the child process.)
+// A macro: it runs while the importing file is transpiled, both from source and in scripts/build.ts, and its result is
+// put there as a text. So the page needs no build step beforehand and is inside the binary. None of this code runs in
+// the process that serves the page. (Bun.build inside a macro waits for itself for ever, hence the child process.)
 
 import { join } from "node:path";
 

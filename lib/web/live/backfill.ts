@@ -1,5 +1,5 @@
-// What the live view does not know because an earlier run stored it: the last trade of a symbol, the first of the day, the
-// last minutes. It reads the store, as seldom as it can, and writes nothing.
+// What the live view does not know because an earlier run stored it: the last trade of a symbol, the first of the day,
+// the last minutes. It reads the store, as seldom as it can, and writes nothing.
 
 import type { Clock } from "../../base/clock.ts";
 import { StoreUnavailableError } from "../../base/errors.ts";
