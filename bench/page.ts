@@ -1,6 +1,6 @@
-// Question: what does the live page cost with 50 symbols at 5,000 trades/s: the browser's main thread in scripts,
-// and the process that serves it to 100 of them? `local` simulates the market; a Chromium shows one page, and the
-// other clients are plain streams that this process reads. No pixel is judged here (tests/e2e/page.test.ts does).
+// Question: what does the live page cost with 50 symbols at 5,000 trades/s, in scripts of the browser's main thread and in
+// the process that serves 100 of them? `local` simulates the market; a Chromium shows one page, and the other clients are
+// plain streams that this process reads. No pixel is judged here (tests/e2e/page.test.ts does that).
 
 import { existsSync } from "node:fs";
 import { eventually, temporaryDirectory } from "../tests/support/builders.ts";
@@ -10,7 +10,7 @@ import { cpuSecondsOf, rssOf } from "./children.ts";
 import { type Figure, RUNS, spreadOf } from "./measure.ts";
 
 const TRADES_PER_SECOND = 5_000;
-/** Of the simulated market; gives some more than that. */
+/** The speed of the simulated market: it gives somewhat more trades than that. */
 const SPEED = "60";
 const SPAN_MS = 4_000;
 const CLIENTS = 100;
@@ -32,7 +32,7 @@ export async function page(): Promise<Figure[]> {
   });
   const figures = await clients(local.url, local.pid);
   if (existsSync(CHROMIUM)) figures.push(await scripts(local.url));
-  else console.error(`bench page: there is no ${CHROMIUM}, so no page was looked at`);
+  else console.error(`bench page: there is no ${CHROMIUM}, so no page was measured`);
   return figures;
 }
 
@@ -75,7 +75,7 @@ async function scripts(url: string): Promise<Figure> {
   }
 }
 
-/** What the process uses more of with so many clients than without, and what the slowest of them gets. */
+/** What the process uses in addition with so many clients, and how many events the slowest of them gets. */
 async function clients(url: string, pid: number): Promise<Figure[]> {
   const before: number[] = [];
   for (let run = 0; run < RUNS; run++) before.push(await cpuShare(pid));

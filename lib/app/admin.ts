@@ -1,35 +1,99 @@
 // The parts of admin, chosen and connected: history from Cassandra, the live view from the topic itself, the health of
-// every process, and who may change the tickers. It moves no trade and commits nothing.
+// every process, and the changes of the watchlist. It moves no trade and commits nothing.
 
 import type { Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
-import { watchedSymbols } from "../contracts/watchlist.ts";
-import { healthDocument } from "../health/health.ts";
-import { brokerPart, remotePart, storePart, tailPart } from "../health/pipeline.ts";
+import { type Watchlist, watchedSymbols } from "../contracts/watchlist.ts";
 import { checkKafka } from "../kafka/client.ts";
 import { openControlTopic } from "../kafka/control-topic.ts";
 import { createLagMonitor } from "../kafka/lag-monitor.ts";
 import { tailKafka } from "../kafka/tail.ts";
-import { openTopics, placeOf, topicNames } from "../kafka/topics.ts";
+import { openTopics, topicNames } from "../kafka/topics.ts";
 import { rowsIn } from "../processing/decode.ts";
-import { createWeb, type TickerSets } from "../web/app.ts";
+import { createWeb } from "../web/app.ts";
 import { createLiveView } from "../web/live/view.ts";
-import { createRemoteHealth } from "../web/remote-health.ts";
+import { createRemoteHealth, type RemoteHealth } from "../web/remote-health.ts";
+import type { TickerSets } from "../web/ticker-states.ts";
 import { createWatchlistCommands } from "../web/watchlist-commands.ts";
-import { EVERY_2_SECONDS, type Job } from "./jobs.ts";
+import { AdminHealth } from "./admin-health.ts";
 import type { App, Startup } from "./startup.ts";
 import { openSymbolCheck, watchlistJobs } from "./watchlist.ts";
 
 export async function openAdminApp(context: Context, start: Startup): Promise<App> {
   const { config, clock, logger, metrics, signal } = context;
-  const { source, retentionDays } = config;
+  const { source } = config;
   const simulated = source?.kind === "simulator";
-  const { topic, groupId, keyspace, dataDirectory: directory } = namesOf(config, source);
-  const kafka = { settings: config.kafka, clientId: "admin", clock, logger, topic };
+  const { topic, groupId } = namesOf(config, source);
   await using opened = new AsyncDisposableStack();
+  const { kafka, topics, store, tickers, following } = await openEngines(context, start, opened);
 
+  const { producerUrls, processorUrls, adminToken } = config.web;
+  const remotes = createRemoteHealth({ producer: producerUrls, processor: processorUrls }, clock);
+  const lags = createLagMonitor(topics, groupId, clock);
+  const others = new AdminHealth({
+    remotes,
+    lags,
+    probeStore: () => store.probe(),
+    topic,
+    clock,
+    metrics,
+    simulated,
+  });
+  const health = () => others.document();
+
+  const live = createLiveView();
+  const tail = () =>
+    tailKafka({
+      ...kafka,
+      topic: topicNames(topic).trades,
+      from: "now",
+      onRecords(records) {
+        const nowMs = clock.now();
+        others.noteRecords(nowMs);
+        for (const { value } of records) if (value !== null) live.note(rowsIn(value), nowMs);
+      },
+      signal,
+    });
+
+  const { wanted } = tickers;
+  const check = openCheck(context);
+  const { symbolsMax } = config.finnhub;
+  const control = createWatchlistCommands({ wanted, check, symbolsMax, clock });
+  const web = createWeb({
+    store,
+    live,
+    clock,
+    logger,
+    metrics,
+    health,
+    tickers: () => tickerSets(wanted, remotes),
+    changes: { control, adminToken },
+    simulated,
+    seenAt: "topic",
+    signal,
+  });
+
+  await start.waitFor("a first look at the others", () => others.poll());
+  const resources = opened.move();
+  return {
+    web,
+    jobs: [...others.jobs(), ...watchlistJobs(check, null, signal)],
+    health,
+    async run() {
+      await Promise.all([tail(), following]);
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
+
+/** Kafka, Cassandra and the watchlist, each waited for until it answers. They are released with `opened`. */
+async function openEngines(context: Context, start: Startup, opened: AsyncDisposableStack) {
+  const { config, clock, logger, metrics, signal } = context;
+  const { topic, keyspace } = namesOf(config, config.source);
+  const { retentionDays } = config;
+  const kafka = { settings: config.kafka, clientId: "admin", clock, logger, topic };
   const topics = opened.use(openTopics(kafka));
   const tickers = opened.use(openControlTopic(kafka));
   const cassandra = opened.use(
@@ -38,126 +102,41 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
     ),
   );
   const putDead = async () => {
-    throw new Error("admin puts nothing aside");
+    throw new Error("admin writes no dead letters");
   };
   const store = opened.use(
     await start.waitFor("the tables", () =>
       openCassandraStore({ cassandra, keyspace, retentionDays, clock, logger, metrics, putDead }),
     ),
   );
-  // First: it looks closer than whoever merely asks, and says what the operator must change.
+  // Before anything else of Kafka: this check says what the operator must change, where the others merely wait.
   await start.waitFor("Kafka", () => checkKafka(kafka));
   await start.waitFor("the topics", () => topics.partitionCount());
-  // Who adds or removes a ticker must be told what is there already.
+  // Whoever adds or removes a ticker must be told what is on the watchlist already.
   const following = tickers.run(signal);
   await start.waitFor("the tickers' topic", () =>
     Promise.race([tickers.ready(signal), following.then(() => Promise.reject(signal.reason))]),
   );
+  return { kafka, topics, store, tickers, following };
+}
 
-  const live = createLiveView();
-  let lastRecordAtMs: number | null = null;
-  const tail = (runSignal: AbortSignal) =>
-    tailKafka({
-      ...kafka,
-      topic: topicNames(topic).trades,
-      from: "now",
-      onRecords(records) {
-        lastRecordAtMs = clock.now();
-        for (const { value } of records) if (value !== null) live.note(rowsIn(value), lastRecordAtMs);
-      },
-      signal: runSignal,
-    });
-
-  const { producerUrls, processorUrls, adminToken } = config.web;
-  const remotes = createRemoteHealth({ producer: producerUrls, processor: processorUrls }, clock);
-  const lags = createLagMonitor(topics, groupId, clock);
-  /** Since when the topic grows and the live view hears nothing of it; null = it hears, or nothing comes. */
-  let deafSinceMs: number | null = null;
-  const pollLags = async () => {
-    const ends = () =>
-      lags.snapshot().lags.reduce((sum, { partition, end }) => {
-        return placeOf(partition).topic === topic ? sum + end : sum;
-      }, 0);
-    const [pollAtMs, endBefore] = [lags.snapshot().askedAtMs, ends()];
-    await lags.poll();
-    metrics.consumerLag.set(lags.snapshot().lags.reduce((sum, { lag }) => sum + lag, 0));
-    const isHeard = pollAtMs === null || (lastRecordAtMs !== null && lastRecordAtMs >= pollAtMs);
-    deafSinceMs = isHeard || ends() === endBefore ? null : (deafSinceMs ?? clock.now());
-  };
-  let probe = { okAtMs: null as number | null, problem: null as string | null };
-  const probeStore = async () => {
-    try {
-      await store.probe();
-      probe = { okAtMs: clock.now(), problem: null };
-    } catch (error) {
-      probe = { ...probe, problem: error instanceof Error ? error.message : String(error) };
-    }
-  };
-
-  const startedAtMs = clock.now();
-  const health = () => {
-    const nowMs = clock.now();
-    const remoteParts = remotes
-      .snapshots()
-      .map((remote) => [remote.name, remotePart(remote, startedAtMs, nowMs)] as const);
-    return healthDocument(simulated, {
-      ...Object.fromEntries(remoteParts),
-      kafka: brokerPart(lags.snapshot(), startedAtMs, nowMs),
-      cassandra: storePart(probe, startedAtMs, nowMs),
-      live: tailPart({ lastRecordAtMs, deafSinceMs }, nowMs),
-    });
-  };
-
-  /** What the producer last said of its feed. */
-  const sets = (): TickerSets => {
-    const feed = remotes.snapshots().find(({ name }) => name.startsWith("producer"))?.document?.parts.feed;
-    return {
-      wanted: watchedSymbols(tickers.wanted),
-      subscribed: textsOf(feed?.subscribed),
-      unsubscribed: textsOf(feed?.unsubscribed),
-    };
-  };
-  const { apiUrl, symbolsMax } = config.finnhub;
+/** Null: nobody can be asked. A simulator within another process has no REST side that could be reached from here. */
+function openCheck({ config, clock, logger, metrics }: Context) {
+  const { source } = config;
+  if (source?.kind === "simulator") return null;
+  const { dataDirectory: directory } = namesOf(config, source);
   const token = source?.kind === "finnhub" ? source.token : undefined;
-  // A simulator within another process has no REST side that could be asked from here.
-  const check = simulated
-    ? null
-    : openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
-  const control = createWatchlistCommands({ wanted: tickers.wanted, check, symbolsMax, clock });
-  const web = createWeb({
-    store,
-    live,
-    clock,
-    logger,
-    metrics,
-    health,
-    tickers: sets,
-    changes: { control, adminToken },
-    simulated,
-    seenAt: "topic",
-    signal,
-  });
+  return openSymbolCheck({ config, apiUrl: config.finnhub.apiUrl, token, directory, clock, logger, metrics });
+}
 
-  const jobs: Job[] = [
-    { name: "health of the others", schedule: EVERY_2_SECONDS, run: remotes.poll },
-    { name: "lag", schedule: EVERY_2_SECONDS, run: pollLags },
-    { name: "store probe", schedule: EVERY_2_SECONDS, run: probeStore },
-    ...watchlistJobs(check, null, signal),
-  ];
-  // The first answer shall be knowledge, not hope.
-  await start.waitFor("a first look at the others", () =>
-    Promise.all([remotes.poll(), pollLags(), probeStore()]),
-  );
-  const resources = opened.move();
+/** The watchlist, and what the producer last said of its feed. */
+function tickerSets(wanted: Watchlist, remotes: RemoteHealth): TickerSets {
+  const producer = remotes.snapshots().find(({ name }) => name.startsWith("producer"));
+  const feed = producer?.document?.parts.feed;
   return {
-    web,
-    jobs,
-    health,
-    /** Follows the topics until a stop is asked for. */
-    async run() {
-      await Promise.all([tail(signal), following]);
-    },
-    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+    wanted: watchedSymbols(wanted),
+    subscribed: textsOf(feed?.subscribed),
+    unsubscribed: textsOf(feed?.unsubscribed),
   };
 }
 

@@ -11,6 +11,7 @@
 
 import { CommanderError, Command as Program } from "commander";
 import packageFile from "../../package.json" with { type: "json" };
+import { reachableHost } from "../base/address.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
 import type { Command, CommandOptions, Context } from "../base/command.ts";
 import {
@@ -245,7 +246,7 @@ async function askHealth(name: ServiceName, config: Config): Promise<number> {
     printLine("unknown: the port is 0 (any free one), so nobody can tell where to ask; set a port");
     return EXIT_SETUP;
   }
-  const url = `http://${reachable(config.web.bindAddress)}:${port}/health`;
+  const url = `http://${reachableHost(config.web.bindAddress)}:${port}/health`;
   try {
     const { status, body } = await httpRequest(url, HEALTHCHECK_MS_MAX);
     printLine(`${status === 200 ? "ok" : "failing"}: ${url} answered ${status}${reasonIn(body)}`);
@@ -256,13 +257,6 @@ async function askHealth(name: ServiceName, config: Config): Promise<number> {
     printLine(`failing: ${url} ${fault}; is ${name} running, and with these settings?`);
     return EXIT_SETUP;
   }
-}
-
-/** The address of this machine for a service that listens on every address. */
-function reachable(bindAddress: string): string {
-  if (bindAddress === "0.0.0.0") return "127.0.0.1";
-  if (bindAddress === "::") return "[::1]";
-  return bindAddress.includes(":") ? `[${bindAddress}]` : bindAddress;
 }
 
 function reasonIn(body: string): string {

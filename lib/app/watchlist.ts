@@ -11,7 +11,7 @@ import type { Watchlist } from "../contracts/watchlist.ts";
 import { createSymbolCheck, type FinnhubSymbols } from "../finnhub/symbol-lookup.ts";
 import type { Ingest } from "../ingest/ingest.ts";
 import { createWatchlistSync, type WatchlistSync } from "../ingest/watchlist-sync.ts";
-import type { TickerSets } from "../web/app.ts";
+import type { TickerSets } from "../web/ticker-states.ts";
 import { createWatchlistCommands, type WatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_DAY, type Job } from "./jobs.ts";
 

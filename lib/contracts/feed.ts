@@ -7,6 +7,12 @@
 
 import type { DeadReason, Trade } from "../model/trade.ts";
 
+/**
+ * A connection without any frame for so long is lost: 2.5 of Finnhub's pings, which come each minute, also while trades
+ * flow. The feed's watchdog acts at this age, and /health fails.
+ */
+export const FEED_SILENT_MS_MAX = 150_000;
+
 /** `connected`: a socket is open and subscribed. `waiting`: between two attempts. */
 export type FeedState = "connecting" | "connected" | "waiting" | "closed";
 

@@ -6,7 +6,7 @@ import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
-import type { FeedHealth } from "../contracts/feed.ts";
+import { FEED_SILENT_MS_MAX, type FeedHealth } from "../contracts/feed.ts";
 import { type EmitEvent, Outage } from "./outage.ts";
 import { type DisconnectReason, RECONNECT_LIMITS, ReconnectDelay } from "./reconnect.ts";
 
@@ -14,8 +14,7 @@ export const CONNECTION_LIMITS = {
   ...RECONNECT_LIMITS,
   /** An upgrade was once answered after 65 s (#38); another attempt is faster. */
   connectMsMax: 10_000,
-  /** 2.5 of Finnhub's pings, which come each minute, also while trades flow. */
-  silentMsMax: 150_000,
+  silentMsMax: FEED_SILENT_MS_MAX,
   /** A refused second session is dropped some seconds after it was opened: that is no success. */
   stableMsMin: 60_000,
 } as const;

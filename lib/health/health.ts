@@ -1,11 +1,15 @@
-// Health means progress: from what each part last said of itself and the time to one document. Pure: it asks
-// nobody, reads no clock and remembers nothing. A closed market, a quiet symbol and a socket that only pings are
-// no faults. It holds no secret, because what it is handed holds none.
+// Health means progress: one document from what each part last said of itself and the time. Pure: it asks nobody, reads
+// no clock and remembers nothing. A closed market, a quiet symbol and a socket that only pings are not faults. The
+// document holds no secret, because what it is made from holds none.
 
-/** What every part says; each adds figures of its own. Times are ms since 1970, null = never or unknown. */
+import { FEED_SILENT_MS_MAX, type FeedHealth } from "../contracts/feed.ts";
+import type { OutboxHealth } from "../contracts/log.ts";
+import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
+
+/** What every part tells; each adds figures of its own. Times are ms since 1970, null = never or unknown. */
 export type PartHealth = Readonly<{
   ok: boolean;
-  /** Why it is not ok, in one sentence; null when it is. */
+  /** Why it is not ok, in a sentence; null when it is. */
   reason: string | null;
   /** When something last moved in it, and how long ago that is. */
   lastProgressAt: number | null;
@@ -21,31 +25,13 @@ export type HealthDocument = Readonly<{
   parts: Readonly<Record<string, PartHealth>>;
 }>;
 
-/** A feed's FeedHealth fits. */
-export type FeedSnapshot = Readonly<{
-  state: "connecting" | "connected" | "waiting" | "closed";
-  stateSinceMs: number;
-  lastFrameAtMs: number | null;
-  lastTradeAtMs: number | null;
-  lastProblem: string | null;
-  subscribed: readonly string[];
-  unsubscribed: readonly string[];
-  /** Since when no socket is open, whatever the attempts in between; null = one is. */
-  disconnectedSinceMs: number | null;
-}>;
-
-/** Of each wanted symbol, when its last known trade happened. */
+/** A symbol on the watchlist, and when its last known trade happened. */
 export type SymbolSnapshot = Readonly<{ symbol: string; lastTradeAtMs: number | null }>;
 
-/** A SqliteLogHealth fits. */
-export type OutboxSnapshot = Readonly<{
-  recordCount: number;
-  bytes: number;
-  bytesMax: number;
-  oldestAtMs: number | null;
-}>;
+/** What /health shows of an outbox: its own health has it, with or without dead letters. */
+export type OutboxSnapshot = Pick<OutboxHealth, "recordCount" | "bytes" | "bytesMax" | "oldestAtMs">;
 
-/** A PublishHealth fits. */
+/** What /health needs of the ingest. */
 export type IngestSnapshot = Readonly<{
   lastAppendAtMs: number | null;
   refusingSinceMs: number | null;
@@ -53,7 +39,7 @@ export type IngestSnapshot = Readonly<{
   problem: string | null;
 }>;
 
-/** A ProcessHealth fits. */
+/** What /health needs of the processor. */
 export type ProcessorSnapshot = Readonly<{
   lastBatchAtMs: number | null;
   lastRowStoredAtMs: number | null;
@@ -64,33 +50,29 @@ export type ProcessorSnapshot = Readonly<{
   problem: Readonly<{ message: string; sinceMs: number }> | null;
 }>;
 
-/** The last trade that was dated over TRADE_AHEAD_MS ahead of its receipt; null = none was. */
-export type AheadSnapshot = Readonly<{ symbol: string; aheadMs: number; receivedAtMs: number }> | null;
-
 export type LocalSnapshot = Readonly<{
   simulated: boolean;
-  /** When the parts were started: what never happened yet is counted from here. */
+  /** When the parts were started: whatever has not happened yet is counted from here. */
   startedAtMs: number;
-  feed: FeedSnapshot;
+  feed: FeedHealth;
   symbols: readonly SymbolSnapshot[];
   outbox: OutboxSnapshot;
   publish: IngestSnapshot;
   processor: ProcessorSnapshot;
-  ahead: AheadSnapshot;
+  /** The last trade that was dated too far ahead of its receipt; null = none was. */
+  ahead: AheadTrade | null;
 }>;
 
-/** A lost connection is made again within seconds; one that is not needs somebody to know. */
-export const FEED_DISCONNECTED_MS_MAX = 60_000;
-/** 2.5 of Finnhub's pings, which come each minute: the feed's own watchdog acts at the same age. */
-export const FEED_SILENT_MS_MAX = 150_000;
+/** A lost connection is made again within seconds; somebody needs to know of one that is not. */
+export const FEED_DISCONNECTED_MS_MAX = MINUTE_MS;
 /** Three of the processor's triggers. */
 export const TRIGGER_AGE_MS_MAX = 15_000;
-/** A store that hiccups for some seconds is retried and forgotten. */
+/** A store that fails for some seconds is retried and forgotten. */
 export const STORE_PROBLEM_MS_MAX = 10_000;
 /** Records are stored in milliseconds and committed every 5 s. */
 export const UNSTORED_AGE_MS_MAX = 30_000;
-/** How long a wrong clock is spoken of after the last trade that showed it. */
-export const CLOCK_WARNING_MS = 600_000;
+/** How long /health warns of a wrong clock after the last trade that suggested it. */
+export const CLOCK_WARNING_MS = 10 * MINUTE_MS;
 
 /** The document of the embedded mode: all parts are in this process. */
 export function localHealth(snapshot: LocalSnapshot, nowMs: number): HealthDocument {
@@ -115,7 +97,7 @@ export function healthDocument(
 }
 
 export function feedPart(
-  feed: FeedSnapshot,
+  feed: FeedHealth,
   symbols: readonly SymbolSnapshot[],
   startedAtMs: number,
   nowMs: number,
@@ -128,7 +110,7 @@ export function feedPart(
   if (disconnectedMs > FEED_DISCONNECTED_MS_MAX) {
     reasons.push(`not connected for ${spell(disconnectedMs)}${because}`);
   } else {
-    // An open socket has shown life by opening.
+    // An open socket was alive when it opened.
     const aliveAtMs = Math.max(lastFrameAtMs ?? startedAtMs, isConnected ? stateSinceMs : 0);
     const silentMs = nowMs - aliveAtMs;
     if (silentMs > FEED_SILENT_MS_MAX)
@@ -158,7 +140,7 @@ export function outboxPart(outbox: OutboxSnapshot, publish: IngestSnapshot, nowM
   const reasons: string[] = [];
   if (refusingSinceMs !== null) {
     const lost = `${tradesLost} trades lost since the start`;
-    reasons.push(`it is full, and trades are refused for ${spell(nowMs - refusingSinceMs)} (${lost})`);
+    reasons.push(`it is full: trades have been refused for ${spell(nowMs - refusingSinceMs)} (${lost})`);
   }
   if (problem !== null) reasons.push(problem);
   return {
@@ -172,7 +154,7 @@ export function outboxPart(outbox: OutboxSnapshot, publish: IngestSnapshot, nowM
   };
 }
 
-/** `oldestUnstoredAtMs`: when the oldest record that is not yet stored and committed entered the log. */
+/** `oldestUnstoredAtMs`: when the oldest record entered the log that is not yet stored and committed; null = none. */
 export function processorPart(
   processor: ProcessorSnapshot,
   oldestUnstoredAtMs: number | null,
@@ -183,16 +165,16 @@ export function processorPart(
   const reasons: string[] = [];
   const triggerAgeMs = nowMs - (lastTriggerAtMs ?? startedAtMs);
   if (triggerAgeMs > TRIGGER_AGE_MS_MAX) {
-    reasons.push(`the aggregates were not triggered for ${spell(triggerAgeMs)}`);
+    reasons.push(`the aggregates have not been triggered for ${spell(triggerAgeMs)}`);
   }
   const problemMs = problem === null ? 0 : nowMs - problem.sinceMs;
   if (problem !== null && problemMs > STORE_PROBLEM_MS_MAX) {
-    reasons.push(`nothing is taken for ${spell(problemMs)}: ${problem.message}`);
+    reasons.push(`no progress for ${spell(problemMs)}: ${problem.message}`);
   }
-  // What an earlier run left behind waits for this one only since it started.
+  // What an earlier run left behind has waited for this run only since it started.
   const waitedMs = oldestUnstoredAtMs === null ? 0 : nowMs - Math.max(oldestUnstoredAtMs, startedAtMs);
   if (waitedMs > UNSTORED_AGE_MS_MAX) {
-    reasons.push(`the oldest record has waited to be stored for ${spell(waitedMs)}`);
+    reasons.push(`the oldest record has been waiting to be stored for ${spell(waitedMs)}`);
   }
   const progress = [lastRowStoredAtMs, lastTriggerAtMs, lastCommitAtMs].filter((atMs) => atMs !== null);
   return {
@@ -209,8 +191,8 @@ export function processorPart(
   };
 }
 
-/** A wrong clock makes figures odd, but stops nothing: it warns and never fails. */
-export function clockPart(ahead: AheadSnapshot, nowMs: number): PartHealth {
+/** A wrong clock makes figures odd but stops nothing: this part warns and never fails. */
+export function clockPart(ahead: AheadTrade | null, nowMs: number): PartHealth {
   const isNews = ahead !== null && nowMs - ahead.receivedAtMs <= CLOCK_WARNING_MS;
   const warning = isNews
     ? `a trade of ${ahead.symbol} was dated ${spell(ahead.aheadMs)} ahead of its receipt: is this machine's clock right?`
@@ -233,7 +215,7 @@ export function ageOf(atMs: number | null, nowMs: number): number | null {
   return atMs === null ? null : Math.max(0, nowMs - atMs);
 }
 
-/** `75 s`, `12 min`, `3 h`: for a person, so rounded down to what matters. */
+/** `75 s`, `12 min`, `3 h`: for a person, so it is rounded down. */
 export function spell(durationMs: number): string {
   const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
   if (seconds < 600) return `${seconds} s`;

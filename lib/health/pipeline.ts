@@ -1,11 +1,11 @@
 // Health of the pipeline that is spread over processes: what producer and processor say of themselves, and the one
 // document in which admin shows the whole. Pure, as health/health.ts is, and by the same rule: health means progress.
 
+import type { FeedHealth } from "../contracts/feed.ts";
+import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
 import {
-  type AheadSnapshot,
   ageOf,
   clockPart,
-  type FeedSnapshot,
   feedPart,
   type HealthDocument,
   healthDocument,
@@ -20,7 +20,7 @@ import {
   spell,
 } from "./health.ts";
 
-/** A ForwardHealth fits. */
+/** What /health needs of the outbox relay. */
 export type RelaySnapshot = Readonly<{
   /** Why the log could not be reached at all; null = it could. */
   problem: string | null;
@@ -28,31 +28,31 @@ export type RelaySnapshot = Readonly<{
   /** Since when something waits and nothing at all is acknowledged; null = nothing waits. */
   unacknowledgedSinceMs: number | null;
   failing: readonly Readonly<{ partition: string; sinceMs: number; reason: string }>[];
-  /** Refused for good and put aside. */
+  /** Records that were refused for good and are dead letters now. */
   deadCount: number;
 }>;
 
-/** `doubtSinceMs`: since when what is received waits for the hold to be confirmed; null = it is, or nothing waits. */
-export type LeaseSnapshot = Readonly<{ unconfirmedSinceMs: number | null }>;
+/** `unconfirmedSinceMs`: since when records wait for the lease to be confirmed; null = it is, or nothing waits. */
+type LeaseSnapshot = Readonly<{ unconfirmedSinceMs: number | null }>;
 
-export type ProducerSnapshot = Readonly<{
+type ProducerSnapshot = Readonly<{
   simulated: boolean;
   startedAtMs: number;
-  feed: FeedSnapshot;
+  feed: FeedHealth;
   symbols: readonly SymbolSnapshot[];
   outbox: OutboxSnapshot;
   publish: IngestSnapshot;
   forward: RelaySnapshot;
   lease: LeaseSnapshot;
-  ahead: AheadSnapshot;
+  ahead: AheadTrade | null;
 }>;
 
-/** A broker that restarts is back in seconds; one that is not needs somebody to know. */
+/** A broker that restarts is back in seconds; somebody needs to know of one that is not. */
 export const UNACKNOWLEDGED_MS_MAX = 20_000;
-/** Joining a group takes until the others have answered: some of them not before their session's time-out. */
-export const UNJOINED_MS_MAX = 60_000;
+/** Joining a group takes until the others have answered, some of them only when their session times out. */
+export const UNJOINED_MS_MAX = MINUTE_MS;
 /** Twelve of the processor's triggers, each of which commits what is stored. */
-export const UNCOMMITTED_MS_MAX = 60_000;
+export const UNCOMMITTED_MS_MAX = MINUTE_MS;
 /** Five polls of admin. */
 export const PROBE_AGE_MS_MAX = 10_000;
 
@@ -67,17 +67,17 @@ export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): Healt
   });
 }
 
-/** Kafka may be away, or the process was paused: both pass, or somebody needs to know. */
+/** Kafka may be away, or the process was paused: either passes, or somebody needs to know. */
 export function leasePart({ unconfirmedSinceMs }: LeaseSnapshot, nowMs: number): PartHealth {
-  const doubtMs = unconfirmedSinceMs === null ? 0 : nowMs - unconfirmedSinceMs;
-  const reason = `not confirmed as the producer that holds the feed: what is received waits for ${spell(doubtMs)}`;
+  const unconfirmedMs = unconfirmedSinceMs === null ? 0 : nowMs - unconfirmedSinceMs;
+  const reason = `not confirmed as the owner of the feed: what it receives has been waiting for ${spell(unconfirmedMs)}`;
   return {
-    ...judged(doubtMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
+    ...judged(unconfirmedMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
     doubtSince: unconfirmedSinceMs,
   };
 }
 
-/** Nothing waiting is no fault, however long ago the last acknowledgement was. */
+/** When nothing waits nothing is wrong, however long ago the last acknowledgement was. */
 export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   const { lastAckAtMs, unacknowledgedSinceMs, failing, problem, deadCount } = forward;
   const reasons: string[] = [];
@@ -87,11 +87,12 @@ export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   if (silentMs > UNACKNOWLEDGED_MS_MAX) {
     const cause = problem ?? failing[0]?.reason ?? null;
     const because = cause === null ? "" : ` (${cause})`;
-    reasons.push(`records wait, and nothing was acknowledged for ${spell(silentMs)}${because}`);
+    reasons.push(`records are waiting and none has been acknowledged for ${spell(silentMs)}${because}`);
   } else if (first !== undefined) {
-    const others = late.length > 1 ? `, and ${late.length - 1} more partitions` : "";
+    const others = late.length > 1 ? ` and of ${late.length - 1} more partitions` : "";
+    const lateMs = nowMs - first.sinceMs;
     reasons.push(
-      `${first.partition}${others} not acknowledged for ${spell(nowMs - first.sinceMs)} (${first.reason})`,
+      `no record of ${first.partition}${others} has been acknowledged for ${spell(lateMs)} (${first.reason})`,
     );
   }
   return {
@@ -102,7 +103,7 @@ export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   };
 }
 
-export type ConsumerSnapshot = Readonly<{
+type ConsumerSnapshot = Readonly<{
   simulated: boolean;
   startedAtMs: number;
   processor: ProcessorSnapshot & Readonly<{ epoch: number; partitions: readonly string[] }>;
@@ -114,12 +115,12 @@ export function consumerHealth(snapshot: ConsumerSnapshot, nowMs: number): Healt
   const unjoinedMs = epoch < 0 ? nowMs - startedAtMs : 0;
   const reasons: string[] = [];
   if (unjoinedMs > UNJOINED_MS_MAX) {
-    reasons.push(`no partition was dealt out to it for ${spell(unjoinedMs)} since its start`);
+    reasons.push(`no partition has been assigned to it in the ${spell(unjoinedMs)} since its start`);
   }
-  // A backlog makes records old while everything moves: what counts is whether rows are acknowledged.
+  // With a backlog records are old although everything moves: what counts is whether rows are stored.
   const stalledMs = rowsInFlight > 0 ? nowMs - Math.max(lastRowStoredAtMs ?? startedAtMs, startedAtMs) : 0;
   if (stalledMs > UNACKNOWLEDGED_MS_MAX) {
-    reasons.push(`${rowsInFlight} rows are on their way, and none was acknowledged for ${spell(stalledMs)}`);
+    reasons.push(`${rowsInFlight} rows are in flight and none has been stored for ${spell(stalledMs)}`);
   }
   const group = { ...judged(reasons, lastRowStoredAtMs ?? lastTriggerAtMs, nowMs), epoch, partitions };
   return healthDocument(simulated, {
@@ -128,7 +129,7 @@ export function consumerHealth(snapshot: ConsumerSnapshot, nowMs: number): Healt
   });
 }
 
-/** What admin heard of one process: its document, or why there is none. */
+/** What admin knows of one process: its document, or why there is none. */
 export type RemoteSnapshot = Readonly<{
   name: string;
   url: string;
@@ -143,12 +144,12 @@ export function remotePart(remote: RemoteSnapshot, startedAtMs: number, nowMs: n
   const reasons: string[] = [];
   const silentMs = nowMs - (answeredAtMs ?? startedAtMs);
   if (answeredAtMs === null || document === null || silentMs > PROBE_AGE_MS_MAX) {
-    // A process that starts together with us has a moment to answer.
+    // A process that starts together with this one has a moment to answer.
     if (silentMs > PROBE_AGE_MS_MAX || answeredAtMs !== null || problem !== null) {
       reasons.push(`${url} does not answer${problem === null ? "" : ` (${problem})`}`);
     }
   } else if (document.status !== "ok") {
-    reasons.push(document.reason ?? "it says that it fails, and not why");
+    reasons.push(document.reason ?? "it is failing and gives no reason");
   }
   const progress = Object.values(document?.parts ?? {}).flatMap(({ lastProgressAt }) =>
     typeof lastProgressAt === "number" ? [lastProgressAt] : [],
@@ -163,7 +164,7 @@ export function remotePart(remote: RemoteSnapshot, startedAtMs: number, nowMs: n
   };
 }
 
-/** Of one partition of the topic, as the broker tells it. `movedAtMs`: when its commit moved, or it was empty. */
+/** One partition, as the broker tells of it. `movedAtMs`: when its commit last moved, or nothing waited in it. */
 export type LagSnapshot = Readonly<{
   partition: string;
   committed: number | null;
@@ -187,9 +188,9 @@ export function brokerPart(broker: BrokerSnapshot, startedAtMs: number, nowMs: n
   const stuck = lags.filter(({ lag, movedAtMs }) => lag > 0 && nowMs - movedAtMs > UNCOMMITTED_MS_MAX);
   const first = stuck[0];
   if (first !== undefined) {
-    const others = stuck.length > 1 ? `, as do ${stuck.length - 1} more partitions` : "";
+    const others = stuck.length > 1 ? ` (nor those of ${stuck.length - 1} more partitions)` : "";
     reasons.push(
-      `${first.partition} waits with ${first.lag} records, its commit unmoved for ${spell(nowMs - first.movedAtMs)}${others}: is a processor running?`,
+      `${first.lag} records are waiting in ${first.partition} and its commit has not moved for ${spell(nowMs - first.movedAtMs)}${others}: is a processor running?`,
     );
   }
   const moved = lags.map(({ movedAtMs }) => movedAtMs);
@@ -200,7 +201,7 @@ export function brokerPart(broker: BrokerSnapshot, startedAtMs: number, nowMs: n
   };
 }
 
-/** Whether admin's own read of the store was answered. */
+/** When admin's own read of the store was last answered, and why it was not answered since. */
 export type ProbeSnapshot = Readonly<{ okAtMs: number | null; problem: string | null }>;
 
 export function storePart(
@@ -211,25 +212,30 @@ export function storePart(
   const silentMs = nowMs - (okAtMs ?? startedAtMs);
   const because = problem === null ? "" : ` (${problem})`;
   const reasons =
-    silentMs > PROBE_AGE_MS_MAX ? [`a read was not answered for ${spell(silentMs)}${because}`] : [];
+    silentMs > PROBE_AGE_MS_MAX ? [`no read has been answered for ${spell(silentMs)}${because}`] : [];
   return judged(reasons, okAtMs, nowMs);
 }
 
-/** The live view: fed by the topic itself. */
-export type TailSnapshot = Readonly<{
+/** The live view where it is fed by the topic itself. */
+type TailSnapshot = Readonly<{
   lastRecordAtMs: number | null;
-  /** Since when the topic grows and nothing of it is heard; null = it is heard, or it does not grow. */
+  /** Since when the topic grows and no record of it arrives; null = records arrive, or it does not grow. */
   deafSinceMs: number | null;
 }>;
 
 export function tailPart({ lastRecordAtMs, deafSinceMs }: TailSnapshot, nowMs: number): PartHealth {
   const deafMs = deafSinceMs === null ? 0 : nowMs - deafSinceMs;
   const reasons =
-    deafMs > PROBE_AGE_MS_MAX ? [`the topic grows, and nothing of it was heard for ${spell(deafMs)}`] : [];
+    deafMs > PROBE_AGE_MS_MAX
+      ? [`the topic is growing, but no record of it has arrived for ${spell(deafMs)}`]
+      : [];
   return { ...judged(reasons, lastRecordAtMs, nowMs), recordAgeMs: ageOf(lastRecordAtMs, nowMs) };
 }
 
-/** Until its parts are there a process is not well, and says what it waits for. `waits`: what, and why it is not there. */
+/**
+ * The health of a process that is still starting: failing, with what it waits for. `waits`: each such part, and why it is
+ * not there yet.
+ */
 export function startingHealth(
   simulated: boolean,
   waits: ReadonlyMap<string, string | null>,

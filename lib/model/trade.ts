@@ -142,6 +142,7 @@ export const AMOUNT_MAX = 1e15;
 export const SYMBOL_LENGTH_MAX = 128;
 const CONDITIONS_MAX = 64;
 const YEAR_2000_MS = 946_684_800_000;
+export const MINUTE_MS = 60_000;
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 86_400_000;
 /** A trade dated this far ahead of its receipt is stored, counted, and /health speaks of the clock. */

@@ -1,5 +1,5 @@
 // Files that are bundled into the binary as text: `import sql from "../../sql/x.sql" with { type: "text" }`.
-// (A page's HTML is declared by @types/bun as a bundle; only from beside ../page/ is it text here.)
+// (A page's HTML is declared by @types/bun as a bundle; only imported as ./page/ is it text here.)
 
 declare module "*.sql" {
   const text: string;
@@ -16,7 +16,7 @@ declare module "*.css" {
   export default text;
 }
 
-declare module "../page/*.html" {
+declare module "./page/*.html" {
   const text: string;
   export default text;
 }

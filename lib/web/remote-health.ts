@@ -1,5 +1,5 @@
-// Whether the other processes of the pipeline are well: asks each for its health, again and again, and remembers the
-// last answer. It judges nothing; health/pipeline.ts does.
+// Whether the other processes of the pipeline are well: each poll requests the health of all of them, and the last answer
+// is remembered. It judges nothing; health/pipeline.ts does.
 
 import type { Clock } from "../base/clock.ts";
 import { httpRequest } from "../base/http-client.ts";
@@ -16,7 +16,7 @@ export type RemoteHealth = Readonly<{
   snapshots(): readonly RemoteSnapshot[];
 }>;
 
-/** `name` and an address each; several of one kind are numbered. */
+/** `kinds`: the URLs of each kind of process. Several of one kind are numbered: `processor-1`, `processor-2`. */
 export function createRemoteHealth(
   kinds: Readonly<Record<string, readonly string[]>>,
   clock: Clock,
@@ -33,7 +33,7 @@ export function createRemoteHealth(
     try {
       const { status, body } = await httpRequest(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX);
       const document = healthIn(body);
-      if (document === null) throw new Error(`answered ${status}, and not with a health document`);
+      if (document === null) throw new Error(`answered ${status} without a health document`);
       known.set(name, { ...before, answeredAtMs: clock.now(), document, problem: null });
     } catch (error) {
       // Said in the document that is asked for; a process that is away is no fault of ours.

@@ -1,7 +1,8 @@
-// The web app on a socket. It knows nothing of what the app answers; it opens the port, says in a sentence when it
+// The web app on a socket. It knows nothing of what the app answers. It opens the port, or says in a sentence why it
 // cannot, and lets answers on their way be finished before it closes.
 
-import type { Clock } from "../base/clock.ts";
+import { reachableHost } from "../base/address.ts";
+import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 
 export type ServeOptions = Readonly<{
@@ -9,25 +10,25 @@ export type ServeOptions = Readonly<{
     fetch(request: Request, env: Readonly<{ server: Bun.Server<undefined> }>): Response | Promise<Response>;
   }>;
   hostname: string;
-  /** 0 = any free one. */
+  /** 0 = any free port. */
   port: number;
   clock: Clock;
-  /** The setting that chooses the port, for the sentence when it cannot be had. */
+  /** The setting that chooses the port, for the sentence when the port is not available. */
   portSetting?: string;
 }>;
 
-export type WebServer = AsyncDisposable &
+type WebServer = AsyncDisposable &
   Readonly<{
     port: number;
-    /** Where a browser on this machine finds it. */
+    /** `http://host:port`, as a browser on this machine reaches it. */
     url: string;
-    /** Takes no new connections; resolves when the answers on their way are sent, or cut off after a while. */
+    /** Takes no new connections. Resolves when the answers on their way are sent, or cut off after STOP_MS_MAX. */
     stop(): Promise<void>;
   }>;
 
-/** A browser that polls each second keeps its connection; one that went away frees it soon. */
+/** A browser that polls each second keeps its connection; one that went away soon frees it. */
 const IDLE_SECONDS_MAX = 30;
-/** Nobody sends us more than a symbol. */
+/** No request needs more than a symbol. */
 const REQUEST_BYTES_MAX = 64 * 1_024;
 /** For answers on their way; a stream that never ends is cut off here. */
 const STOP_MS_MAX = 2_000;
@@ -41,18 +42,12 @@ export function serveWeb(options: ServeOptions): WebServer {
   let stopping: Promise<void> | null = null;
   const stop = () => {
     stopping ??= (async () => {
-      const patience = new AbortController();
-      const ended = server.stop(false);
-      const isLate = await Promise.race([
-        ended.then(() => false),
-        clock.sleep(STOP_MS_MAX, patience.signal).then(() => true),
-      ]);
-      patience.abort();
-      if (isLate) await server.stop(true);
+      const ended = await withTimeout(clock, STOP_MS_MAX, () => server.stop(false));
+      if (ended === TIMED_OUT) await server.stop(true);
     })();
     return stopping;
   };
-  return { port, url: `http://${reachable(hostname)}:${port}`, stop, [Symbol.asyncDispose]: stop };
+  return { port, url: `http://${reachableHost(hostname)}:${port}`, stop, [Symbol.asyncDispose]: stop };
 
   function listen({ port: wantedPort, portSetting = "ADMIN_PORT" }: ServeOptions) {
     try {
@@ -78,27 +73,21 @@ function setupError(error: unknown, hostname: string, port: number, portSetting:
   switch (code) {
     case "EADDRINUSE":
       return new SetupError(
-        `${where}: another process has the port`,
+        `${where}: another process uses the port`,
         `set ${portSetting} to another port (0 takes any free one), or stop that process`,
         error,
       );
     case "EACCES":
       return new SetupError(
-        `${where}: this user may not take the port`,
+        `${where}: this user may not use the port`,
         `set ${portSetting} to a port above 1023`,
         error,
       );
     default:
       return new SetupError(
         where,
-        `see whether BIND_ADDRESS is an address of this machine, and ${portSetting} a free port`,
+        `check that BIND_ADDRESS is an address of this machine and ${portSetting} a free port`,
         error,
       );
   }
-}
-
-function reachable(hostname: string): string {
-  if (hostname === "0.0.0.0") return "127.0.0.1";
-  if (hostname === "::") return "[::1]";
-  return hostname.includes(":") ? `[${hostname}]` : hostname;
 }

@@ -1,5 +1,5 @@
-// What an operator may change: add a ticker, remove one. It decides what becomes of the wish and writes the record;
-// who may ask, and in what words it is answered, is the web's business.
+// What an operator may change on the watchlist: add a symbol, remove one. It decides what becomes of the request and
+// writes the entry. Who may ask, and in what words the answer is given, is decided by the routes.
 
 import type { Clock } from "../base/clock.ts";
 import {
@@ -12,59 +12,60 @@ import {
 
 export type Added =
   | Readonly<{ kind: "created" }>
-  /** Wanted all the same. */
+  /** Added all the same. */
   | Readonly<{ kind: "unchecked"; reason: string }>
   | Readonly<{ kind: "not_found"; suggestions: readonly string[] }>
   | Readonly<{ kind: "bad_symbol"; fault: string }>
   | Readonly<{ kind: "exists" }>
   | Readonly<{ kind: "full"; symbolsMax: number }>;
 
-export type WatchlistCommandsDeps = Readonly<{
+type WatchlistCommandsDeps = Readonly<{
   wanted: Watchlist;
-  /** Null: FINNHUB_VALIDATE_TICKERS=0, and every ticker is taken for one. */
+  /** Null: FINNHUB_VALIDATE_TICKERS=0, and every symbol is taken for one that exists. */
   check: SymbolCheck | null;
   /** FINNHUB_MAX_SYMBOLS */
   symbolsMax: number;
-  /** Wanted, but taking no place: proven not to exist. */
+  /** Symbols on the watchlist that count for nothing, because they are proven not to exist. */
   rejected?: () => readonly string[];
-  /** What the check said of a ticker that is about to be wanted. */
+  /** Called with what the check found out of a symbol that is about to be added. */
   onResult?: (symbol: string, result: SymbolCheckResult) => void;
   clock: Clock;
 }>;
 
 export type WatchlistCommands = Readonly<{
-  /** Resolves when the wish is on record, or refused. Rejects with what WantedSet.put rejects with. */
+  /** Resolves when the entry is written, or refused. Rejects with what Watchlist.put rejects with. */
   add(symbol: string): Promise<Added>;
-  /** False: it is not wanted. */
+  /** False: it was not on the watchlist. Rejects with what Watchlist.put rejects with. */
   remove(symbol: string): Promise<boolean>;
 }>;
 
-/** Whoever waits for an answer is not kept longer; a ticker streams within 2 s. */
+/** Whoever waits for an answer does not wait longer; an added ticker streams within 2 s. */
 const CHECK_MS_MAX = 1_500;
 
 export function createWatchlistCommands(deps: WatchlistCommandsDeps): WatchlistCommands {
-  const { wanted, check, symbolsMax, rejected = () => [], onResult = () => {}, clock } = deps;
-  /** Being added just now: they have their place already. */
+  const { wanted: watchlist, check, symbolsMax, rejected = () => [], onResult = () => {}, clock } = deps;
+  /** Being added at this moment: they have their place already. */
   const pending = new Set<string>();
 
-  const watchedNow = () => watchedSymbols(wanted);
+  const watchedNow = () => watchedSymbols(watchlist);
 
-  async function ask(symbol: string): Promise<SymbolCheckResult> {
+  async function checked(symbol: string): Promise<SymbolCheckResult> {
     if (check === null) return { kind: "found" };
-    const patience = new AbortController();
-    const cancel = clock.after(CHECK_MS_MAX, () => patience.abort());
+    // Not withTimeout: a check that is aborted says itself what could not be found out.
+    const timeout = new AbortController();
+    const cancel = clock.after(CHECK_MS_MAX, () => timeout.abort());
     try {
-      return await check.check(symbol, patience.signal);
+      return await check.check(symbol, timeout.signal);
     } finally {
       cancel();
     }
   }
 
   async function addUnique(symbol: string): Promise<Added> {
-    const result = await ask(symbol);
+    const result = await checked(symbol);
     if (result.kind === "not_found") return result;
     if (check !== null) onResult(symbol, result);
-    await wanted.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "operator" });
+    await watchlist.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "operator" });
     return result.kind === "found" ? { kind: "created" } : { kind: "unchecked", reason: result.reason };
   }
 
@@ -75,8 +76,8 @@ export function createWatchlistCommands(deps: WatchlistCommandsDeps): WatchlistC
       const symbols = watchedNow();
       if (symbols.includes(symbol) || pending.has(symbol)) return { kind: "exists" };
       const missing = new Set(rejected());
-      const taken = symbols.filter((one) => !missing.has(one)).length + pending.size;
-      if (taken >= symbolsMax) return { kind: "full", symbolsMax };
+      const count = symbols.filter((one) => !missing.has(one)).length + pending.size;
+      if (count >= symbolsMax) return { kind: "full", symbolsMax };
       pending.add(symbol);
       try {
         return await addUnique(symbol);
@@ -86,7 +87,7 @@ export function createWatchlistCommands(deps: WatchlistCommandsDeps): WatchlistC
     },
     async remove(symbol) {
       if (!watchedNow().includes(symbol)) return false;
-      await wanted.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "operator" });
+      await watchlist.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "operator" });
       return true;
     },
   };

@@ -242,7 +242,7 @@ describe.skipIf(!services.available)("admin", () => {
       await kafka.start();
       await well();
       await node.kill("SIGSTOP");
-      await named("cassandra: a read was not answered for ");
+      await named("cassandra: no read has been answered for ");
       await node.kill("SIGCONT");
       await well();
       // And everything moves.

@@ -100,7 +100,10 @@ describe.skipIf(!services.available)("outages", () => {
         await kafka.kill("SIGSTOP");
         await eventually(STEP_MS_MAX, "/health tells of the broker", async () => {
           const { code, reason } = await producer.health();
-          return code === 503 && /kafka: records wait, and nothing was acknowledged for \d+ s/.test(reason!);
+          return (
+            code === 503 &&
+            /kafka: records are waiting and none has been acknowledged for \d+ s/.test(reason!)
+          );
         });
         await eventually(STEP_MS_MAX, "the outbox grows", async () => (await outboxOf(producer)) > 3_000);
         const depth = await outboxOf(producer);

@@ -1,6 +1,6 @@
-// The live page in a real Chromium, against `local` as a user starts it. Without Chromium these tests are skipped
-// and say so; with CI=true they fail instead (.ci/run installs it). What the page says is traced to rows and
-// metrics by the data attributes that stand beside each number.
+// The live page in a real Chromium, against `local` as a user starts it. Without Chromium these tests are skipped and say
+// so; with CI=true they fail instead (.ci/run installs it). Each number on the page is traced to rows and metrics by the
+// data attributes beside it.
 
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
@@ -33,12 +33,12 @@ const browserTest = test.skipIf(!isThere);
 
 const WAIT_MS_MAX = 15_000;
 const TEST_MS_MAX = 120_000;
-/** A task longer than this can be felt. In CPU time of its thread: the wall's is that of everybody else too. */
+/** A longer task can be felt. In CPU time of its thread, because other processes make the time on the wall longer. */
 const TASK_MS_MAX = 50;
 const LOAD_MS = 8_000;
 const LOAD_TRADES_PER_SECOND = 5_000;
 const TRACES_MAX = 3;
-/** For the proof that a long task is seen; whatever else runs, it has the CPU for more than TASK_MS_MAX of it. */
+/** For the proof that a long task is seen: however busy the machine is, it gets more than TASK_MS_MAX of CPU in it. */
 const BUSY_MS = 1_000;
 
 let starting: Promise<Browser> | null = null;
@@ -48,7 +48,7 @@ function browser(): Promise<Browser> {
 }
 afterAll(async () => (await starting)?.close());
 
-/** A page that noted what must not happen: a word on the console, a breach of the policy, a foreign request. */
+/** A page, and what happened on it that must not: a message on the console, a breach of the policy, a foreign request. */
 async function openPage(url: string, options: BrowserContextOptions = {}) {
   const context = await (await browser()).newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
@@ -56,7 +56,7 @@ async function openPage(url: string, options: BrowserContextOptions = {}) {
   const faults: string[] = [];
   page.on("pageerror", (error) => faults.push(String(error)));
   page.on("console", (message) => {
-    // A server that is away is told by the browser itself; the tests that stop one expect it.
+    // The browser itself reports a server that is away; the tests that stop one expect it.
     if (!message.text().includes("net::ERR_")) faults.push(message.text());
   });
   page.on("request", (request) => {
@@ -70,7 +70,7 @@ async function openPage(url: string, options: BrowserContextOptions = {}) {
   return { page, faults, [Symbol.asyncDispose]: () => context.close() };
 }
 
-/** Waits for an expression of the page to be true; expressions are texts, because they run over there. */
+/** Waits until an expression is true in the page; it is a text, because it runs in the browser. */
 async function until(page: Page, expression: string): Promise<void> {
   await eventually(
     WAIT_MS_MAX,
@@ -124,7 +124,7 @@ browserTest(
     await until(page, "document.querySelector('#badge').textContent === 'simulated, stale'");
     expect(await text(page, "#notice")).toContain("The connection is lost");
 
-    // The page stands still, and so do the tables.
+    // The page no longer changes, and neither do the tables.
     const tables = readTables(join(directory.path, "simulated"));
     const symbols = await page
       .locator("#rows tr")
@@ -162,7 +162,7 @@ browserTest(
     const volume = await data(page, "#read-volume");
     const inVolume = own.filter((row) => inSecond(row, volume.second!));
     const sum = inVolume.reduce((so, row) => so + row.volume, 0);
-    // The last second may have got more after the stream's last word.
+    // The last second may have got more trades after the stream's last event.
     expect(volume.value).toBeLessThanOrEqual(sum * (1 + 1e-12));
     const average = await data(page, "#read-average");
     expect(
@@ -247,7 +247,7 @@ browserTest(
 );
 
 browserTest(
-  "on a phone nothing has to be pushed sideways; light, dark, and a choice that stays",
+  "on a phone nothing has to be scrolled sideways; light, dark, and a choice that stays",
   async () => {
     using directory = temporaryDirectory();
     await using local = await startService(LOCAL, settings(directory.path));
@@ -262,7 +262,7 @@ browserTest(
     await using opened = await openPage(local.url, { colorScheme: "dark" });
     const { page } = opened;
     const ground = () => page.evaluate("getComputedStyle(document.body).backgroundColor");
-    await priceMoves(page, BTC); // Its script has started, and hears keys.
+    await priceMoves(page, BTC); // Its script has started and listens to keys.
     const dark = await ground();
     await page.keyboard.press("t");
     const light = await ground();
@@ -279,7 +279,7 @@ browserTest(
 );
 
 browserTest(
-  "candles of before are loaded when one scrolls to them",
+  "older candles are loaded when one scrolls to them",
   async () => {
     using directory = temporaryDirectory();
     using store = openSqliteStore({ directory: directory.path, sync: "normal" });
@@ -333,7 +333,7 @@ browserTest(
 const longest = ({ tasksMs }: MainThread) => tasksMs.slice(0, 3).map(Math.round).join(", ");
 
 browserTest(
-  "with 50 symbols at 5,000 trades/s no task holds the page up for over 50 ms, its loading included",
+  "with 50 symbols at 5,000 trades/s no task blocks the page for over 50 ms, its loading included",
   async () => {
     using directory = temporaryDirectory();
     await using local = await startService(LOCAL, {
@@ -346,7 +346,7 @@ browserTest(
     const isBusy = `Number(document.querySelector('#rate-total').dataset.value) >= ${LOAD_TRADES_PER_SECOND}`;
     await until(page, isBusy);
     const trace = async (work: () => Promise<unknown>) => traceMainThread(await browser(), page, work);
-    /** The same again where a task was long: what others take of caches and clock is not the page's, and not there twice. */
+    /** Traces again where a task was long: what other processes take of caches and clock is seldom there twice. */
     const traceAgain = async (work: () => Promise<unknown>) => {
       let traced = await trace(work);
       for (let again = 1; again < TRACES_MAX && traced.tasksMs[0]! > TASK_MS_MAX; again++)

@@ -1,5 +1,5 @@
-// A real Chromium, and its own word on what the main thread of a page did: tasks and scripts in CPU time of that
-// thread, which other processes on the machine do not make longer. For tests/e2e/page.test.ts and bench/page.ts.
+// A real Chromium, and its own trace of what the main thread of a page did: tasks and scripts in CPU time of that thread,
+// which other processes on the machine do not make longer. For tests/e2e/page.test.ts and bench/page.ts.
 
 import { type Browser, chromium, type Page } from "playwright-core";
 
@@ -46,10 +46,10 @@ type TraceEvent = Readonly<{
 }>;
 
 const TASK = /^(ThreadControllerImpl::)?RunTask$/;
-/** Where the browser enters a script, or clears up behind it. */
+/** Where the browser enters a script, or collects its garbage. */
 const SCRIPT = /^(FunctionCall|EvaluateScript|v8\.evaluateModule|v8\.callFunction|v8\.run|MinorGC|MajorGC)$/;
 
-/** What the main threads with scripts of this page's origin did while the work ran. */
+/** What the main threads that ran scripts of this page's origin did during the work. */
 export async function traceMainThread(
   browser: Browser,
   page: Page,
@@ -74,7 +74,7 @@ export async function traceMainThread(
       ours.add(thread);
   }
   const done = traceEvents.filter((event) => event.ph === "X" && ours.has(threadOf(event)));
-  // Left out where it is none.
+  // The field is left out where it is 0.
   const cpuMs = ({ tdur = 0 }: TraceEvent) => tdur / 1_000;
   const scripts = outermost(done.filter(({ name }) => SCRIPT.test(name)));
   return {
@@ -86,7 +86,7 @@ export async function traceMainThread(
   };
 }
 
-/** One within another is counted once. */
+/** An event within another is counted once. */
 function outermost(events: readonly TraceEvent[]): TraceEvent[] {
   const ends = new Map<number, number>();
   return events

@@ -1,5 +1,5 @@
-// What the live stream says: the words that lib/web/live/stream.ts sends and the page reads. Types and the few numbers
-// that both must agree on; it runs nowhere. Lists instead of objects where something comes ten times a second.
+// What the live stream sends and the page reads: its types, and the few numbers that both must agree on. Nothing runs
+// here. Lists instead of objects where something comes ten times a second.
 
 /** A sparkline is the last price of each such bucket. */
 export const SPARK_BUCKET_MS = 5_000;
@@ -8,14 +8,17 @@ export const SPARK_BUCKETS = 60;
 export const LINE_SECONDS = 300;
 /** Trades/s are the mean of this many whole seconds, by receipt. */
 export const RATE_SECONDS = 10;
-/** A status goes out this often, also when nothing else does: it is the stream's sign of life. */
+/** A status goes out this often, also when nothing else does: it is the stream's heartbeat. */
 export const STATUS_EVERY_MS = 1_000;
+/** The widths of candles that GET /candles merges and the page shows. */
+export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
+export type Interval = keyof typeof INTERVALS_MS;
 
 /** [index in the snapshot's symbols, price, trade_timestamp] */
 export type LastTuple = readonly [index: number, price: number, atMs: number];
 /** The first trade since midnight UTC; its day is that of atMs. */
 export type OpenTuple = readonly [index: number, price: number, atMs: number];
-/** What was traded in one second of event time, as far as it was stored since the start. */
+/** What was traded in one second of event time, as far as the view heard of it since the start. */
 export type SecondTuple = readonly [
   second: number,
   close: number,
@@ -27,7 +30,7 @@ export type SecondTuple = readonly [
 
 export type SeenAt = "store" | "topic";
 
-export type SnapshotSymbol = Readonly<{
+type SnapshotSymbol = Readonly<{
   symbol: string;
   state: "subscribed" | "unsubscribed" | "wanted";
   last: readonly [price: number, atMs: number] | null;
@@ -37,10 +40,10 @@ export type SnapshotSymbol = Readonly<{
 }>;
 
 export type Status = Readonly<{
-  /** Of each symbol, in the snapshot's order: trades received in [rateEndMs - RATE_SECONDS s, rateEndMs) / s. */
+  /** Trades/s of each symbol, in the snapshot's order, by receipt in [rateEndMs - RATE_SECONDS s, rateEndMs). */
   rates: readonly number[];
   rateEndMs: number;
-  /** From receipt to where the view hears of it, over the last seconds; null = nothing came in them. */
+  /** From receipt to where the view hears of a trade, over the last seconds; null = none came in them. */
   latency: Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }> | null;
   health: Readonly<{ status: "ok" | "failing"; reason: string | null; warnings: readonly string[] }>;
 }>;
@@ -51,7 +54,7 @@ export type Snapshot = Readonly<{
   /** Where the view hears of a trade: when its row is stored, or before that, when it is on the topic. */
   seenAt: SeenAt;
   symbols: readonly SnapshotSymbol[];
-  /** Of the symbol that was asked for. */
+  /** The symbol that was asked for, and its seconds. */
   chosen: string | null;
   seconds: readonly SecondTuple[];
   status: Status;

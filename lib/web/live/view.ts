@@ -5,17 +5,18 @@
 // Every change has a number, `version`. Whoever holds the view of version v asks for what changed since: there is
 // nothing to queue, a reader who was away for a minute asks for more, and gets each thing once, in its newest state.
 
-import { type AheadTrade, type CandleRow, DAY_MS, TRADE_AHEAD_MS, type TradeRow } from "../../model/trade.ts";
 import {
-  LINE_SECONDS,
-  type OpenTuple,
-  RATE_SECONDS,
-  type SecondTuple,
-  SPARK_BUCKET_MS,
-  SPARK_BUCKETS,
-} from "./protocol.ts";
-
-export type Latency = Readonly<{ p50Ms: number; p99Ms: number; tradeCount: number }>;
+  type AheadTrade,
+  type CandleRow,
+  DAY_MS,
+  MINUTE_MS,
+  TRADE_AHEAD_MS,
+  type TradeRow,
+} from "../../model/trade.ts";
+import { type Latency, LatencyWindow } from "./latency.ts";
+import { noteSpark, noteTrade, rateBefore, secondsIn, sparkIn } from "./line.ts";
+import { type SecondTuple, SPARK_BUCKET_MS } from "./protocol.ts";
+import { newSymbolState, noteFirst, noteLast, restoreFirst, type SymbolState } from "./symbol-state.ts";
 
 export type LiveView = Readonly<{
   /**
@@ -23,13 +24,13 @@ export type LiveView = Readonly<{
    * counts twice in trades/s and in the volume of its second; nothing else changes by it.
    */
   note(rows: readonly TradeRow[], nowMs: number): void;
-  /** What an earlier run stored: it can be a symbol's last trade, but was not stored now. */
+  /** Rows that an earlier run stored: one can be a symbol's last trade, but was not stored now. */
   restore(rows: readonly TradeRow[]): void;
   /** Candles of an earlier run: the first of the day tells its open, the last minutes stand in the sparkline. */
   restoreCandles(symbol: string, newestFirst: readonly CandleRow[], nowMs: number): void;
   /** Null: none was noted, or the view was full when the symbol first came. */
   of(symbol: string): TradeRow | null;
-  /** The trade last received of those that speak of a wrong clock; null = none did. */
+  /** The last received of the trades that are dated too far ahead, which suggests a wrong clock; null = none was. */
   ahead(): AheadTrade | null;
 
   /** Rises with every change. */
@@ -44,70 +45,27 @@ export type LiveView = Readonly<{
   sparkOf(symbol: string, nowMs: number): [bucket: number, price: number][];
   /** Trades/s over the RATE_SECONDS whole seconds before endMs. */
   rateOf(symbol: string, endMs: number): number;
-  /** Over the last LATENCY_SECONDS; exact to the millisecond below LATENCY_EXACT_MS, then to a twelfth. */
+  /** Over the last ten seconds; null = nothing was noted in them. */
   latency(nowMs: number): Latency | null;
 }>;
 
 /** A row is about 200 bytes; a feed subscribes hundreds at the very most. */
 const SYMBOLS_MAX = 10_000;
-/** 20 KB each; what a feed subscribes is below it, beyond it there is a last trade and no line. */
+/** 20 KB each. A feed subscribes fewer symbols; those beyond it have a last trade and no line. */
 const LINES_MAX = 1_000;
-/** Beyond the line's own seconds there is room for those that are dated a little ahead. */
-const SECOND_SLOTS = LINE_SECONDS + TRADE_AHEAD_MS / 1_000;
-/** Some more than are counted, so that a second is not overwritten while it is. */
-const RATE_SLOTS = 16;
-const LATENCY_SECONDS = 10;
-const LATENCY_EXACT_MS = 128;
-const LATENCY_STEPS_PER_OCTAVE = 8;
-/** Twelve octaves above 128 ms: nine minutes; the last one holds all that is longer. */
-const LATENCY_BUCKETS = LATENCY_EXACT_MS + 12 * LATENCY_STEPS_PER_OCTAVE;
-
-type First = Readonly<{ dayMs: number; atMs: number; uuid: string; price: number }>;
-
-/** What was traded by the second of event time, in slots that are used again. */
-type Line = Readonly<{
-  second: Float64Array;
-  version: Float64Array;
-  lastRow: (TradeRow | null)[];
-  high: Float64Array;
-  low: Float64Array;
-  volume: Float64Array;
-  count: Float64Array;
-  sparkBucket: Float64Array;
-  sparkAtMs: Float64Array;
-  sparkPrice: Float64Array;
-  rateSecond: Float64Array;
-  rateCount: Float64Array;
-}>;
-
-type SymbolState = {
-  last: TradeRow | null;
-  lastVersion: number;
-  first: First | null;
-  firstVersion: number;
-  line: Line | null;
-};
 
 /** Beyond its bounds new symbols are not taken: dropping a known one could make it go back. */
 export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
   const states = new Map<string, SymbolState>();
-  const latencies = createLatencies();
+  const latencies = new LatencyWindow();
   let version = 0;
-  let lineCount = 0;
   let ahead: AheadTrade | null = null;
 
-  function stateOf(symbol: string): SymbolState | null {
+  function stateFor(symbol: string): SymbolState | null {
     const known = states.get(symbol);
     if (known !== undefined) return known;
     if (states.size >= symbolsMax) return null;
-    const state = {
-      last: null,
-      lastVersion: 0,
-      first: null,
-      firstVersion: 0,
-      line: lineCount < LINES_MAX ? newLine() : null,
-    };
-    lineCount += 1;
+    const state = newSymbolState(states.size < LINES_MAX);
     states.set(symbol, state);
     return state;
   }
@@ -119,32 +77,6 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
     }
   }
 
-  function noteLast(state: SymbolState, row: TradeRow): void {
-    if (state.last !== null && !isAfter(row, state.last)) return;
-    state.last = row;
-    state.lastVersion = version;
-  }
-
-  function noteFirst(state: SymbolState, row: TradeRow): void {
-    const { trade_timestamp: atMs, uuid, price } = row;
-    const { first } = state;
-    if (first !== null) {
-      if (atMs > first.atMs && atMs - first.dayMs < DAY_MS) return; // Nearly always.
-      if (atMs < first.dayMs || (atMs === first.atMs && uuid >= first.uuid)) return;
-    }
-    state.first = { dayMs: atMs - (atMs % DAY_MS), atMs, uuid, price };
-    state.firstVersion = version;
-  }
-
-  function restoreFirst(state: SymbolState, candle: CandleRow, dayMs: number): void {
-    const { window_start: atMs, open: price } = candle;
-    const { first } = state;
-    if (first !== null && (first.dayMs > dayMs || (first.dayMs === dayMs && first.atMs < atMs))) return;
-    if (first?.atMs === atMs && first.price === price) return;
-    state.first = { dayMs, atMs, uuid: "", price };
-    state.firstVersion = version;
-  }
-
   return {
     note(rows, nowMs) {
       version += 1;
@@ -154,35 +86,35 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
       for (const row of rows) {
         if (row.symbol !== symbol) {
           symbol = row.symbol;
-          state = stateOf(symbol);
+          state = stateFor(symbol);
         }
         noteAhead(row);
         latencies.observe(nowMs - row.ingest_timestamp);
         if (state === null) continue;
-        noteLast(state, row);
+        noteLast(state, row, version);
         // A trade from the future would stand in the line, and begin a day, before its time.
         if (row.trade_timestamp > nowMs + TRADE_AHEAD_MS) continue;
-        noteFirst(state, row);
-        if (state.line !== null) noteLine(state.line, row, version);
+        noteFirst(state, row, version);
+        if (state.line !== null) noteTrade(state.line, row, version);
       }
     },
     restore(rows) {
       version += 1;
       for (const row of rows) {
-        const state = stateOf(row.symbol);
-        if (state !== null) noteLast(state, row);
+        const state = stateFor(row.symbol);
+        if (state !== null) noteLast(state, row, version);
       }
     },
     restoreCandles(symbol, newestFirst, nowMs) {
-      const state = stateOf(symbol);
+      const state = stateFor(symbol);
       if (state === null) return;
       version += 1;
       const dayMs = nowMs - (nowMs % DAY_MS);
       const firstOfDay = newestFirst.findLast(({ window_start }) => window_start >= dayMs);
-      if (firstOfDay !== undefined) restoreFirst(state, firstOfDay, dayMs);
+      if (firstOfDay !== undefined) restoreFirst(state, firstOfDay, dayMs, version);
       for (const { window_start, close } of newestFirst) {
-        // A minute's close is what stood at the beginning of its last bucket, or is overwritten by what came in it.
-        const atMs = window_start + 60_000 - SPARK_BUCKET_MS;
+        // A minute's close stands at the beginning of its last bucket: what came within that bucket overwrites it.
+        const atMs = window_start + MINUTE_MS - SPARK_BUCKET_MS;
         if (state.line !== null && atMs <= nowMs) noteSpark(state.line, atMs, close);
       }
     },
@@ -196,182 +128,16 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
     },
     secondsOf(symbol, nowMs, since = -1) {
       const line = states.get(symbol)?.line;
-      return line ? secondsOf(line, Math.floor(nowMs / 1_000) - LINE_SECONDS, since) : [];
+      return line ? secondsIn(line, nowMs, since) : [];
     },
     sparkOf(symbol, nowMs) {
       const line = states.get(symbol)?.line;
-      if (!line) return [];
-      const from = Math.floor(nowMs / SPARK_BUCKET_MS) - SPARK_BUCKETS;
-      return Array.from(
-        line.sparkBucket,
-        (bucket, slot) => [bucket, line.sparkPrice[slot]!] as [number, number],
-      )
-        .filter(([bucket]) => bucket > from)
-        .sort(([a], [b]) => a - b);
+      return line ? sparkIn(line, nowMs) : [];
     },
     rateOf(symbol, endMs) {
       const line = states.get(symbol)?.line;
-      return line ? countBefore(line, Math.floor(endMs / 1_000)) / RATE_SECONDS : 0;
+      return line ? rateBefore(line, endMs) : 0;
     },
-    latency: latencies.over,
+    latency: (nowMs) => latencies.over(nowMs),
   };
-}
-
-function isAfter(row: TradeRow, known: TradeRow): boolean {
-  return row.trade_timestamp === known.trade_timestamp
-    ? row.uuid > known.uuid
-    : row.trade_timestamp > known.trade_timestamp;
-}
-
-/** What a delta and a snapshot say of a symbol's open. */
-export function openTuple(index: number, open: readonly [number, number]): OpenTuple {
-  return [index, open[0], open[1]];
-}
-
-// --- The last minutes of a symbol ------------------------------------------------------------------------------
-
-function newLine(): Line {
-  const numbers = (length: number) => new Float64Array(length);
-  return {
-    second: numbers(SECOND_SLOTS),
-    version: numbers(SECOND_SLOTS),
-    lastRow: Array.from({ length: SECOND_SLOTS }, () => null),
-    high: numbers(SECOND_SLOTS),
-    low: numbers(SECOND_SLOTS),
-    volume: numbers(SECOND_SLOTS),
-    count: numbers(SECOND_SLOTS),
-    sparkBucket: numbers(SPARK_BUCKETS),
-    sparkAtMs: numbers(SPARK_BUCKETS),
-    sparkPrice: numbers(SPARK_BUCKETS),
-    rateSecond: numbers(RATE_SLOTS),
-    rateCount: numbers(RATE_SLOTS),
-  };
-}
-
-function noteLine(line: Line, row: TradeRow, version: number): void {
-  const { trade_timestamp: atMs, ingest_timestamp: receivedAtMs, price, volume } = row;
-  noteRate(line, Math.floor(receivedAtMs / 1_000));
-  noteSpark(line, atMs, price);
-  const second = Math.floor(atMs / 1_000);
-  const slot = second % SECOND_SLOTS;
-  const known = line.second[slot]!;
-  if (second < known) return; // Too late for the line; the tables have it.
-  if (second > known) {
-    line.second[slot] = second;
-    line.lastRow[slot] = row;
-    line.high[slot] = price;
-    line.low[slot] = price;
-    line.volume[slot] = volume;
-    line.count[slot] = 1;
-  } else {
-    if (isAfter(row, line.lastRow[slot]!)) line.lastRow[slot] = row;
-    if (price > line.high[slot]!) line.high[slot] = price;
-    if (price < line.low[slot]!) line.low[slot] = price;
-    line.volume[slot]! += volume;
-    line.count[slot]! += 1;
-  }
-  line.version[slot] = version;
-}
-
-function noteSpark(line: Line, atMs: number, price: number): void {
-  const bucket = Math.floor(atMs / SPARK_BUCKET_MS);
-  const slot = bucket % SPARK_BUCKETS;
-  const known = line.sparkBucket[slot]!;
-  if (bucket < known || (bucket === known && atMs < line.sparkAtMs[slot]!)) return;
-  line.sparkBucket[slot] = bucket;
-  line.sparkAtMs[slot] = atMs;
-  line.sparkPrice[slot] = price;
-}
-
-function noteRate(line: Line, second: number): void {
-  const slot = second % RATE_SLOTS;
-  const known = line.rateSecond[slot]!;
-  if (second < known) return;
-  line.rateCount[slot] = second === known ? line.rateCount[slot]! + 1 : 1;
-  line.rateSecond[slot] = second;
-}
-
-function countBefore(line: Line, endSecond: number): number {
-  let count = 0;
-  for (let slot = 0; slot < RATE_SLOTS; slot++) {
-    const second = line.rateSecond[slot]!;
-    if (second >= endSecond - RATE_SECONDS && second < endSecond) count += line.rateCount[slot]!;
-  }
-  return count;
-}
-
-function secondsOf(line: Line, fromSecond: number, since: number): SecondTuple[] {
-  const seconds: SecondTuple[] = [];
-  for (let slot = 0; slot < SECOND_SLOTS; slot++) {
-    const row = line.lastRow[slot];
-    const second = line.second[slot]!;
-    if (!row || second <= fromSecond || line.version[slot]! <= since) continue;
-    seconds.push([
-      second,
-      row.price,
-      line.high[slot]!,
-      line.low[slot]!,
-      line.volume[slot]!,
-      line.count[slot]!,
-    ]);
-  }
-  return seconds.sort(([a], [b]) => a - b);
-}
-
-// --- How long storing took -------------------------------------------------------------------------------------
-
-/** A histogram a second, so that the oldest can be let go. */
-function createLatencies() {
-  const counts = Array.from({ length: LATENCY_SECONDS }, () => new Uint32Array(LATENCY_BUCKETS));
-  const seconds = new Float64Array(LATENCY_SECONDS);
-  let current = counts[0]!;
-  return {
-    turnTo(nowMs: number): void {
-      const second = Math.floor(nowMs / 1_000);
-      const slot = second % LATENCY_SECONDS;
-      current = counts[slot]!;
-      if (seconds[slot] === second) return;
-      seconds[slot] = second;
-      current.fill(0);
-    },
-    observe(latencyMs: number): void {
-      current[bucketOf(latencyMs)]! += 1;
-    },
-    over(nowMs: number): Latency | null {
-      const sinceSecond = Math.floor(nowMs / 1_000) - LATENCY_SECONDS;
-      const sums = new Float64Array(LATENCY_BUCKETS);
-      let tradeCount = 0;
-      for (const [slot, histogram] of counts.entries()) {
-        if (seconds[slot]! <= sinceSecond) continue;
-        for (let bucket = 0; bucket < LATENCY_BUCKETS; bucket++) {
-          sums[bucket]! += histogram[bucket]!;
-          tradeCount += histogram[bucket]!;
-        }
-      }
-      if (tradeCount === 0) return null;
-      return {
-        p50Ms: quantile(sums, tradeCount * 0.5),
-        p99Ms: quantile(sums, tradeCount * 0.99),
-        tradeCount,
-      };
-    },
-  };
-}
-
-/** A clock that stepped back makes it negative: that is none. */
-function bucketOf(latencyMs: number): number {
-  if (latencyMs < LATENCY_EXACT_MS) return latencyMs > 0 ? latencyMs | 0 : 0;
-  const step = Math.floor(Math.log2(latencyMs / LATENCY_EXACT_MS) * LATENCY_STEPS_PER_OCTAVE);
-  return Math.min(LATENCY_BUCKETS - 1, LATENCY_EXACT_MS + step);
-}
-
-function quantile(sums: Float64Array, rank: number): number {
-  let seen = 0;
-  let bucket = 0;
-  for (; bucket < sums.length - 1; bucket++) {
-    seen += sums[bucket]!;
-    if (seen >= rank) break;
-  }
-  if (bucket < LATENCY_EXACT_MS) return bucket;
-  return Math.round(LATENCY_EXACT_MS * 2 ** ((bucket - LATENCY_EXACT_MS + 0.5) / LATENCY_STEPS_PER_OCTAVE));
 }

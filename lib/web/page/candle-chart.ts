@@ -8,16 +8,16 @@ import {
   type ISeriesApi,
   type UTCTimestamp,
 } from "lightweight-charts";
-import type { SecondTuple } from "../live/protocol.ts";
+import { INTERVALS_MS, type Interval, type SecondTuple } from "../live/protocol.ts";
 import { byId, colourOf, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import { askCandles, askOlder, type Candle, INTERVALS_MS, type Interval } from "./history.ts";
+import { type Candle, requestCandles, requestOlder } from "./history.ts";
 
 /** A screen and a half at first, and with each scroll to the beginning. */
 const CANDLES_A_PAGE = 200;
-/** The newest ones are asked for again, because the store may have learned of late trades. */
+/** The newest candles are requested again, because late trades may have changed them. */
 const CANDLES_REFRESHED = 5;
-/** So many candles before the beginning comes into view, older ones are asked for. */
+/** Older candles are requested when the beginning is this many candles out of view. */
 const OLDER_AHEAD = 20;
 const BARS_SHOWN = 90;
 
@@ -29,8 +29,8 @@ export class CandleChart {
   #symbol: string | null = null;
   #interval: Interval = "1m";
   #next: string | null = null;
-  #isAskingOlder = false;
-  /** Counts what is shown, so that an answer to an older question is dropped. */
+  #isLoadingOlder = false;
+  /** Rises when another symbol or interval is shown, so that an answer to an older request is dropped. */
   #epoch = 0;
   #decimals = 2;
   #hoveredMs: number | null = null;
@@ -39,7 +39,7 @@ export class CandleChart {
   constructor() {
     this.#chart = createChart(this.#host, {
       autoSize: true,
-      // Its logo would inject a style, which our policy forbids; the attribution stands in the footer.
+      // Its logo would inject a style, which our policy forbids; the attribution is in the footer.
       layout: { attributionLogo: false, fontSize: 11, background: { color: "transparent" } },
       timeScale: { timeVisible: true, rightOffset: 3, borderVisible: false },
       rightPriceScale: { borderVisible: false, entireTextOnly: true, minimumWidth: 74 },
@@ -50,7 +50,7 @@ export class CandleChart {
     });
     this.#series = this.#chart.addSeries(CandlestickSeries, { borderVisible: false });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
-      if (range !== null && range.from < OLDER_AHEAD) void this.#askOlder();
+      if (range !== null && range.from < OLDER_AHEAD) void this.#loadOlder();
     });
     this.#chart.subscribeCrosshairMove(({ time }) => {
       this.#hoveredMs = typeof time === "number" ? time * 1_000 : null;
@@ -91,7 +91,7 @@ export class CandleChart {
   async refresh(nowMs: number, limit: number = CANDLES_REFRESHED): Promise<void> {
     const epoch = this.#epoch;
     if (this.#symbol === null) return;
-    const page = await askCandles(this.#symbol, this.#interval, nowMs, limit);
+    const page = await requestCandles(this.#symbol, this.#interval, nowMs, limit);
     if (page === null || epoch !== this.#epoch) return;
     if (limit === CANDLES_A_PAGE) this.#next = page.next;
     const isAllNew = this.#candles.size === 0;
@@ -100,7 +100,7 @@ export class CandleChart {
     else for (const candle of page.items.toReversed()) this.#update(candle);
   }
 
-  /** The open candle: what is stored of it, and every second that the stream told since. */
+  /** The open candle: what is stored of it, and every second that the stream sent since. */
   draw(seconds: ReadonlyMap<number, SecondTuple>, nowMs: number, decimals: number): void {
     this.#setDecimals(decimals);
     const widthMs = INTERVALS_MS[this.#interval];
@@ -131,12 +131,12 @@ export class CandleChart {
     this.#read();
   }
 
-  async #askOlder(): Promise<void> {
-    if (this.#next === null || this.#isAskingOlder) return;
-    this.#isAskingOlder = true;
+  async #loadOlder(): Promise<void> {
+    if (this.#next === null || this.#isLoadingOlder) return;
+    this.#isLoadingOlder = true;
     const epoch = this.#epoch;
-    const page = await askOlder(this.#next);
-    this.#isAskingOlder = false;
+    const page = await requestOlder(this.#next);
+    this.#isLoadingOlder = false;
     if (page === null || epoch !== this.#epoch) return;
     this.#next = page.next;
     for (const candle of page.items) this.#candles.set(candle.window_start, candle);
@@ -169,7 +169,7 @@ function bar({ window_start, open, high, low, close }: Candle) {
   return { time: (window_start / 1_000) as UTCTimestamp, open, high, low, close };
 }
 
-/** Both hold trades of the window, and together all of them: so the extremes are exact, and the newest close wins. */
+/** The two overlap and together hold every trade of the window: so the extremes are exact, and the newest close wins. */
 function mergeSeconds(
   stored: Candle | undefined,
   seconds: ReadonlyMap<number, SecondTuple>,
@@ -188,6 +188,6 @@ function mergeSeconds(
     low = Math.min(low, point[3]);
   }
   if (newest === null || first === null) return null;
-  // Without a stored one the first seconds of the window may be unknown; the next refresh brings its open.
+  // Without a stored candle the first seconds of the window may be unknown; the next refresh brings its open.
   return { window_start: startMs, open: stored?.open ?? first[1], high, low, close: newest[1] };
 }

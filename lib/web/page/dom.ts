@@ -6,12 +6,12 @@ export function byId<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
   return element as Kind;
 }
 
-/** Writes only what is new: a screen reader and the layout hear of each write. */
+/** Writes only what is new, because each write costs a layout and is read out by a screen reader. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Where a number came from stands beside it, so that it can be traced to its row. */
+/** Writes where a number came from beside it, so that it can be traced to its row; null removes it. */
 export function setData(element: HTMLElement, data: Readonly<Record<string, string | number | null>>): void {
   for (const [name, value] of Object.entries(data)) {
     if (value === null) delete element.dataset[name];
@@ -19,7 +19,7 @@ export function setData(element: HTMLElement, data: Readonly<Record<string, stri
   }
 }
 
-/** A colour of the style sheet as it is now; scripts that draw on a canvas need its value. */
+/** The present value of a colour of the style sheet, for scripts that draw on a canvas. */
 export function colourOf(name: string): string {
   const probe = byId("rows");
   probe.style.color = `var(--${name})`;

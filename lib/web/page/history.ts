@@ -1,7 +1,8 @@
-// What the store knows of a symbol, by the JSON routes. A request that fails is told to nobody: the same is asked
-// again seconds later, and the badge speaks of a lost connection.
+// What the store knows of a symbol, by the JSON routes. A request that fails is not reported: it is repeated seconds
+// later, and the badge shows a lost connection.
 
-import type { SecondTuple } from "../live/protocol.ts";
+import type { Interval, SecondTuple } from "../live/protocol.ts";
+import { DAY_MS } from "./model.ts";
 
 export type Candle = Readonly<{
   window_start: number;
@@ -14,24 +15,21 @@ export type Average = Readonly<{ window_end: number; average_price: number }>;
 type TradeItem = Readonly<{ trade_timestamp: number; price: number; volume: number }>;
 type Page<Item> = Readonly<{ items: readonly Item[]; next: string | null }>;
 
-export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
-export type Interval = keyof typeof INTERVALS_MS;
-
-/** An answer later than this is no answer. */
+/** A later answer counts as none. */
 const ANSWER_MS_MAX = 5_000;
-/** How far back a chart can be scrolled; a page without it would hold a day. */
-const CANDLES_BACK_MS = 31 * 86_400_000;
+/** How far back a chart can be scrolled; without it a page would hold a day. */
+const CANDLES_BACK_MS = 31 * DAY_MS;
 
-async function ask<Item>(
+async function request<Item>(
   path: string,
   parameters: Readonly<Record<string, string | number>>,
 ): Promise<Page<Item> | null> {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) query.set(name, String(value));
-  return askUrl(`${path}?${query}`);
+  return requestUrl(`${path}?${query}`);
 }
 
-async function askUrl<Item>(url: string): Promise<Page<Item> | null> {
+async function requestUrl<Item>(url: string): Promise<Page<Item> | null> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     return response.ok ? ((await response.json()) as Page<Item>) : null;
@@ -40,9 +38,9 @@ async function askUrl<Item>(url: string): Promise<Page<Item> | null> {
   }
 }
 
-/** The newest trades by the second, oldest first; only seconds of which all trades are in the page. */
-export async function askSeconds(symbol: string, fromMs: number): Promise<SecondTuple[]> {
-  const page = await ask<TradeItem>("/trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
+/** The newest trades by the second, oldest first; only seconds whose trades are all in the page. */
+export async function requestSeconds(symbol: string, fromMs: number): Promise<SecondTuple[]> {
+  const page = await request<TradeItem>("/trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
   const items = page?.items ?? [];
   const seconds = new Map<number, SecondTuple>();
   for (const { trade_timestamp, price, volume } of items) {
@@ -63,19 +61,19 @@ export async function askSeconds(symbol: string, fromMs: number): Promise<Second
   return [...seconds.values()].sort(([a], [b]) => a - b);
 }
 
-export async function askAverages(symbol: string, fromMs: number): Promise<readonly Average[]> {
-  return (await ask<Average>("/averages", { symbol, from: Math.floor(fromMs), limit: 200 }))?.items ?? [];
+export async function requestAverages(symbol: string, fromMs: number): Promise<readonly Average[]> {
+  return (await request<Average>("/averages", { symbol, from: Math.floor(fromMs), limit: 200 }))?.items ?? [];
 }
 
-export function askCandles(
+export function requestCandles(
   symbol: string,
   interval: Interval,
   nowMs: number,
   limit: number,
 ): Promise<Page<Candle> | null> {
-  return ask<Candle>("/candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
+  return request<Candle>("/candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
 }
 
-export function askOlder(next: string): Promise<Page<Candle> | null> {
-  return askUrl<Candle>(next);
+export function requestOlder(next: string): Promise<Page<Candle> | null> {
+  return requestUrl<Candle>(next);
 }

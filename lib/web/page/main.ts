@@ -1,20 +1,20 @@
-// The live page: it connects the stream, the history and the drawing. Events change the model; a frame of the
-// browser draws it, so ten events between two frames are drawn once. It asks no other server than its own.
+// The live page: it connects the stream, the history and the drawing. Events change the model; a frame of the browser
+// draws it, so ten events between two frames are drawn once. It sends requests to no other server than its own.
 
-import { LINE_SECONDS } from "../live/protocol.ts";
+import { type Interval, LINE_SECONDS } from "../live/protocol.ts";
 import { CandleChart } from "./candle-chart.ts";
 import { byId, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import { askAverages, askSeconds, type Interval } from "./history.ts";
+import { requestAverages, requestSeconds } from "./history.ts";
 import { Model, type SymbolView } from "./model.ts";
 import { PriceChart } from "./price-chart.ts";
 import { Stream, type StreamState } from "./stream.ts";
 import { sign, Table } from "./table.ts";
 import { startTheme } from "./theme.ts";
 
-/** Five of the server's signs of life. */
+/** Five of the server's heartbeats. */
 const SILENT_MS_MAX = 5_000;
-/** Markets close; from here on the page says so. */
+/** After so long without a trade the page says that the markets may be closed. */
 const QUIET_MS = 60_000;
 /** Averages and candles are written every 5 s. */
 const HISTORY_EVERY_MS = 5_000;
@@ -27,12 +27,12 @@ let connection: StreamState = "connecting";
 let isFramePending = false;
 let isAllDue = true;
 let areChartsDue = true;
-/** What the address names, until the first view says what there is. */
-let wanted: string | null = decodeURIComponent(location.hash.slice(1)) || null;
-/** History was asked for this one. */
-let seeded: string | null = null;
+/** The symbol in the address, until the first snapshot tells which symbols there are. */
+let asked: string | null = decodeURIComponent(location.hash.slice(1)) || null;
+/** The symbol whose history was requested. */
+let loaded: string | null = null;
 
-// Each part in a task of its own: together they would hold the browser up for longer than can be felt.
+// Each part is started in a task of its own: together they would block the browser for so long that it can be felt.
 const styled: { restyle(): void }[] = [];
 const table = begin(new Table(choose));
 await nextTask();
@@ -50,9 +50,9 @@ const stream = new Stream({
     model.takeSnapshot(snapshot);
     table.rebuild(model);
     const first = model.symbols[0]?.symbol;
-    const isThere = wanted !== null && model.bySymbol.has(wanted);
+    const isThere = asked !== null && model.bySymbol.has(asked);
     if (!isThere && first !== undefined) choose(first);
-    else if (model.chosen !== null && seeded !== model.chosen) void loadHistory(model.chosen);
+    else if (model.chosen !== null && loaded !== model.chosen) void loadHistory(model.chosen);
     requestDraw(true);
   },
   onDelta(delta) {
@@ -61,14 +61,14 @@ const stream = new Stream({
   },
   onState(state) {
     if (state === connection) return;
-    // Whatever was stored while we were away is asked for again.
-    if (state === "lost") seeded = null;
+    // What was stored while the connection was lost is requested again.
+    if (state === "lost") loaded = null;
     connection = state;
     requestDraw(true);
   },
 });
 
-stream.open(wanted);
+stream.open(asked);
 listenToKeys();
 setInterval(() => requestDraw(true), SECOND_MS);
 setInterval(() => {
@@ -88,10 +88,10 @@ function nextTask(): Promise<void> {
 // --- Choosing --------------------------------------------------------------------------------------------------
 
 function choose(symbol: string): void {
-  if (symbol === wanted && symbol === model.chosen) return;
-  wanted = symbol;
+  if (symbol === asked && symbol === model.chosen) return;
+  asked = symbol;
   history.replaceState(null, "", `#${encodeURIComponent(symbol)}`);
-  seeded = null;
+  loaded = null;
   prices.reset();
   model.seconds.clear();
   model.chosen = symbol;
@@ -107,12 +107,12 @@ function chooseInterval(interval: Interval): void {
 }
 
 async function loadHistory(symbol: string): Promise<void> {
-  seeded = symbol;
+  loaded = symbol;
   const nowMs = model.nowMs();
   const fromMs = nowMs - LINE_SECONDS * 1_000;
   const [seconds, averages] = await Promise.all([
-    askSeconds(symbol, fromMs),
-    askAverages(symbol, fromMs),
+    requestSeconds(symbol, fromMs),
+    requestAverages(symbol, fromMs),
     candles.show(symbol, candles.interval, nowMs),
   ]);
   if (symbol !== model.chosen) return;
@@ -125,7 +125,7 @@ async function refreshHistory(): Promise<void> {
   const symbol = model.chosen;
   if (symbol === null) return;
   const nowMs = model.nowMs();
-  const [averages] = await Promise.all([askAverages(symbol, nowMs - 30_000), candles.refresh(nowMs)]);
+  const [averages] = await Promise.all([requestAverages(symbol, nowMs - 30_000), candles.refresh(nowMs)]);
   if (symbol === model.chosen) prices.takeAverages(averages);
 }
 
@@ -143,7 +143,7 @@ function requestFrame(): void {
   requestAnimationFrame(draw);
 }
 
-/** The table's texts, the charts, and the sparklines have frames of their own: none may be felt. */
+/** The table's texts, the charts and the sparklines have frames of their own, so that no frame is long. */
 function draw(): void {
   isFramePending = false;
   const nowMs = model.nowMs();
@@ -189,7 +189,7 @@ function drawHeadline(view: SymbolView): void {
 function drawBar(nowMs: number): void {
   const stale = isStale(nowMs);
   const source = model.simulated ? "simulated" : "live";
-  setText(byId("latency-of"), model.seenAt === "store" ? "stored in, p50" : "on the topic in, p50");
+  setText(byId("latency-of"), model.seenAt === "store" ? "stored in (p50)" : "on the topic in (p50)");
   const badge = byId("badge");
   if (model.symbols.length > 0 || model.status !== null) {
     badge.dataset.state = stale === null ? source : "stale";
@@ -198,10 +198,10 @@ function drawBar(nowMs: number): void {
   document.body.classList.toggle("stale", stale !== null);
   const connectionElement = byId("connection");
   connectionElement.dataset.state = connection;
-  setText(connectionElement, connection === "lost" ? "connecting again" : connection);
+  setText(connectionElement, connection === "lost" ? "reconnecting" : connection);
   const warnings = model.status?.health.warnings ?? [];
   const notice = byId("notice");
-  const words = stale ?? (warnings.length > 0 ? `Careful: ${warnings.join("; ")}` : "");
+  const words = stale ?? (warnings.length > 0 ? `Warning: ${warnings.join("; ")}` : "");
   notice.hidden = words === "";
   setText(notice, words);
   drawStrip();
@@ -221,14 +221,14 @@ function drawStrip(): void {
   setData(byId("rate-total"), { value: total, end: rateEndMs });
 }
 
-/** Why what stands here may be old, in a sentence; null = it is not. */
+/** Why the data shown may be old, in a sentence; null = it is not. */
 function isStale(nowMs: number): string | null {
   if (model.status === null) return null;
   const at = format.clock(nowMs - model.silentMs());
-  if (connection === "lost") return `The connection is lost; what stands here is from ${at} UTC.`;
-  if (model.silentMs() > SILENT_MS_MAX) return `The server says nothing since ${at} UTC.`;
+  if (connection === "lost") return `The connection is lost; the data shown is from ${at} UTC.`;
+  if (model.silentMs() > SILENT_MS_MAX) return `The server has sent nothing since ${at} UTC.`;
   const { status, reason } = model.status.health;
-  if (status !== "ok") return `These prices may be old: ${reason ?? "the pipeline fails"}.`;
+  if (status !== "ok") return `These prices may be old: ${reason ?? "the pipeline is failing"}.`;
   const quietMs = nowMs - model.newestTradeAtMs();
   if (model.newestTradeAtMs() === 0) return null;
   return quietMs > QUIET_MS ? `No trade for ${format.age(quietMs)}: the markets may be closed.` : null;

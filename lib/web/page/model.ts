@@ -1,4 +1,4 @@
-// What the page knows, from the events of the stream alone. It draws nothing.
+// What the page knows: from the events of the stream, and the seconds that history adds. It draws nothing.
 
 import {
   type Delta,
@@ -25,7 +25,7 @@ export type SymbolView = {
   spark: [number, number][];
 };
 
-const DAY_MS = 86_400_000;
+export const DAY_MS = 86_400_000;
 
 export class Model {
   simulated = false;
@@ -33,14 +33,14 @@ export class Model {
   symbols: SymbolView[] = [];
   readonly bySymbol = new Map<string, SymbolView>();
   chosen: string | null = null;
-  /** Of the chosen symbol, by second. */
+  /** The seconds of the chosen symbol. */
   readonly seconds = new Map<number, SecondTuple>();
   status: Status | null = null;
   /** The server's clock at the last event, and ours (monotonic) when it came. */
   #serverMs = 0;
   #eventAtMs = Number.NEGATIVE_INFINITY;
 
-  /** The server's time now: the page's own clock may be wrong. */
+  /** The server's time now, because the page's own clock may be wrong; 0 before the first event. */
   nowMs(): number {
     return this.#serverMs === 0 ? 0 : this.#serverMs + this.silentMs();
   }
@@ -77,7 +77,7 @@ export class Model {
     this.#takeTime(snapshot.nowMs);
   }
 
-  /** Answers with the symbols that have a new price. */
+  /** Returns the symbols that have a new price. */
   takeDelta(delta: Delta): SymbolView[] {
     const moved: SymbolView[] = [];
     for (const [index, price, atMs] of delta.last ?? []) {
@@ -96,7 +96,7 @@ export class Model {
     return moved;
   }
 
-  /** Seconds from history. Of two that tell of the same second, the one with more trades has all of them. */
+  /** Adds seconds from history. Of two for the same second, the one with more trades has all of them. */
   takeHistory(symbol: string, seconds: readonly SecondTuple[]): void {
     if (symbol !== this.chosen) return;
     for (const second of seconds) {
@@ -104,7 +104,7 @@ export class Model {
     }
   }
 
-  /** Of the last price to the first of the UTC day; null while one of them is not of today. */
+  /** The change since the first price of the UTC day, as a ratio; null while one of the two is not of today. */
   changeOf({ price, open }: SymbolView): number | null {
     const nowMs = this.nowMs();
     if (price === null || open === null || open[1] < nowMs - (nowMs % DAY_MS)) return null;

@@ -1,4 +1,4 @@
-// The price line, the 15-second average and the volume bars of the chosen symbol, a point a second, on uPlot.
+// The price line, the 15-second average and the volume bars of the chosen symbol, with uPlot. Each has a point a second.
 
 import uPlot from "uplot";
 import { LINE_SECONDS, type SecondTuple } from "../live/protocol.ts";
@@ -25,7 +25,7 @@ export class PriceChart {
     new ResizeObserver(() => this.#resize()).observe(this.#host);
   }
 
-  /** Colours are read once: a new theme is a new chart. */
+  /** The chart reads its colours once, so a new theme needs a new chart. */
   restyle(): void {
     this.#chart?.destroy();
     this.#chart = new uPlot(this.#options(), this.#columns, this.#host);

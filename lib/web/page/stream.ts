@@ -1,17 +1,17 @@
-// The connection to /events: one EventSource at a time, for one symbol. The browser connects again by itself and
-// says which event it saw last; where it gives up (a refusal), we try again.
+// The connection to /events: one EventSource at a time, for one symbol. The browser reconnects by itself and sends the id
+// of the event it saw last; where it gives up, which it does when it is refused, the page tries again.
 
 import type { Delta, Snapshot } from "../live/protocol.ts";
 
 export type StreamState = "connecting" | "connected" | "lost";
 
-export type StreamHandlers = Readonly<{
+type StreamHandlers = Readonly<{
   onSnapshot(snapshot: Snapshot): void;
   onDelta(delta: Delta): void;
   onState(state: StreamState): void;
 }>;
 
-/** After a refusal, which EventSource takes for final. */
+/** After a refusal, which is final for EventSource. */
 const REOPEN_MS = 2_000;
 
 export class Stream {

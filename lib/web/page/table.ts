@@ -1,5 +1,5 @@
-// The table of all symbols. Rows are made once and then only change their texts; a sparkline is drawn at most once
-// a second, whatever its symbol does.
+// The table of all symbols. Rows are made once, and then only their texts change. A sparkline is drawn at most once a
+// second, however busy its symbol is.
 
 import { LINE_SECONDS, SPARK_BUCKET_MS } from "../live/protocol.ts";
 import { byId, colourOf, setData, setText } from "./dom.ts";
@@ -18,7 +18,7 @@ type Row = Readonly<{
 const SPARK_WIDTH = 72;
 const SPARK_HEIGHT = 24;
 const FLASH_MS = 500;
-/** Of fifty symbols all are drawn within a tenth of a second. */
+/** At 60 frames a second the sparklines of fifty symbols are drawn within a tenth of a second. */
 const SPARKLINES_A_FRAME = 10;
 
 export class Table {
@@ -41,7 +41,7 @@ export class Table {
     this.#colours = { up: colourOf("up"), down: colourOf("down"), quiet: colourOf("quiet") };
   }
 
-  /** After a snapshot: other symbols, or another order. What stands in the rows comes with the next drawAll. */
+  /** After a snapshot, which may have other symbols or another order. The texts come with the next drawAll. */
   rebuild(model: Model): void {
     this.#model = model;
     this.#sparklinesDue.clear();
@@ -54,7 +54,7 @@ export class Table {
     this.applyFilter();
   }
 
-  /** Prices alone, of those that moved. */
+  /** Only the prices, and only those that moved. */
   drawPrices(model: Model, moved: Iterable<SymbolView>): void {
     for (const view of moved) {
       const row = this.#rows.get(view.symbol);
@@ -72,7 +72,7 @@ export class Table {
       row.element.ariaCurrent = view.symbol === model.chosen ? "true" : null;
       const isUnsubscribed = view.state === "unsubscribed";
       setText(row.rate, isUnsubscribed ? "off" : format.rate(view.rate));
-      row.rate.title = isUnsubscribed ? "wanted, but the feed does not send it" : "";
+      row.rate.title = isUnsubscribed ? "on the watchlist, but the feed does not stream it" : "";
       setData(row.rate, { value: view.rate, end: model.status?.rateEndMs ?? null });
       setText(row.age, view.price === null ? "–" : format.age(nowMs - view.atMs));
       this.#sparklinesDue.add(view);
@@ -103,16 +103,16 @@ export class Table {
   }
 
   applyFilter(): void {
-    const wanted = this.#filter.value.trim().toLowerCase();
+    const text = this.#filter.value.trim().toLowerCase();
     let count = 0;
     for (const [symbol, { element }] of this.#rows) {
-      element.hidden = !symbol.toLowerCase().includes(wanted);
+      element.hidden = !symbol.toLowerCase().includes(text);
       if (!element.hidden) count += 1;
     }
     const empty = byId("empty");
     empty.hidden = count > 0;
     if (this.#model !== null) {
-      setText(empty, this.#rows.size === 0 ? "No symbol is wanted." : `No symbol contains “${wanted}”.`);
+      setText(empty, this.#rows.size === 0 ? "The watchlist is empty." : `No symbol contains “${text}”.`);
     }
   }
 

@@ -1,4 +1,4 @@
-// Light, dark, or as the system says. The choice is kept in this browser, if it lets us.
+// Light, dark, or the system's choice. What was chosen is kept in this browser, if it allows that.
 
 import { byId } from "./dom.ts";
 
@@ -14,7 +14,7 @@ export function startTheme(onChange: () => void): { next: () => void } {
     else document.documentElement.dataset.theme = theme;
     const button = byId("theme");
     button.textContent = SIGNS[theme];
-    button.ariaLabel = `Theme: ${theme === "system" ? "as the system" : theme}`;
+    button.ariaLabel = `Theme: ${theme}`;
     onChange();
   };
   const next = () => {
@@ -32,7 +32,7 @@ function read(): string | null {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return null; // Forbidden here: then for this visit alone.
+    return null; // Forbidden here: the choice lasts for this visit alone.
   }
 }
 
@@ -40,6 +40,6 @@ function write(theme: Theme): void {
   try {
     localStorage.setItem(KEY, theme);
   } catch {
-    // As above.
+    // Forbidden here, as above.
   }
 }

@@ -1,35 +1,29 @@
-// The page's three files, as they are sent. Texts of the bundle, so the binary holds them and every answer carries
-// our headers. This file stays small: Bun keeps the transpiled form of large ones, and the page would grow old.
+// GET /, /page.css, /page.js: the page, not sent again to a browser that has it, and gzipped where that is accepted.
 
-import chartCss from "uplot/dist/uPlot.min.css" with { type: "text" };
-import pageHtml from "../page/index.html" with { type: "text" };
-import pageCss from "../page/page.css" with { type: "text" };
-import { bundlePage } from "../page-bundle.ts" with { type: "macro" };
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { accepts } from "hono/accepts";
+import { pageFiles } from "../page-files.ts";
 
-export type PageFile = Readonly<{
-  path: string;
-  type: string;
-  text: string;
-  /** Of the content, so another version has another one. Weak: it is that of the gzipped form too. */
-  etag: string;
-  /** Made when first asked for, because the start does not wait for it. */
-  gzipped: () => Uint8Array<ArrayBuffer>;
-}>;
+/** Checked again each time, so that a new version's page never runs an old version's script. */
+const PAGE_CACHE = "no-cache";
 
-const script: string = bundlePage();
+export function addPage(app: OpenAPIHono): void {
+  for (const { path, type, text, etag, gzipped } of pageFiles) {
+    app.get(path, (context) => {
+      const headers = { "content-type": type, "cache-control": PAGE_CACHE, etag, vary: "accept-encoding" };
+      // Not hono/etag: it drops the 304's content-type, and takes `*` for a known version.
+      if (isKnown(context.req.header("if-none-match"), etag)) return context.body(null, 304, headers);
+      const encoding = accepts(context, {
+        header: "Accept-Encoding",
+        supports: ["gzip"],
+        default: "identity",
+      });
+      if (encoding !== "gzip") return context.body(text, 200, headers);
+      return context.body(gzipped(), 200, { ...headers, "content-encoding": "gzip" });
+    });
+  }
+}
 
-export const pageFiles: readonly PageFile[] = [
-  pageFile("/", "text/html; charset=utf-8", pageHtml),
-  pageFile("/page.css", "text/css; charset=utf-8", `${chartCss}\n${pageCss}`),
-  pageFile("/page.js", "text/javascript; charset=utf-8", script),
-];
-
-function pageFile(path: string, type: string, text: string): PageFile {
-  const etag = `W/"${new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, 16)}"`;
-  let kept: Uint8Array<ArrayBuffer> | undefined;
-  const gzipped = () => {
-    kept ??= Bun.gzipSync(text);
-    return kept;
-  };
-  return { path, type, text, etag, gzipped };
+function isKnown(ifNoneMatch: string | undefined, etag: string): boolean {
+  return (ifNoneMatch ?? "").split(",").some((tag) => tag.trim() === etag);
 }

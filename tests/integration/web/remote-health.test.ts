@@ -1,4 +1,4 @@
-// Asking other processes for their health: what counts as an answer, and what is said where there is none.
+// Requesting the health of other processes: what counts as an answer, and what is said where there is none.
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -29,7 +29,7 @@ test("the last document is kept, whatever its status; several of a kind are numb
   }
 });
 
-test("nobody there, and an answer that is no health document, are problems; the last document stays", async () => {
+test("nobody there, and an answer that is not a health document, are problems; the last document stays", async () => {
   let answer: () => Response = () => Response.json(document);
   await using server = serve(() => answer());
   const watch = createRemoteHealth({ producer: [server.url] }, systemClock);
@@ -38,7 +38,7 @@ test("nobody there, and an answer that is no health document, are problems; the 
   await watch.poll();
   expect(watch.snapshots()[0]).toMatchObject({
     document: { status: "failing" },
-    problem: "answered 502, and not with a health document",
+    problem: "answered 502 without a health document",
   });
   await server[Symbol.asyncDispose]();
   await watch.poll();

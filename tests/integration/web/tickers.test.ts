@@ -1,5 +1,5 @@
-// Changing tickers as a program meets it: every answer of POST and DELETE /tickers by its status, on a real wanted
-// set, and what GET /tickers and /doc then say.
+// Changing tickers as a program meets it: every answer of POST and DELETE /tickers by its status, on a real watchlist,
+// and what GET /tickers and /doc then say.
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -24,12 +24,12 @@ function openWeb(fields: { adminToken?: string | undefined; control?: WatchlistC
   const directory = temporaryDirectory();
   const store = openSqliteStore({ directory: directory.path, sync: "normal" });
   const clock = handClock(NOON_MS);
-  const verdicts: Record<string, SymbolCheckResult> = {
+  const results: Record<string, SymbolCheckResult> = {
     APPL: { kind: "not_found", suggestions: ["AAPL", "APPN"] },
     NOPE: { kind: "not_found", suggestions: [] },
     MAYBE: UNKNOWN,
   };
-  const check = { check: async (symbol: string) => verdicts[symbol] ?? ({ kind: "found" } as const) };
+  const check = { check: async (symbol: string) => results[symbol] ?? ({ kind: "found" } as const) };
   const { wanted } = store;
   const control = createWatchlistCommands({ wanted, check, symbolsMax: 3, clock });
   const symbols = () => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
@@ -44,7 +44,7 @@ function openWeb(fields: { adminToken?: string | undefined; control?: WatchlistC
       wanted: symbols(),
       subscribed: [],
       unsubscribed: [],
-      outcome: (symbol) => ({ ...(verdicts[symbol] ?? { kind: "found" }), checkedAtMs: NOON_MS }),
+      outcome: (symbol) => ({ ...(results[symbol] ?? { kind: "found" }), checkedAtMs: NOON_MS }),
     }),
     changes: { control, adminToken: TOKEN, ...fields },
     simulated: false,
@@ -85,7 +85,7 @@ test("201: a ticker that Finnhub knows is wanted; 204: removed, it is not", asyn
   expect(web.symbols()).toEqual([]);
 });
 
-test("202: what could not be checked is wanted all the same, and why is said", async () => {
+test("202: a ticker that could not be checked is added all the same, and the reason is given", async () => {
   using web = openWeb();
   expect(await web.add("MAYBE")).toMatchObject({
     status: 202,
@@ -94,18 +94,18 @@ test("202: what could not be checked is wanted all the same, and why is said", a
   expect(web.symbols()).toEqual(["MAYBE"]);
 });
 
-test("400: a body or a symbol that cannot be meant, a sentence each", async () => {
+test("400: a body or a symbol that cannot be meant, with a sentence for each", async () => {
   using web = openWeb();
   const bodies: readonly (readonly [string | undefined, string])[] = [
-    [undefined, "the body is no JSON"],
-    ["", "the body is no JSON"],
-    ["symbol=AAPL", "the body is no JSON"],
-    ['["AAPL"]', "the body is no object"],
-    ["null", "the body is no object"],
+    [undefined, "the body is not JSON"],
+    ["", "the body is not JSON"],
+    ["symbol=AAPL", "the body is not JSON"],
+    ['["AAPL"]', "the body is not a JSON object"],
+    ["null", "the body is not a JSON object"],
     ["{}", "symbol is missing"],
-    ['{"ticker":"AAPL"}', '"ticker" is no field of a ticker'],
-    ['{"symbol":"AAPL","force":true}', '"force" is no field of a ticker'],
-    ['{"symbol":7}', "symbol is no text"],
+    ['{"ticker":"AAPL"}', '"ticker" is not a field of a ticker'],
+    ['{"symbol":"AAPL","force":true}', '"force" is not a field of a ticker'],
+    ['{"symbol":7}', "symbol is not a string"],
     ['{"symbol":""}', "it is empty"],
     ['{"symbol":" AAPL"}', "it begins or ends with a blank"],
     ['{"symbol":"#producer"}', "it begins with #"],
@@ -163,7 +163,7 @@ test("401: without the token nothing is read, and no answer tells how near a gue
   expect((await web.add("AAPL", { authorization: `bearer  ${TOKEN} ` })).status).toBe(201);
 });
 
-test("403: without ADMIN_TOKEN nobody may change anything, whatever he sends", async () => {
+test("403: without ADMIN_TOKEN nobody may change anything, whatever is sent", async () => {
   using web = openWeb({ adminToken: undefined });
   for (const headers of [BEARER, {}, { authorization: "Bearer undefined" }]) {
     expect((await web.add("AAPL", headers)).status).toBe(403);
@@ -173,7 +173,7 @@ test("403: without ADMIN_TOKEN nobody may change anything, whatever he sends", a
   expect(web.symbols()).toEqual([]);
 });
 
-test("404: what is not wanted cannot be removed", async () => {
+test("404: what is not on the watchlist cannot be removed", async () => {
   using web = openWeb();
   expect(await web.remove("AAPL")).toMatchObject({
     status: 404,
@@ -181,16 +181,19 @@ test("404: what is not wanted cannot be removed", async () => {
   });
 });
 
-test("409: there already, or the list is full", async () => {
+test("409: on the watchlist already, or the watchlist is full", async () => {
   using web = openWeb();
   for (const symbol of ["A", "B", "C"]) expect((await web.add(symbol)).status).toBe(201);
-  expect(await web.add("A")).toMatchObject({ status: 409, body: { error: '"A" is there already' } });
+  expect(await web.add("A")).toMatchObject({
+    status: 409,
+    body: { error: '"A" is on the watchlist already' },
+  });
   const full = await web.add("D");
   expect(full.status).toBe(409);
   expect(full.body?.error).toContain("FINNHUB_MAX_SYMBOLS is 3");
 });
 
-test("422: what Finnhub does not know is not wanted, and what was meant is suggested", async () => {
+test("422: what Finnhub does not know is not added, and what was meant is suggested", async () => {
   using web = openWeb();
   expect(await web.add("APPL")).toMatchObject({
     status: 422,
@@ -206,7 +209,7 @@ test("422: what Finnhub does not know is not wanted, and what was meant is sugge
   expect(web.symbols()).toEqual([]);
 });
 
-test("429: over 60 changes a minute, until the minute is over; who may not change anything does not count", async () => {
+test("429: over 60 changes a minute, until the minute is over; refused changes do not count", async () => {
   using web = openWeb();
   for (let made = 0; made < 100; made++) await web.add("A", { authorization: "Bearer wrong" });
   for (let made = 0; made < 30; made++) {
@@ -224,7 +227,7 @@ test("429: over 60 changes a minute, until the minute is over; who may not chang
   expect((await web.remove("A")).status).toBe(204);
 });
 
-test("503: a record that cannot be written just now changes nothing, and it is said when to try again", async () => {
+test("503: an entry that cannot be written right now changes nothing, and the answer says when to try again", async () => {
   const fail = () => Promise.reject(new StoreUnavailableError("a test's disk is full"));
   using web = openWeb({ control: { add: fail, remove: fail } });
   for (const answer of [await web.add("AAPL"), await web.remove("AAPL")]) {

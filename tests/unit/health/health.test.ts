@@ -1,12 +1,11 @@
-// Health means progress: each rule at its boundary, and what must never count as a fault.
+// Health means progress: each rule at its boundary, and what is never a fault.
 
 import { expect, test } from "bun:test";
+import { FEED_SILENT_MS_MAX, type FeedHealth } from "../../../lib/contracts/feed.ts";
 import {
   CLOCK_WARNING_MS,
   clockPart,
   FEED_DISCONNECTED_MS_MAX,
-  FEED_SILENT_MS_MAX,
-  type FeedSnapshot,
   feedPart,
   healthDocument,
   type IngestSnapshot,
@@ -24,7 +23,7 @@ import { NOON_MS } from "../../support/builders.ts";
 
 const STARTED_AT_MS = NOON_MS - 3_600_000;
 
-const feed: FeedSnapshot = {
+const feed: FeedHealth = {
   state: "connected",
   stateSinceMs: STARTED_AT_MS,
   disconnectedSinceMs: null,
@@ -61,7 +60,7 @@ const healthy: LocalSnapshot = {
   ahead: null,
 };
 
-const feedWith = (fields: Partial<FeedSnapshot>, startedAtMs = STARTED_AT_MS) =>
+const feedWith = (fields: Partial<FeedHealth>, startedAtMs = STARTED_AT_MS) =>
   feedPart({ ...feed, ...fields }, [], startedAtMs, NOON_MS);
 const processorWith = (fields: Partial<ProcessorSnapshot>, oldestAtMs: number | null = null) =>
   processorPart({ ...processor, ...fields }, oldestAtMs, STARTED_AT_MS, NOON_MS);
@@ -90,7 +89,7 @@ test("one failing part fails the document, whose reason names each of them", () 
   };
   expect(localHealth(snapshot, NOON_MS)).toMatchObject({
     status: "failing",
-    reason: "outbox: the disk is gone; processor: the aggregates were not triggered for 20 s",
+    reason: "outbox: the disk is gone; processor: the aggregates have not been triggered for 20 s",
     simulated: true,
   });
   expect(healthDocument(false, {})).toEqual({ status: "ok", reason: null, simulated: false, parts: {} });
@@ -136,7 +135,7 @@ test("attempts in between do not begin the minute anew", () => {
 });
 
 test("a feed without any frame for 150 s fails, connected or between attempts", () => {
-  const silent = (state: FeedSnapshot["state"], stateMs: number, frameMs: number | null) =>
+  const silent = (state: FeedHealth["state"], stateMs: number, frameMs: number | null) =>
     feedWith({
       state,
       stateSinceMs: NOON_MS - stateMs,
@@ -170,7 +169,9 @@ test("an outbox that refuses trades fails at once and says how many are lost", (
     NOON_MS,
   );
   expect(part).toMatchObject({ ok: false, tradesLost: 12 });
-  expect(part.reason).toBe("it is full, and trades are refused for 11 min (12 trades lost since the start)");
+  expect(part.reason).toBe(
+    "it is full: trades have been refused for 11 min (12 trades lost since the start)",
+  );
   // Lost trades of an hour ago are told, but what moves again is well.
   expect(outboxPart(outbox, { ...publish, tradesLost: 12 }, NOON_MS)).toMatchObject({
     ok: true,
@@ -198,7 +199,7 @@ test("a store may take nothing for 10 s", () => {
   expect(problem(STORE_PROBLEM_MS_MAX).ok).toBe(true);
   expect(problem(STORE_PROBLEM_MS_MAX + 1)).toMatchObject({
     ok: false,
-    reason: "nothing is taken for 10 s: database is locked",
+    reason: "no progress for 10 s: database is locked",
   });
 });
 
@@ -206,7 +207,7 @@ test("a record may wait for 30 s to be stored; what an earlier run left waits si
   expect(processorWith({}, NOON_MS - UNSTORED_AGE_MS_MAX).ok).toBe(true);
   expect(processorWith({}, NOON_MS - UNSTORED_AGE_MS_MAX - 1)).toMatchObject({
     ok: false,
-    reason: "the oldest record has waited to be stored for 30 s",
+    reason: "the oldest record has been waiting to be stored for 30 s",
   });
   const leftover = (startedMs: number) =>
     processorPart(processor, NOON_MS - 86_400_000, NOON_MS - startedMs, NOON_MS);

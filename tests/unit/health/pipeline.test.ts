@@ -66,7 +66,7 @@ test("records that wait while nothing is acknowledged fail, from the bound on, w
   expect(at(UNACKNOWLEDGED_MS_MAX).ok).toBe(true);
   expect(at(UNACKNOWLEDGED_MS_MAX + 1)).toMatchObject({
     ok: false,
-    reason: "records wait, and nothing was acknowledged for 20 s (no broker)",
+    reason: "records are waiting and none has been acknowledged for 20 s (no broker)",
   });
 });
 
@@ -77,11 +77,11 @@ test("one partition that fails is named with its reason, while the others are ac
   ];
   expect(relayPart({ ...forward, failing }, NOON_MS)).toMatchObject({
     ok: false,
-    reason: "market/3 not acknowledged for 20 s (no leader)",
+    reason: "no record of market/3 has been acknowledged for 20 s (no leader)",
   });
 });
 
-test("a processor without partitions is idle, not ill; one that was never dealt any is", () => {
+test("a processor without partitions is idle and does not fail; one that never got any does", () => {
   const snapshot = (fields: Partial<typeof processor>, startedAtMs = STARTED_AT_MS) =>
     consumerHealth({ simulated: false, startedAtMs, processor: { ...processor, ...fields } }, NOON_MS);
   expect(snapshot({ partitions: [] }).status).toBe("ok");
@@ -89,7 +89,7 @@ test("a processor without partitions is idle, not ill; one that was never dealt 
   expect(snapshot({ epoch: -1, partitions: [] }, NOON_MS - UNJOINED_MS_MAX - 1).reason).toContain("group:");
 });
 
-test("rows on their way that nobody acknowledges fail; a backlog that moves does not", () => {
+test("rows in flight that are never stored fail; a backlog that moves does not", () => {
   const stalled = (ageMs: number) =>
     consumerHealth(
       {
@@ -100,10 +100,12 @@ test("rows on their way that nobody acknowledges fail; a backlog that moves does
       NOON_MS,
     );
   expect(stalled(UNACKNOWLEDGED_MS_MAX).status).toBe("ok");
-  expect(stalled(UNACKNOWLEDGED_MS_MAX + 1).reason).toContain("40 rows are on their way");
+  expect(stalled(UNACKNOWLEDGED_MS_MAX + 1).reason).toContain(
+    "40 rows are in flight and none has been stored for 20 s",
+  );
 });
 
-test("a process that answers passes its own reason on; one that does not answer is said by its address", () => {
+test("a process that answers passes its own reason on; one that does not answer is named by its address", () => {
   expect(remotePart(remote, STARTED_AT_MS, NOON_MS)).toMatchObject({
     ok: true,
     lastProgressAt: NOON_MS - 500,
@@ -132,7 +134,7 @@ test("lag alone is no fault; a commit that does not move while records wait is",
   expect(at({ lag: 0, movedAtMs: STARTED_AT_MS }).ok).toBe(true);
   expect(at({ movedAtMs: NOON_MS - UNCOMMITTED_MS_MAX }).ok).toBe(true);
   expect(at({ movedAtMs: NOON_MS - UNCOMMITTED_MS_MAX - 1 }).reason).toContain(
-    "market/1 waits with 20 records",
+    "20 records are waiting in market/1 and its commit has not moved for 60 s: is a processor running?",
   );
 });
 
@@ -147,7 +149,7 @@ test("a process that starts says all that it waits for, each with its cause, and
   expect(at(new Map())).toBe("start: waiting for 7 s for its parts");
 });
 
-test("a broker, a store or a topic that does not answer is red with the reason that was last heard", () => {
+test("a broker, a store or a topic that does not answer fails with the last known reason", () => {
   const late = NOON_MS - PROBE_AGE_MS_MAX - 1;
   expect(brokerPart({ askedAtMs: late, problem: "refused", lags: [] }, STARTED_AT_MS, NOON_MS).reason).toBe(
     "the broker does not answer (refused)",
@@ -155,13 +157,15 @@ test("a broker, a store or a topic that does not answer is red with the reason t
   expect(storePart({ okAtMs: late, problem: "no host" }, STARTED_AT_MS, NOON_MS).reason).toContain("no host");
   expect(storePart({ okAtMs: NOON_MS, problem: null }, STARTED_AT_MS, NOON_MS).ok).toBe(true);
   const tail = { lastRecordAtMs: STARTED_AT_MS, deafSinceMs: late };
-  expect(tailPart(tail, NOON_MS).reason).toContain("the topic grows, and nothing of it was heard for 10 s");
+  expect(tailPart(tail, NOON_MS).reason).toContain(
+    "the topic is growing, but no record of it has arrived for 10 s",
+  );
   expect(tailPart({ ...tail, deafSinceMs: late + 1 }, NOON_MS).ok).toBe(true);
   // A quiet market says nothing.
   expect(tailPart({ ...tail, deafSinceMs: null }, NOON_MS).ok).toBe(true);
 });
 
-test("a hold that is in doubt fails when it stays so, and says since when what is received waits", () => {
+test("a lease that stays unconfirmed fails, and says since when what is received waits", () => {
   const at = (ageMs: number) => leasePart({ unconfirmedSinceMs: NOON_MS - ageMs }, NOON_MS);
   expect(leasePart({ unconfirmedSinceMs: null }, NOON_MS)).toMatchObject({
     ok: true,
@@ -171,6 +175,6 @@ test("a hold that is in doubt fails when it stays so, and says since when what i
   expect(at(UNACKNOWLEDGED_MS_MAX)).toMatchObject({ ok: true });
   expect(at(75_000)).toMatchObject({ ok: false, doubtSince: NOON_MS - 75_000 });
   expect(at(75_000).reason).toContain(
-    "not confirmed as the producer that holds the feed: what is received waits for 75 s",
+    "not confirmed as the owner of the feed: what it receives has been waiting for 75 s",
   );
 });

@@ -1,140 +1,11 @@
-// GET /events as a browser meets it: the app as a value and a clock that is moved by hand, and over a real socket
-// what only a socket shows.
+// GET /events as a browser meets it: the app as a value and a clock that is moved by hand. What only a socket shows is in
+// tests/integration/web/server.test.ts.
 
 import { expect, test } from "bun:test";
-import { type Clock, systemClock } from "../../../lib/base/clock.ts";
-import { silentLogger } from "../../../lib/base/logger.ts";
-import { createMetrics } from "../../../lib/base/metrics.ts";
-import { healthDocument } from "../../../lib/health/health.ts";
 import { DAY_MS, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
-import { openSqliteStore } from "../../../lib/sqlite/store.ts";
-import { createWeb, type WebDeps } from "../../../lib/web/app.ts";
-import type { Delta, Snapshot } from "../../../lib/web/live/protocol.ts";
 import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../../../lib/web/live/stream.ts";
-import { createLiveView } from "../../../lib/web/live/view.ts";
-import { serveWeb } from "../../../lib/web/server.ts";
-import { eventually, NOON_MS, temporaryDirectory, trade } from "../../support/builders.ts";
-
-type Event = Readonly<{ name: string; id: string; data: Snapshot & Delta }>;
-
-/** Timers fire only in `advance`, in their order. */
-function handClock() {
-  let elapsedMs = 0;
-  const timers = new Set<{ atMs: number; callback: () => void }>();
-  const clock: Clock = {
-    ...systemClock,
-    now: () => NOON_MS + elapsedMs,
-    monotonic: () => elapsedMs,
-    after(durationMs, callback) {
-      const timer = { atMs: elapsedMs + durationMs, callback };
-      timers.add(timer);
-      return () => timers.delete(timer);
-    },
-  };
-  return {
-    clock,
-    timerCount: () => timers.size,
-    /** Between two timers everything that waits for an event gets its turn. */
-    async advance(durationMs: number): Promise<void> {
-      const endMs = elapsedMs + durationMs;
-      for (;;) {
-        await turn();
-        const next = [...timers].toSorted((a, b) => a.atMs - b.atMs)[0];
-        if (next === undefined || next.atMs > endMs) break;
-        timers.delete(next);
-        elapsedMs = next.atMs;
-        next.callback();
-      }
-      elapsedMs = endMs;
-      await turn();
-    },
-  };
-}
-
-const turn = () => new Promise((resolve) => setImmediate(resolve));
-
-function openLiveWeb(fields: Partial<WebDeps> = {}) {
-  const directory = temporaryDirectory();
-  const store = openSqliteStore({ directory: directory.path, sync: "normal" });
-  const time = handClock();
-  const live = createLiveView();
-  const wanted = ["AAPL", "MSFT"];
-  const stop = new AbortController();
-  const app = createWeb({
-    store,
-    live,
-    clock: time.clock,
-    logger: silentLogger,
-    metrics: createMetrics(),
-    health: () => healthDocument(true, {}),
-    tickers: () => ({ wanted, subscribed: wanted.slice(), unsubscribed: [] }),
-    simulated: true,
-    signal: stop.signal,
-    ...fields,
-  });
-  return {
-    app,
-    store,
-    live,
-    wanted,
-    stop,
-    ...time,
-    async open(path = "/events", headers: Record<string, string> = {}) {
-      const response = await app.request(path, { headers });
-      return { response, ...readEvents(response) };
-    },
-    [Symbol.dispose]() {
-      stop.abort();
-      store[Symbol.dispose]();
-      directory[Symbol.dispose]();
-    },
-  };
-}
-
-/** Reads while it is let: `events` grows; after `pause` nothing is taken any more. */
-function readEvents(response: Response) {
-  const events: Event[] = [];
-  const reader = response.body!.getReader();
-  const decoder = new TextDecoder();
-  let isPaused = false;
-  const state = { isEnded: false, isBroken: false };
-  let text = "";
-  async function read(): Promise<void> {
-    while (!isPaused) {
-      const { done, value } = await reader.read();
-      if (done) {
-        state.isEnded = true;
-        return;
-      }
-      text += decoder.decode(value, { stream: true });
-      const blocks = text.split("\n\n");
-      text = blocks.pop()!;
-      for (const block of blocks) {
-        const lines = new Map(block.split("\n").map((line) => line.split(/: (.*)/s) as [string, string]));
-        const data = lines.get("data");
-        if (data === undefined) continue;
-        events.push({ name: lines.get("event")!, id: lines.get("id")!, data: JSON.parse(data) });
-      }
-    }
-  }
-  const start = () => {
-    isPaused = false;
-    read().catch(() => {
-      state.isBroken = true;
-    });
-  };
-  start();
-  return {
-    events,
-    state,
-    /** After the next event, which is already asked for. */
-    pause: () => {
-      isPaused = true;
-    },
-    resume: start,
-    close: () => reader.cancel(),
-  };
-}
+import { NOON_MS, trade } from "../../support/builders.ts";
+import { openLiveWeb, turn } from "../../support/web.ts";
 
 let rowNumber = 0;
 function row(fields: Parameters<typeof trade>[0] = {}): TradeRow {
@@ -172,7 +43,7 @@ test("first comes the whole view, then what changed, at most ten times a second"
   expect(events[5]?.data.seconds).toBeUndefined(); // MSFT was not asked for.
 });
 
-test("a quiet minute has a sign of life each second and nothing else", async () => {
+test("a quiet minute has a heartbeat each second and nothing else", async () => {
   using web = openLiveWeb();
   const { events, state } = await web.open();
   await web.advance(600_000);
@@ -182,7 +53,7 @@ test("a quiet minute has a sign of life each second and nothing else", async () 
   expect(state.isEnded || state.isBroken).toBe(false);
 });
 
-test("who comes back is told what it missed, each thing once; another run's client gets all", async () => {
+test("a client that comes back gets what it missed, each thing once; a client of another run gets everything", async () => {
   using web = openLiveWeb();
   const first = await web.open("/events?symbol=AAPL");
   await web.advance(TICK_MS);
@@ -229,7 +100,7 @@ test("no timer runs without a client, one for all of them, and none after the la
   expect(web.timerCount()).toBe(0);
 });
 
-test("for a client that does not read one event waits at most; then it gets the newest state", async () => {
+test("at most one event waits for a client that does not read; then it gets the newest state", async () => {
   using web = openLiveWeb();
   const client = await web.open();
   await web.advance(TICK_MS);
@@ -245,7 +116,7 @@ test("for a client that does not read one event waits at most; then it gets the 
   expect(client.events.slice(seenCount).map(({ data }) => data.last)).toEqual([[[0, 90, NOON_MS]]]);
 });
 
-test("a client that takes nothing for 15 s is let go, and the others do not notice", async () => {
+test("a client that takes nothing for 15 s is dropped, and the others do not notice", async () => {
   using web = openLiveWeb();
   const [slow, good] = [await web.open(), await web.open()];
   await web.advance(TICK_MS);
@@ -258,7 +129,7 @@ test("a client that takes nothing for 15 s is let go, and the others do not noti
   expect(good.state.isBroken).toBe(false);
 });
 
-test("there are so many clients and no more; a place that gets free is given again", async () => {
+test("the number of clients is limited; a place that becomes free is given again", async () => {
   using web = openLiveWeb();
   const clients = [];
   for (let count = 0; count < CLIENTS_MAX; count++) clients.push(await web.open());
@@ -278,7 +149,7 @@ test("a stop ends every stream, and a new one ends at once", async () => {
   expect(web.timerCount()).toBe(0);
 });
 
-test("HEAD opens no stream, and a mistake in the query is told", async () => {
+test("HEAD opens no stream, and a mistake in the query is answered", async () => {
   using web = openLiveWeb();
   const head = await web.app.request("/events", { method: "HEAD" });
   expect([head.status, web.timerCount()]).toEqual([200, 0]);
@@ -302,73 +173,4 @@ test("after a restart last price, open and sparkline come from the store", async
     open: [4, midnightMs + 60_000],
     spark: [[NOON_MS / 5_000 - 1, 7]],
   });
-});
-
-// --- Over a socket ---------------------------------------------------------------------------------------------
-
-test("over a socket a client that reads nothing is let go, and little was made for it", async () => {
-  const wanted = Array.from({ length: 500 }, (_, number) => `S${number}`);
-  using web = openLiveWeb({ tickers: () => ({ wanted, subscribed: [], unsubscribed: [] }) });
-  await using server = serveWeb({ app: web.app, hostname: "127.0.0.1", port: 0, clock: systemClock });
-  let isClosed = false;
-  let receivedBytes = 0;
-  const socket = await Bun.connect({
-    hostname: "127.0.0.1",
-    port: server.port,
-    socket: {
-      data(_, chunk) {
-        receivedBytes += chunk.byteLength;
-      },
-      close() {
-        isClosed = true;
-      },
-      error() {
-        isClosed = true;
-      },
-    },
-  });
-  socket.write("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
-  await eventually(5_000, "the stream", async () => {
-    await web.advance(TICK_MS);
-    return receivedBytes > 0;
-  });
-  socket.pause();
-  // Two minutes at full speed would be 1,200 events of 12 KB.
-  for (let tick = 0; tick < 1_200; tick++) {
-    web.live.note(
-      wanted.map((symbol) => row({ symbol, price: 1 + tick })),
-      NOON_MS,
-    );
-    await web.advance(TICK_MS);
-  }
-  expect(web.timerCount()).toBe(0);
-  socket.resume();
-  await eventually(5_000, "the end of the connection", async () => isClosed);
-  expect(receivedBytes).toBeLessThan(8_000_000);
-}, 30_000);
-
-test("over a socket the stream is exempt from the server's idle limit, and a stop does not wait for it", async () => {
-  using web = openLiveWeb();
-  const asked: number[] = [];
-  const app = {
-    fetch(request: Request, env: { server: Bun.Server<undefined> }) {
-      const { server } = env;
-      const timeout = (own: Request, seconds: number) => {
-        asked.push(seconds);
-        server.timeout(own, seconds);
-      };
-      return web.app.fetch(request, { server: { timeout } });
-    },
-  };
-  const server = serveWeb({ app, hostname: "127.0.0.1", port: 0, clock: systemClock });
-  const stream = readEvents(await fetch(`${server.url}/events`));
-  await eventually(5_000, "the first view", async () => {
-    await web.advance(TICK_MS);
-    return stream.events.length > 0;
-  });
-  expect(asked).toEqual([0]);
-  const startedAtMs = performance.now();
-  web.stop.abort();
-  await server.stop();
-  expect(performance.now() - startedAtMs).toBeLessThan(1_500);
 });

@@ -1,0 +1,35 @@
+// The page's three files, as they are sent. They are texts of the bundle, so the binary holds them and every answer
+// carries our headers. This file stays small: Bun keeps the transpiled form of large ones, and the page would grow old.
+
+import chartCss from "uplot/dist/uPlot.min.css" with { type: "text" };
+import pageHtml from "./page/index.html" with { type: "text" };
+import pageCss from "./page/page.css" with { type: "text" };
+import { bundlePage } from "./page-bundle.ts" with { type: "macro" };
+
+type PageFile = Readonly<{
+  path: string;
+  type: string;
+  text: string;
+  /** A digest of the content, so each version has its own. Weak, because the gzipped form has the same. */
+  etag: string;
+  /** Made when first asked for, because the start does not wait for it. */
+  gzipped: () => Uint8Array<ArrayBuffer>;
+}>;
+
+const script: string = bundlePage();
+
+export const pageFiles: readonly PageFile[] = [
+  pageFile("/", "text/html; charset=utf-8", pageHtml),
+  pageFile("/page.css", "text/css; charset=utf-8", `${chartCss}\n${pageCss}`),
+  pageFile("/page.js", "text/javascript; charset=utf-8", script),
+];
+
+function pageFile(path: string, type: string, text: string): PageFile {
+  const etag = `W/"${new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, 16)}"`;
+  let kept: Uint8Array<ArrayBuffer> | undefined;
+  const gzipped = () => {
+    kept ??= Bun.gzipSync(text);
+    return kept;
+  };
+  return { path, type, text, etag, gzipped };
+}
