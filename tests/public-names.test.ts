@@ -24,8 +24,8 @@ import { createMetrics, type Metrics } from "../lib/base/metrics.ts";
 import type { FeedEventType, FeedItem } from "../lib/contracts/feed.ts";
 import { encodeLeaseRecord, LEASE_KEY, parseLeaseRecord } from "../lib/contracts/lease.ts";
 import type { Delivery, LogReader, LogRecord, SendOutcome } from "../lib/contracts/log.ts";
-import type { DisconnectReason } from "../lib/finnhub/reconnect.ts";
 import { type Frame, parseFrame } from "../lib/finnhub/frame.ts";
+import type { DisconnectReason } from "../lib/finnhub/reconnect.ts";
 import { createRestClient } from "../lib/finnhub/rest-client.ts";
 import {
   brokerPart,
