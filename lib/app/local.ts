@@ -20,7 +20,7 @@ import type { App } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
 import { openSymbolCheck, openWatchlist, tickerSets, watchlistJobs } from "./watchlist.ts";
 
-export interface LocalApp extends App {
+interface LocalApp extends App {
   readonly web: Web;
 }
 

@@ -1,5 +1,5 @@
-// The parts around the tickers, chosen and connected: who checks them, who follows the wanted set, who may change it.
-// It decides nothing; local, producer and admin each take what they need of it.
+// The parts around the watchlist, chosen and connected: the check of symbols, the sync with the feed, and the changes over
+// the web. It decides nothing; local, producer and admin each take what they need.
 
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
@@ -15,12 +15,12 @@ import type { TickerSets } from "../web/ticker-states.ts";
 import { createWatchlistCommands, type WatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_DAY, type Job } from "./jobs.ts";
 
-export type SymbolCheckDeps = Readonly<{
+type SymbolCheckDeps = Readonly<{
   config: Config;
-  /** Finnhub's REST side, or that of whoever plays it. */
+  /** The REST API of Finnhub, or of the simulator in its place. */
   apiUrl: string;
   token: string | undefined;
-  /** As namesOf says. */
+  /** The data directory, by namesOf. */
   directory: string;
   clock: Clock;
   logger: Logger;
@@ -34,7 +34,7 @@ export function openSymbolCheck(deps: SymbolCheckDeps): FinnhubSymbols | null {
   return createSymbolCheck({ ...rest, directory: join(directory, "tickers") });
 }
 
-export type WatchlistDeps = Readonly<{
+type WatchlistDeps = Readonly<{
   config: Config;
   wanted: Watchlist;
   check: FinnhubSymbols | null;
@@ -60,7 +60,7 @@ export function openWatchlist(
   };
 }
 
-/** What the web shows: a ticker that does not exist stands among those that are not subscribed. */
+/** What the web shows: a rejected ticker is among those that are not subscribed. */
 export function tickerSets(
   watchlistSync: WatchlistSync,
   { subscribed, unsubscribed }: Pick<FeedHealth, "subscribed" | "unsubscribed">,
@@ -74,7 +74,7 @@ export function tickerSets(
   };
 }
 
-/** The lists anew, and with them another look at what no list had. */
+/** Refreshes the lists of symbols, and checks rejected symbols again with them. */
 export function watchlistJobs(
   check: FinnhubSymbols | null,
   watchlistSync: Pick<WatchlistSync, "recheck"> | null,

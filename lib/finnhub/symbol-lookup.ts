@@ -12,7 +12,7 @@ import { createRestClient, type RestClient, type RestClientOptions, UnansweredEr
 import { nearestExchange, suggest } from "./suggestions.ts";
 import { createSymbolLists, type List, type ListSource, type SymbolLists } from "./symbol-lists.ts";
 
-export type SymbolCheckOptions = Readonly<{
+type SymbolCheckOptions = Readonly<{
   apiUrl: string;
   token: string | undefined;
   /** Where the lists are kept; it may be deleted at any time. */
