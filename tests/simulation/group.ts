@@ -5,7 +5,8 @@
 
 import type { LogReader } from "../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../lib/contracts/store.ts";
-import { createProcessor, type Processor, type ProcessorLimits } from "../../lib/processing/processor.ts";
+import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
+import type { ProcessorLimits } from "../../lib/processing/processor-state.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeReader } from "./fake-log.ts";
 import { FakeStore } from "./fake-store.ts";
