@@ -55,7 +55,7 @@ export const TIMED_OUT = Symbol("timed out");
  * of the caller's ends it in the same way, early.
  */
 export async function withTimeout<T>(
-  clock: Clock,
+  clock: Pick<Clock, "after">,
   limitMs: number,
   work: (signal: AbortSignal) => Promise<T>,
   callersSignal?: AbortSignal,

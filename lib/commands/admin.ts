@@ -7,9 +7,10 @@ import { SetupError } from "../base/errors.ts";
 import { printLine } from "../base/logger.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { type CassandraStore, openCassandraStore } from "../cassandra/store.ts";
-import { createDeadWriter, createKafkaWriter, openKafkaSender } from "../kafka/consumer.ts";
 import { readKafkaRange } from "../kafka/range-reader.ts";
+import { openKafkaSender } from "../kafka/sender.ts";
 import { openTopics, partitionId, topicNames } from "../kafka/topics.ts";
+import { createDeadWriter, createKafkaWriter } from "../kafka/writer.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
 import { type DeadLetter, HOUR_MS } from "../model/trade.ts";
 import {

@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createServer } from "node:net";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
 import type { Fields, Logger } from "../../../lib/base/logger.ts";
-import { checkKafka, createKafka, kafkaError } from "../../../lib/kafka/client.ts";
+import { checkKafka, createKafka } from "../../../lib/kafka/client.ts";
+import { kafkaError } from "../../../lib/kafka/errors.ts";
 import { type KafkaSettings, kafkaDeps } from "../../support/kafka.ts";
 import { type Certificates, createCertificates } from "../../support/services/certificates.ts";
 import { startKafka } from "../../support/services/kafka.ts";
@@ -77,7 +78,7 @@ test("kafkajs is heard at debug only, and no field of a payload is", async () =>
     warn: loud,
     error: loud,
   };
-  const kafkaLogger = createKafka({ ...kafkaDeps({ host: "127.0.0.1", port: 1 }), logger }, "once").logger();
+  const kafkaLogger = createKafka({ ...kafkaDeps({ host: "127.0.0.1", port: 1 }), logger }).logger();
   kafkaLogger.error("Connection error", { broker: "127.0.0.1:1", payload: PASSWORD, error: "refused" });
   expect(lines).toEqual([
     [

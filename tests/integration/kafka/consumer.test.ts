@@ -8,12 +8,9 @@ import { systemClock } from "../../../lib/base/clock.ts";
 import { PipelineError, SetupError, StaleEpochError } from "../../../lib/base/errors.ts";
 import type { Delivery, LogEntry, PartitionId } from "../../../lib/contracts/log.ts";
 import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
-import {
-  createKafkaWriter,
-  type KafkaReader,
-  openKafkaReader,
-  openKafkaSender,
-} from "../../../lib/kafka/consumer.ts";
+import { type KafkaReader, openKafkaReader } from "../../../lib/kafka/consumer.ts";
+import { openKafkaSender } from "../../../lib/kafka/sender.ts";
+import { createKafkaWriter } from "../../../lib/kafka/writer.ts";
 import { logContract } from "../../contract/log.ts";
 import { seeded } from "../../support/builders.ts";
 import {
@@ -28,8 +25,8 @@ import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
 const TEST_MS_MAX = 120_000;
-/** What the reader holds at most (log-kafka.ts), and a batch more. */
-const HELD_BYTES_MAX = 2.5 * 1024 * 1024;
+/** What the reader buffers at most (kafka/assignment.ts), and a batch more. */
+const BUFFERED_BYTES_MAX = 2.5 * 1024 * 1024;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -192,11 +189,11 @@ describe.skipIf(!services.available)("on a real broker", () => {
         expect(told.find(({ commit }) => commit !== undefined)).toEqual({ commit: "StaleEpochError" });
         // It comes back into the group, and whoever is dealt the partition finds what the living had committed.
         await until("it joins again", () => told.filter(({ assigned }) => assigned).length === 2);
-        await until("one holds it", () => reader.health().partitions.length === 1 || told.length > 3);
+        await until("one holds it", () => reader.assignment.partitions.length === 1 || told.length > 3);
         child.kill("SIGKILL");
         await child.exited;
-        await until("it is all ours", () => reader.health().partitions.length === 1, 4 * SESSION_MS);
-        const { committed } = await reader.position(reader.health().epoch, `${topic}/0`);
+        await until("it is all ours", () => reader.assignment.partitions.length === 1, 4 * SESSION_MS);
+        const { committed } = await reader.position(reader.assignment.epoch, `${topic}/0`);
         expect(committed).toEqual({ offset: 10, metadata: "by the living" });
         await sync.end();
       } finally {
@@ -208,7 +205,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   );
 
   test(
-    "a consumer that asks for nothing keeps its membership, bounds what is held, and then misses nothing",
+    "a consumer that asks for nothing keeps its membership, limits what is buffered, and then misses nothing",
     async () => {
       const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 1);
@@ -219,12 +216,11 @@ describe.skipIf(!services.available)("on a real broker", () => {
       reader.seek(epoch, `${topic}/0`, 0);
       const sinceMs = performance.now();
       while (performance.now() - sinceMs < 2 * SESSION_MS) {
-        expect(reader.health().heldBytes).toBeLessThan(HELD_BYTES_MAX);
+        expect(reader.assignment.bufferedBytes).toBeLessThan(BUFFERED_BYTES_MAX);
         await Bun.sleep(100);
       }
-      expect(reader.health()).toMatchObject({ epoch, lastHeartbeatAtMs: expect.any(Number) });
-      expect(Date.now() - reader.health().lastHeartbeatAtMs!).toBeLessThan(SESSION_MS);
-      expect(reader.health().heldBytes).toBeGreaterThan(1024 * 1024);
+      expect(reader.assignment.epoch).toBe(epoch);
+      expect(reader.assignment.bufferedBytes).toBeGreaterThan(1024 * 1024);
       let next = 0;
       while (next < count) {
         const { value } = await deliveries.next();
@@ -248,10 +244,10 @@ describe.skipIf(!services.available)("on a real broker", () => {
       const { epoch } = await assigned(deliveries);
       reader.seek(epoch, id, 0);
       await reader.commit(epoch, id, { offset: 1, metadata: "kept" });
-      await until("its hands are full", () => reader.health().heldBytes > 2 * 1024 * 1024);
+      await until("its buffer is full", () => reader.assignment.bufferedBytes > 2 * 1024 * 1024);
       await deleteRecords(parts, id, count - 1);
 
-      // Whatever was held may still come; then the new epoch, because the next record is not there any more.
+      // Whatever was buffered may still come; then the new epoch, because the next record is not there any more.
       const newer = await assigned(deliveries);
       expect(newer.epoch).toBeGreaterThan(epoch);
       const stale = reader.commit(epoch, id, { offset: 2, metadata: "stale" });
@@ -274,7 +270,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     async () => {
       const parts = kafkaDeps(await sharedKafka());
       const topic = await createTopics(parts, 1);
-      const producer = createKafka(parts, "insisting").producer({
+      const producer = createKafka(parts, { outlastsRestart: true }).producer({
         transactionalId: uniqueName("others"),
         idempotent: true,
         maxInFlightRequests: 1,
@@ -386,7 +382,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   );
 });
 
-/** More than a reader holds, in records of 20 kB that no codec makes smaller; answers their number. */
+/** More than a reader buffers, in records of 20 kB that no codec makes smaller; answers their number. */
 async function fill(parts: KafkaDeps, topic: string): Promise<number> {
   const count = 300;
   const random = seeded(1);

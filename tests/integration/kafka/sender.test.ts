@@ -4,9 +4,9 @@ import { describe, expect, test } from "bun:test";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
 import type { LogEntry, PartitionId, SendBatch, SendOutcome } from "../../../lib/contracts/log.ts";
+import { createKafka } from "../../../lib/kafka/client.ts";
+import { openCompactedTopic } from "../../../lib/kafka/compacted-topic.ts";
 import { createPartitionChoice, openKafkaSender } from "../../../lib/kafka/sender.ts";
-import { openKeyedTopic } from "../../../lib/kafka/tail.ts";
-import { openTopics } from "../../../lib/kafka/topics.ts";
 import { seeded } from "../../support/builders.ts";
 import { createTopics, kafkaDeps, until } from "../../support/kafka.ts";
 import { openStubCluster } from "../../support/kafka-stub.ts";
@@ -252,7 +252,7 @@ describe("a broker that never answers", () => {
     const { cluster, asked } = await openSilentCluster(TOPIC);
     await using _ = cluster;
     const { clock, due } = byHand();
-    await using writer = openKeyedTopic({ ...stubParts(cluster.addresses), clock, topic: TOPIC });
+    await using writer = openCompactedTopic({ ...stubParts(cluster.addresses), clock, topic: TOPIC });
     const put = writer.put("key", new Uint8Array(1));
     await asked;
     using _past = setWallClockBack();
@@ -266,7 +266,7 @@ describe("a broker that never answers", () => {
 
 test("a put that is refused says why", async () => {
   await using cluster = await openStubCluster(TOPIC, [0]);
-  await using writer = openKeyedTopic({ ...stubParts(cluster.addresses), topic: TOPIC });
+  await using writer = openCompactedTopic({ ...stubParts(cluster.addresses), topic: TOPIC });
   cluster.partitions[0]!.refusal = 29;
   await expect(writer.put("key", new Uint8Array(1))).rejects.toBeInstanceOf(SetupError);
   cluster.partitions[0]!.refusal = 19;
@@ -321,9 +321,15 @@ describe.skipIf(!services.available)("on a real broker", () => {
       "acknowledged",
       "unavailable",
     ]);
-    await using topics = openTopics({ ...parts, topic });
-    const ends = await topics.offsetsAt(topic, Date.now() + 60_000);
-    expect(Object.fromEntries(ends)).toEqual({ [`${topic}/0`]: 3, [`${topic}/1`]: 2, [`${topic}/2`]: 2 });
+    const admin = createKafka(parts).admin();
+    await admin.connect();
+    const ends = await admin.fetchTopicOffsets(topic);
+    await admin.disconnect();
+    expect(ends.map(({ partition, high }) => [partition, high]).sort()).toEqual([
+      [0, "3"],
+      [1, "2"],
+      [2, "2"],
+    ]);
   }, 60_000);
 
   test("a batch too large is said only of the one it is about, and of one message only alone", async () => {

@@ -3,7 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { SetupError } from "../../../lib/base/errors.ts";
 import { createKafka } from "../../../lib/kafka/client.ts";
-import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../../../lib/kafka/tail.ts";
+import { openCompactedTopic } from "../../../lib/kafka/compacted-topic.ts";
+import { type TailOptions, type TailRecord, tailKafka } from "../../../lib/kafka/tail.ts";
 import { createTopics, kafkaDeps, until } from "../../support/kafka.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
@@ -30,13 +31,12 @@ function textsOf(options: Omit<TailOptions, "signal" | "onRecords">) {
 }
 
 describe.skipIf(!services.available)("on a real broker", () => {
-  test("from the beginning everything comes in order, and it is said when that is all there was", async () => {
+  test("from the beginning everything comes in order, and then what is written meanwhile", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = `${await createTopics(parts, 1)}.tickers`;
-    await using tickers = openKeyedTopic({ ...parts, topic });
+    await using tickers = openCompactedTopic({ ...parts, topic });
     for (const key of ["AAPL", "MSFT", "AAPL"]) await tickers.put(key, bytes(`${key} wanted`));
     const seen: TailRecord[] = [];
-    let seenAtCatchUp = -1;
     const abort = new AbortController();
     const tail = tailKafka({
       ...parts,
@@ -46,15 +46,10 @@ describe.skipIf(!services.available)("on a real broker", () => {
       onRecords: (records) => {
         seen.push(...records);
       },
-      onCaughtUp: () => {
-        expect(seenAtCatchUp).toBe(-1);
-        seenAtCatchUp = seen.length;
-      },
     });
     await until("all three", () => seen.length === 3);
     await tickers.put("TSLA", bytes("TSLA wanted"));
     await until("the new one", () => seen.length === 4);
-    expect(seenAtCatchUp).toBe(3);
     expect(seen.map(({ key, offset }) => [key, offset])).toEqual([
       ["AAPL", 0],
       ["MSFT", 1],
@@ -65,24 +60,10 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await tail;
   }, 60_000);
 
-  test("an empty topic has been caught up with at once", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = `${await createTopics(parts, 1)}.tickers`;
-    const abort = new AbortController();
-    await tailKafka({
-      ...parts,
-      topic,
-      from: "begin",
-      signal: abort.signal,
-      onRecords: () => {},
-      onCaughtUp: () => abort.abort(),
-    });
-  }, 60_000);
-
   test("from now on what was there before does not come, and nothing is committed", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+    await using writer = openCompactedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("before"));
     await using tail = textsOf({ ...parts, topic, from: "now" });
     const { seen } = tail;
@@ -97,7 +78,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await until("the last", () => seen.includes(`after ${written}`));
     expect(seen).toEqual(Array.from({ length: written - first + 1 }, (_, index) => `after ${first + index}`));
     await tail.end();
-    const admin = createKafka(parts, "once").admin();
+    const admin = createKafka(parts).admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
     const ours = groups.filter(({ groupId }) => groupId.startsWith(`${topic}.tail`));
@@ -112,12 +93,12 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test("when its group is dealt out anew it goes on where it was, and repeats nothing", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+    await using writer = openCompactedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("one"));
     await using tail = textsOf({ ...parts, topic, from: "begin" });
     const { seen } = tail;
     await until("the first", () => seen.length === 1);
-    const kafka = createKafka(parts, "insisting");
+    const kafka = createKafka(parts, { outlastsRestart: true });
     const admin = kafka.admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
@@ -145,7 +126,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+    await using writer = openCompactedTopic({ ...parts, topic });
     await writer.put("AAPL", bytes("one"));
     const { signal } = new AbortController();
     const broken = tailKafka({
@@ -167,7 +148,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     const parts = kafkaDeps(kafka);
     const topic = await createTopics(parts, 1);
     {
-      await using writer = openKeyedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...parts, topic });
       for (const text of ["one", "two"]) await writer.put("AAPL", bytes(text));
     }
     await using tail = textsOf({ ...parts, topic, from: "begin" });
@@ -175,7 +156,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await until("both", () => seen.length === 2);
     await kafka.restart();
     {
-      await using writer = openKeyedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...parts, topic });
       await writer.put("AAPL", bytes("three"));
     }
     await until("the third", () => seen.length > 2, 60_000);

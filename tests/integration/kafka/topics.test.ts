@@ -8,12 +8,12 @@ import { openKafkaReader } from "../../../lib/kafka/consumer.ts";
 import { openKafkaSender } from "../../../lib/kafka/sender.ts";
 import { openTopics } from "../../../lib/kafka/topics.ts";
 import { DAY_MS } from "../../../lib/model/trade.ts";
-import { createTopics, deleteRecords, kafkaDeps, until } from "../../support/kafka.ts";
+import { createTopics, deleteRecords, kafkaDeps } from "../../support/kafka.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
 async function configOf(parts: KafkaDeps, topic: string): Promise<Map<string, string>> {
-  const admin = createKafka(parts, "once").admin();
+  const admin = createKafka(parts).admin();
   await admin.connect();
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
@@ -124,29 +124,6 @@ describe.skipIf(!services.available)("on a real broker", () => {
     // What retention took before it was committed is no lag any more: nobody can catch it up.
     await deleteRecords(parts, `${topic}/0`, 7);
     expect((await topics.lag(groupId))[0]).toEqual({ ...trades, committed, beginOffset: 7, lag: 3 });
-  }, 60_000);
-
-  test("the offsets of a time are those of the first record at or after it, or the end", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using topics = openTopics({ ...parts, topic });
-    const producer = createKafka(parts, "once").producer({ createPartitioner: () => () => 0 });
-    await producer.connect();
-    // The broker stamps them: each a moment after the one before.
-    const atMs: number[] = [];
-    for (let index = 0; index < 3; index++) {
-      const lastMs = atMs.at(-1) ?? 0;
-      await until("the next millisecond", () => Date.now() > lastMs + 1);
-      const [answer] = await producer.send({
-        topic,
-        messages: [{ key: "k", value: "v", timestamp: "1000" }],
-      });
-      atMs.push(Number(answer?.logAppendTime));
-    }
-    await producer.disconnect();
-    const at = async (ms: number) => (await topics.offsetsAt(topic, ms)).get(`${topic}/0`);
-    expect([await at(atMs[0]! - 1), await at(atMs[1]!), await at(atMs[1]! + 1)]).toEqual([0, 1, 2]);
-    expect(await at(atMs[2]! + 1)).toBe(3);
   }, 60_000);
 
   test("a broker that is still starting is waited for", async () => {
