@@ -89,18 +89,17 @@ export class ProcessorState {
    * Runs the work until it succeeds; undefined when it is no longer wanted. Rejects with an error that is not
    * transient.
    */
-  retryWhile<T>(operation: string, isWanted: () => boolean, work: () => Promise<T>): Promise<T | undefined> {
+  async retryWhile<T extends NonNullable<unknown>>(
+    operation: string,
+    isWanted: () => boolean,
+    work: () => Promise<T>,
+  ): Promise<T | undefined> {
     const { clock } = this.deps;
     const onFailure = (error: unknown) => this.noteProblem(operation, error);
-    return retryWhile(
-      isWanted,
-      { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, onFailure },
-      async () => {
-        const result = await work();
-        this.noteSuccess();
-        return result;
-      },
-    );
+    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, onFailure };
+    const result = await retryWhile(isWanted, options, work);
+    if (result !== undefined) this.noteSuccess();
+    return result;
   }
 
   noteProblem(operation: string, error: unknown): void {

@@ -60,17 +60,25 @@ export class RowPuts {
     this.#running.add(running);
   }
 
-  /** Retries until the store has it; false when the partition no longer belongs to the current epoch. */
-  async #isStored(operation: string, partition: PartitionState, put: () => Promise<void>): Promise<boolean> {
-    const isWanted = () => this.#state.isCurrent(partition);
-    return (await this.#state.retryWhile(operation, isWanted, () => put().then(yes))) ?? false;
+  /** Retries until the store has it; undefined when the partition no longer belongs to the current epoch. */
+  #untilStored(
+    operation: string,
+    partition: PartitionState,
+    put: () => Promise<void>,
+  ): Promise<true | undefined> {
+    const state = this.#state;
+    return state.retryWhile(
+      operation,
+      () => state.isCurrent(partition),
+      () => put().then(yes),
+    );
   }
 
   async #putRows(partition: PartitionState, group: readonly PendingRow[]): Promise<void> {
     const { store, onRowsStored } = this.#state.deps;
     const rows = group.map(({ row }) => row);
     try {
-      if (!(await this.#isStored("put_trades", partition, () => store.putTrades(rows)))) return;
+      if (!(await this.#untilStored("put_trades", partition, () => store.putTrades(rows)))) return;
       this.#acknowledge(partition, group);
       onRowsStored?.(rows);
     } catch (error) {
@@ -100,7 +108,7 @@ export class RowPuts {
   async #putRefused(partition: PartitionState, pending: PendingRow): Promise<void> {
     const { store } = this.#state.deps;
     const deadLetter = deadLetterOf(pending);
-    if (!(await this.#isStored("put_dead", partition, () => store.putDead([deadLetter])))) return;
+    if (!(await this.#untilStored("put_dead", partition, () => store.putDead([deadLetter])))) return;
     this.#countDeadLetters([deadLetter]);
     partition.acknowledgeRefused(pending);
   }
@@ -132,7 +140,7 @@ export class RowPuts {
     const { metrics, logger } = this.#state.deps;
     try {
       const items = sideRecords.map(({ item }) => item);
-      if (!(await this.#isStored(`put_${kind}`, partition, () => put(items)))) return;
+      if (!(await this.#untilStored(`put_${kind}`, partition, () => put(items)))) return;
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
       if (sideRecords.length > 1) {

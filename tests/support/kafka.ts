@@ -82,9 +82,9 @@ export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promis
   };
 }
 
-/** Polls until it holds. Fails with what it waited for. */
-export function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
-  return eventually(msMax, what, holds);
+/** Polls until the condition is true. Fails with what it waited for. */
+export function until(what: string, isTrue: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
+  return eventually(msMax, what, isTrue);
 }
 
 /** As retention does it: everything below the offset is gone. */

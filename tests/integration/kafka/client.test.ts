@@ -6,7 +6,6 @@ import { createServer } from "node:net";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
 import type { Fields, Logger } from "../../../lib/base/logger.ts";
 import { checkKafka, createKafka } from "../../../lib/kafka/client.ts";
-import { kafkaError } from "../../../lib/kafka/errors.ts";
 import { type KafkaSettings, kafkaDeps } from "../../support/kafka.ts";
 import { type Certificates, createCertificates } from "../../support/services/certificates.ts";
 import { startKafka } from "../../support/services/kafka.ts";
@@ -42,29 +41,6 @@ test("nobody at the port, and one who hangs up, is something that passes", async
     expect(refusal).toMatchObject({ hint: expect.any(String) });
   }
   await new Promise((resolve) => hangingUp.close(resolve));
-});
-
-test("an error is recognised wherever it is wrapped; a bug stays a bug; what is not Kafka's is left alone", () => {
-  const wrap = (inner: Error) =>
-    Object.assign(new Error("wrapped", { cause: inner }), { name: "KafkaJSError" });
-  const protocol = (type: string) => Object.assign(new Error(type), { name: "KafkaJSProtocolError", type });
-  const told = (type: string) => kafkaError(wrap(wrap(protocol(type))), "");
-  expect(told("SASL_AUTHENTICATION_FAILED")).toBeInstanceOf(SetupError);
-  expect(told("GROUP_AUTHORIZATION_FAILED")).toBeInstanceOf(SetupError);
-  expect(told("UNKNOWN_TOPIC_OR_PARTITION")).toMatchObject({ hint: expect.stringContaining("admin init") });
-  for (const passing of [
-    "NOT_LEADER_FOR_PARTITION",
-    "GROUP_COORDINATOR_NOT_AVAILABLE",
-    "REQUEST_TIMED_OUT",
-    "NOT_ENOUGH_REPLICAS",
-  ]) {
-    expect(told(passing)).toBeInstanceOf(LogUnavailableError);
-  }
-  expect(kafkaError(wrap(new TypeError("ours")), "")).toBeInstanceOf(TypeError);
-  const foreign = new Error("not Kafka's");
-  expect(kafkaError(foreign, "")).toBe(foreign);
-  const setup = new SetupError("said already");
-  expect(kafkaError(setup, "")).toBe(setup);
 });
 
 test("kafkajs is heard at debug only, and no field of a payload is", async () => {

@@ -1,4 +1,4 @@
-// The log on a real Kafka: the contract's suite, and what only a consumer group can do to a reader.
+// The log on a real Kafka: the suite of the contract, and what only a consumer group can do to a reader.
 
 import { describe, expect, test } from "bun:test";
 import { createInterface } from "node:readline";
@@ -187,9 +187,9 @@ describe.skipIf(!services.available)("on a real broker", () => {
         child.kill("SIGCONT");
         await until("its commit is refused", () => told.some(({ commit }) => commit !== undefined));
         expect(told.find(({ commit }) => commit !== undefined)).toEqual({ commit: "StaleEpochError" });
-        // It comes back into the group, and whoever is dealt the partition finds what the living had committed.
+        // It rejoins the group, and whoever is assigned the partition finds what the living member had committed.
         await until("it joins again", () => told.filter(({ assigned }) => assigned).length === 2);
-        await until("one holds it", () => reader.assignment.partitions.length === 1 || told.length > 3);
+        await until("one of them has it", () => reader.assignment.partitions.length === 1 || told.length > 3);
         child.kill("SIGKILL");
         await child.exited;
         await until("it is all ours", () => reader.assignment.partitions.length === 1, 4 * SESSION_MS);

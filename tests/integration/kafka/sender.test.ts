@@ -152,7 +152,7 @@ test("a send is one try, whatever becomes of it", async () => {
   expect(cluster.counts.produce).toBe(1);
 });
 
-test("a topic made anew with fewer partitions: what is gone says that a restart is wanted", async () => {
+test("a topic recreated with fewer partitions: a partition that is gone says that a restart is needed", async () => {
   await using cluster = await openStubCluster(TOPIC, [0, 1, 0]);
   await using sender = openKafkaSender({ ...stubParts(cluster.addresses), topic: TOPIC });
   await sender.ready();

@@ -1,4 +1,4 @@
-// A topic followed for a view: from its end or its beginning, for as long as somebody looks, with no trace left.
+// A topic followed for a live view: from its end or its beginning, until the signal aborts, without a trace.
 
 import { describe, expect, test } from "bun:test";
 import { SetupError } from "../../../lib/base/errors.ts";
@@ -90,7 +90,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await admin.disconnect();
   }, 60_000);
 
-  test("when its group is dealt out anew it goes on where it was, and repeats nothing", async () => {
+  test("when its group rebalances it goes on where it was, and repeats nothing", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using writer = openCompactedTopic({ ...parts, topic });

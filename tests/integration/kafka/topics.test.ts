@@ -83,7 +83,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     expect(keys.map((key) => sender.partitionOf("trades", key))).toEqual(before);
   }, 60_000);
 
-  test("a topic that is unlike what is wanted is told and left as it is", async () => {
+  test("a topic that is unlike what is wanted is reported and left as it is", async () => {
     const parts = kafkaDeps(await sharedKafka());
     const topic = await createTopics(parts, 1);
     await using topics = openTopics({ ...parts, topic });

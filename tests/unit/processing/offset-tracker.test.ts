@@ -103,7 +103,7 @@ test("one acknowledgement too many, or a record out of order, is our bug and say
   expect(tracker.watermark).toBe(8);
 });
 
-test("a tracker that has passed a million records holds none of them", async () => {
+test("a tracker that has passed a million records keeps none of them", async () => {
   const tracker = new OffsetTracker(0);
   const oldest: WeakRef<InFlight>[] = [];
   const begunAt = performance.now();
@@ -113,9 +113,9 @@ test("a tracker that has passed a million records holds none of them", async () 
     tracker.acknowledge(inFlight);
   }
   expect(tracker.watermark).toBe(1_000_000);
-  // O(1) a record: a copy of the list each time would take minutes.
+  // O(1) per record: a copy of the list each time would take minutes.
   expect(performance.now() - begunAt).toBeLessThan(5_000);
-  // A WeakRef holds what was looked at in this turn of the event loop.
+  // A WeakRef keeps what was looked at in this turn of the event loop.
   await new Promise<void>((resolve) => systemClock.atEndOfTick(resolve));
   Bun.gc(true);
   // The stack may happen to hold one.
