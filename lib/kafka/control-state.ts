@@ -11,7 +11,7 @@ import {
 } from "../contracts/lease.ts";
 import { RESERVED_SIGN, symbolFault, type WatchlistEntry } from "../contracts/watchlist.ts";
 
-export type ControlRecord = Readonly<{
+type ControlRecord = Readonly<{
   offset: number;
   timestampMs: number;
   key: string | null;
@@ -22,7 +22,7 @@ export type ControlRecord = Readonly<{
  * What became of a record. `read_before`: it was read already, after a reconnection. `reserved`: a key of the pipeline's
  * own that says nothing here.
  */
-export type Applied =
+type Applied =
   | Readonly<{ kind: "read_before" | "reserved" | "unreadable" | "watchlist" }>
   | Readonly<{ kind: "lease"; record: LeaseRecord }>;
 

@@ -15,7 +15,7 @@ import { partitionId, topicNames } from "./topics.ts";
 
 type ControlTopicOptions = KafkaDeps & Readonly<{ /** The topic of the trades. */ topic: string }>;
 
-export interface ControlTopic extends AsyncDisposable {
+interface ControlTopic extends AsyncDisposable {
   /** Follows until the signal aborts. Rejects with SetupError. Brokers that are away are waited for. */
   run(signal: AbortSignal): Promise<void>;
   /** While `run` runs: resolves when all that was there has been read, or the signal aborts. */
@@ -180,7 +180,7 @@ function subscribe<T>(listeners: Set<T>, listener: T): () => void {
   return () => listeners.delete(listener);
 }
 
-/** What tells a record that was written here from every other one. */
+/** Identifies a record by its key and value. */
 function nameOf(key: string, value: Uint8Array): string {
   return `${key}\n${Buffer.from(value).toString("base64")}`;
 }

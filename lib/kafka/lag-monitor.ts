@@ -5,7 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import type { BrokerSnapshot, LagSnapshot } from "../health/pipeline.ts";
 import type { KafkaTopics } from "./topics.ts";
 
-export type LagMonitor = Readonly<{
+type LagMonitor = Readonly<{
   /** One round; never rejects. */
   poll(): Promise<void>;
   snapshot(): BrokerSnapshot;

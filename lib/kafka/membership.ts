@@ -1,5 +1,5 @@
-// One membership of a consumer group: joining it, hearing of assignments, and noticing that kafkajs hangs. What a member
-// has is in kafka/assignment.ts. kafkajs starts with `join` and ends with `leave`; nothing is committed by itself.
+// One membership of a consumer group: joining it, passing on its assignments, and noticing that kafkajs hangs. What a
+// member has is in kafka/assignment.ts. It commits only what `commit` is given.
 
 import assert from "node:assert/strict";
 import {
@@ -15,7 +15,7 @@ import { checkKafka, createKafka, type KafkaDeps } from "./client.ts";
 import { isKafkaError, kafkaError } from "./errors.ts";
 import { missingTopic } from "./topics.ts";
 
-export type MembershipDeps = KafkaDeps &
+type MembershipDeps = KafkaDeps &
   Readonly<{
     groupId: string;
     topics: readonly string[];
@@ -52,7 +52,7 @@ export class Membership {
   #silenceMs = 0;
   #cancelCheck = () => {};
   #isWarned = false;
-  #isLeft = false;
+  #hasLeft = false;
 
   constructor(deps: MembershipDeps) {
     this.#deps = deps;
@@ -68,7 +68,7 @@ export class Membership {
       signal,
       isRetryable: (error: unknown) => error instanceof LogUnavailableError,
     };
-    const isWanted = () => !signal.aborted && !this.#isLeft;
+    const isWanted = () => !signal.aborted && !this.#hasLeft;
     this.#checkSilence();
     try {
       await retryWhile(isWanted, retrying, () => this.#joinOnce(isWanted));
@@ -88,7 +88,7 @@ export class Membership {
   }
 
   async leave(): Promise<void> {
-    this.#isLeft = true;
+    this.#hasLeft = true;
     this.#cancelCheck();
     await this.#consumer?.disconnect();
   }
@@ -100,7 +100,7 @@ export class Membership {
       if (!isWanted()) return;
       await this.#startConsumer();
       // kafkajs cannot be stopped in the middle of a join: it leaves after it.
-      if (this.#isLeft) await this.#consumer?.disconnect();
+      if (this.#hasLeft) await this.#consumer?.disconnect();
     } catch (error) {
       const known = kafkaError(error, "the consumer group cannot be joined");
       if (known instanceof LogUnavailableError) {
@@ -152,7 +152,7 @@ export class Membership {
     const { GROUP_JOIN, STOP, CRASH, FETCH, HEARTBEAT } = consumer.events;
     consumer.on(GROUP_JOIN, ({ payload }) => {
       this.#touch();
-      if (!this.#isLeft) assignment.begin(consumer, payload.memberAssignment);
+      if (!this.#hasLeft) assignment.begin(consumer, payload.memberAssignment);
     });
     consumer.on(STOP, () => assignment.end());
     consumer.on(CRASH, ({ payload }) => {

@@ -9,7 +9,7 @@ import { createKafka, type KafkaDeps } from "./client.ts";
 import { isKafkaError, kafkaError } from "./errors.ts";
 import { missingTopic, partitionId } from "./topics.ts";
 
-export type RangeRecord = Readonly<{
+type RangeRecord = Readonly<{
   partition: PartitionId;
   offset: number;
   timestampMs: number;

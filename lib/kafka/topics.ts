@@ -29,7 +29,7 @@ export function placeOf(id: PartitionId): Readonly<{ topic: string; partition: n
   return { topic: id.slice(0, slash), partition: Number(id.slice(slash + 1)) };
 }
 
-export type PartitionLag = Readonly<{
+type PartitionLag = Readonly<{
   partition: PartitionId;
   committed: Position | null;
   beginOffset: number;

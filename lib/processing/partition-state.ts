@@ -14,7 +14,7 @@ import type { Bound } from "./bound.ts";
 import { type InFlight, OffsetTracker } from "./offset-tracker.ts";
 
 /** About 600 bytes each: 6 MB. A 1-minute candle of 50 symbols needs 600, the rest is for late trades and replays. */
-export const PANES_MAX = 10_000;
+const PANES_MAX = 10_000;
 /** A pane that no row has touched for so long is cheaper to read again than to keep. */
 export const PANE_IDLE_MS = 180_000;
 /**
@@ -31,11 +31,11 @@ const READS_MAX = 10_000;
 export type PendingRow = Readonly<{ row: TradeRow; inFlight: InFlight; isResend: boolean }>;
 
 /** What query 2 drained: once all windows are stored, `offset` may be committed, with `bound`. */
-export type Flush = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
+type Flush = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
 
 type MemoryPane = { pane: Pane; touchedAtMs: number };
 /** A read of a pane; `pane` is null until it has ended. Once the object is replaced or deleted, the read is void. */
-export type PaneRead = { pane: Pane | null };
+type PaneRead = { pane: Pane | null };
 type SymbolMemory = {
   /** Memory answers for each pane that starts after it, ms since 1970. */
   horizonMs: number;

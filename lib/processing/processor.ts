@@ -52,7 +52,7 @@ async function read(parts: Parts, signal: AbortSignal): Promise<void> {
   const { log, clock } = state.deps;
   for await (const delivery of log.deliveries(signal)) {
     if (delivery.type === "assigned") await beginEpoch(state, delivery, signal);
-    else await takeBatch(parts, delivery, signal);
+    else await acceptBatch(parts, delivery, signal);
   }
   await rowPuts.settled();
   for (let attempt = 0; ; attempt++) {
@@ -63,7 +63,7 @@ async function read(parts: Parts, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function takeBatch(
+async function acceptBatch(
   { state, rowPuts, flusher }: Parts,
   delivery: Delivery & { type: "batch" },
   signal: AbortSignal,
@@ -84,7 +84,7 @@ async function takeBatch(
   const nowMs = clock.now();
   state.last.batch = nowMs;
   const decoded = decodeBatch(partition, delivery.partition, delivery.records);
-  // Offsets behind the last record that hold none of ours: the watermark passes them with it.
+  // The offsets behind the last record may hold nothing readable: the watermark passes them with that record.
   partition.tracker.open(delivery.nextOffset, delivery.records.at(-1)?.timestampMs ?? nowMs, 0);
   metrics.recordsUnstored.set(partition.tracker.openCount);
   await rowPuts.put(partition, decoded);

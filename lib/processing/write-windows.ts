@@ -11,7 +11,7 @@ import type { WindowRow } from "../model/trade.ts";
 import { type Window, windowRow } from "../model/windows.ts";
 import { type PartitionState, paneKey } from "./partition-state.ts";
 
-export type WriteWindowsDeps = Readonly<{
+type WriteWindowsDeps = Readonly<{
   store: StoreWriter;
   clock: Clock;
   logger: Logger;
@@ -51,7 +51,7 @@ export async function writeWindows(
 
   async function rowOf(window: Window): Promise<WindowRow | null> {
     for (;;) {
-      // Classified anew after every wait: a pane that was in memory may have been dropped meanwhile.
+      // Classified again after every wait: a pane that was in memory may have been dropped meanwhile.
       const { panes, missing } = partition.panesOf(window, readNow);
       if (missing.length === 0) return windowRow(window, panes);
       for (const startMs of missing) {

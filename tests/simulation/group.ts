@@ -198,7 +198,7 @@ export class GroupRun {
     const host = newHost(this.world, this.world.pick(2_000) - 1_000);
     const controller = new AbortController();
     const reader = this.#log.reader(host.machine);
-    const parts = { clock: host.clock, logger, metrics, limits: this.#limits };
+    const deps = { clock: host.clock, logger, metrics, limits: this.#limits };
     const member: Member = {
       host,
       reader,
@@ -206,7 +206,7 @@ export class GroupRun {
       epoch: -1,
       isGone: false,
       processor: createProcessor({
-        ...parts,
+        ...deps,
         log: this.#watchReader(reader, () => member),
         store: this.#watchStore(this.#store.connect(host.machine), () => member),
       }),

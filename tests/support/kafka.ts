@@ -36,9 +36,9 @@ export function kafkaDeps({ host, port }: Address, changed: Partial<KafkaSetting
 }
 
 /** The topics of one test, created as `admin init` creates them. */
-export async function createTopics(parts: KafkaDeps, partitions: number): Promise<string> {
+export async function createTopics(deps: KafkaDeps, partitions: number): Promise<string> {
   const topic = uniqueName("market");
-  await using topics = openTopics({ ...parts, topic });
+  await using topics = openTopics({ ...deps, topic });
   await topics.create({ partitions, retentionDays: 30, force: false });
   return topic;
 }
@@ -46,17 +46,17 @@ export async function createTopics(parts: KafkaDeps, partitions: number): Promis
 const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];
 
 /** Reassigns by leaving: the old member is gone, and another one takes its place. */
-export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promise<OpenLog> {
-  const topic = await createTopics(parts, partitions);
+export async function openKafkaLog(deps: KafkaDeps, partitions: number): Promise<OpenLog> {
+  const topic = await createTopics(deps, partitions);
   const groupId = uniqueName("processor");
   const readers: KafkaReader[] = [];
-  let sender = openKafkaSender({ ...parts, topic });
+  let sender = openKafkaSender({ ...deps, topic });
   let writer = createKafkaWriter(sender);
   const close = async () => {
     await Promise.all(readers.splice(0).map((reader) => reader[Symbol.asyncDispose]()));
   };
   const openReader = () => {
-    const reader = openKafkaReader({ ...parts, topic, groupId, kinds: ALL_KINDS });
+    const reader = openKafkaReader({ ...deps, topic, groupId, kinds: ALL_KINDS });
     readers.push(reader);
     return reader;
   };
@@ -72,7 +72,7 @@ export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promis
     async reopen() {
       await close();
       await sender[Symbol.asyncDispose]();
-      sender = openKafkaSender({ ...parts, topic });
+      sender = openKafkaSender({ ...deps, topic });
       writer = createKafkaWriter(sender);
     },
     async [Symbol.asyncDispose]() {
@@ -88,9 +88,9 @@ export function until(what: string, isTrue: () => boolean | Promise<boolean>, ms
 }
 
 /** As retention does it: everything below the offset is gone. */
-export async function deleteRecords(parts: KafkaDeps, id: PartitionId, belowOffset: number): Promise<void> {
+export async function deleteRecords(deps: KafkaDeps, id: PartitionId, belowOffset: number): Promise<void> {
   const [topic = "", partition = ""] = id.split("/");
-  const admin = createKafka(parts).admin();
+  const admin = createKafka(deps).admin();
   await admin.connect();
   // kafkajs deletes only from topics whose metadata it has fetched.
   await admin.fetchTopicOffsets(topic);

@@ -30,7 +30,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   }, START_MS_MAX);
   afterAll(() => stopped.abort());
 
-  const partsOf = (clientId: string, logger: Logger = silentLogger): KafkaDeps => ({
+  const depsOf = (clientId: string, logger: Logger = silentLogger): KafkaDeps => ({
     settings,
     clientId,
     clock: systemClock,
@@ -39,7 +39,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
 
   async function makeTopic(): Promise<string> {
     const topic = uniqueName("tickers");
-    await using topics = openTopics({ ...partsOf("test"), topic });
+    await using topics = openTopics({ ...depsOf("test"), topic });
     await topics.create({ partitions: 1, retentionDays: 1, force: false });
     return topic;
   }
@@ -47,7 +47,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   /** One process that follows, and has read what was there. */
   async function follow(topic: string, warnings: string[] = []) {
     const logger = { ...silentLogger, warn: (message: string) => warnings.push(message) };
-    const tickers = openControlTopic({ ...partsOf("test", logger), topic });
+    const tickers = openControlTopic({ ...depsOf("test", logger), topic });
     const stop = new AbortController();
     const running = tickers.run(stop.signal);
     await tickers.ready(stop.signal);
@@ -109,7 +109,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     "unreadable records are logged once and change nothing; a symbol with the reserved sign is not written",
     async () => {
       const topic = await makeTopic();
-      await using foreign = openCompactedTopic({ ...partsOf("foreign"), topic: topicNames(topic).tickers });
+      await using foreign = openCompactedTopic({ ...depsOf("foreign"), topic: topicNames(topic).tickers });
       const write = (key: string, text: string) => foreign.put(key, new TextEncoder().encode(text));
       await write("AAPL", '{"wanted":true}');
       for (const text of ["", "{", "null", '{"wanted":1}', '{"wanted":true,"changedAtMs":-1}'])
@@ -132,7 +132,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     async () => {
       const topic = await makeTopic();
       const { tickers: name } = topicNames(topic);
-      const kafka = createKafka(partsOf("operator"));
+      const kafka = createKafka(depsOf("operator"));
       const [operator, writer] = [kafka.admin(), kafka.producer()];
       const make = () =>
         operator.createTopics({

@@ -32,14 +32,14 @@ function textsOf(options: Omit<TailOptions, "signal" | "onRecords">) {
 
 describe.skipIf(!services.available)("on a real broker", () => {
   test("from the beginning everything comes in order, and then what is written meanwhile", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = `${await createTopics(parts, 1)}.tickers`;
-    await using tickers = openCompactedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = `${await createTopics(deps, 1)}.tickers`;
+    await using tickers = openCompactedTopic({ ...deps, topic });
     for (const key of ["AAPL", "MSFT", "AAPL"]) await tickers.put(key, bytes(`${key} wanted`));
     const seen: TailRecord[] = [];
     const abort = new AbortController();
     const tail = tailKafka({
-      ...parts,
+      ...deps,
       topic,
       from: "begin",
       signal: abort.signal,
@@ -61,11 +61,11 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("from now on what was there before does not come, and nothing is committed", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openCompactedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("before"));
-    await using tail = textsOf({ ...parts, topic, from: "now" });
+    await using tail = textsOf({ ...deps, topic, from: "now" });
     const { seen } = tail;
     // It is not said when a tail has begun; whatever is written from then on comes, in order.
     let written = 0;
@@ -78,7 +78,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await until("the last", () => seen.includes(`after ${written}`));
     expect(seen).toEqual(Array.from({ length: written - first + 1 }, (_, index) => `after ${first + index}`));
     await tail.end();
-    const admin = createKafka(parts).admin();
+    const admin = createKafka(deps).admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
     const ours = groups.filter(({ groupId }) => groupId.startsWith(`${topic}.tail`));
@@ -91,14 +91,14 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("when its group rebalances it goes on where it was, and repeats nothing", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openCompactedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("one"));
-    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    await using tail = textsOf({ ...deps, topic, from: "begin" });
     const { seen } = tail;
     await until("the first", () => seen.length === 1);
-    const kafka = createKafka(parts, { outlastsRestart: true });
+    const kafka = createKafka(deps, { outlastsRestart: true });
     const admin = kafka.admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
@@ -124,13 +124,13 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openCompactedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("one"));
     const { signal } = new AbortController();
     const broken = tailKafka({
-      ...parts,
+      ...deps,
       topic,
       from: "begin",
       signal,
@@ -139,24 +139,24 @@ describe.skipIf(!services.available)("on a real broker", () => {
       },
     });
     await expect(broken).rejects.toThrow("a bug in the view");
-    const missing = { ...parts, topic: uniqueName("nowhere"), from: "now", signal, onRecords() {} } as const;
+    const missing = { ...deps, topic: uniqueName("nowhere"), from: "now", signal, onRecords() {} } as const;
     await expect(tailKafka(missing)).rejects.toBeInstanceOf(SetupError);
   }, 60_000);
 
   test("after a broker's restart it goes on where it was", async () => {
     await using kafka = await startKafka();
-    const parts = kafkaDeps(kafka);
-    const topic = await createTopics(parts, 1);
+    const deps = kafkaDeps(kafka);
+    const topic = await createTopics(deps, 1);
     {
-      await using writer = openCompactedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...deps, topic });
       for (const text of ["one", "two"]) await writer.put("AAPL", bytes(text));
     }
-    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    await using tail = textsOf({ ...deps, topic, from: "begin" });
     const { seen } = tail;
     await until("both", () => seen.length === 2);
     await kafka.restart();
     {
-      await using writer = openCompactedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...deps, topic });
       await writer.put("AAPL", bytes("three"));
     }
     await until("the third", () => seen.length > 2, 60_000);
