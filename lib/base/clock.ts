@@ -55,7 +55,7 @@ export const TIMED_OUT = Symbol("timed out");
  * aborts, ends it early in the same way.
  */
 export async function withTimeout<T>(
-  clock: Clock,
+  clock: Pick<Clock, "after">,
   limitMs: number,
   work: (signal: AbortSignal) => Promise<T>,
   callersSignal?: AbortSignal,

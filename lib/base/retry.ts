@@ -33,10 +33,13 @@ export async function retry<T>(options: RetryOptions, work: () => Promise<T>): P
   }
 }
 
-/** The same, for as long as the result is wanted; undefined when it no longer is. */
+/**
+ * The same, for as long as the result is wanted; undefined when it no longer is. A signal that aborts ends a wait early
+ * and nothing else: `isWanted` has to say that the result is not wanted any more.
+ */
 export async function retryWhile<T>(
   isWanted: () => boolean,
-  options: Omit<RetryOptions, "signal">,
+  options: RetryOptions,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
   for (let attempt = 0; isWanted(); attempt++) {

@@ -3,9 +3,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { systemClock } from "../../lib/base/clock.ts";
-import { silentLogger } from "../../lib/base/logger.ts";
-import { tailKafka } from "../../lib/kafka/tail.ts";
+import { readKafkaRange } from "../../lib/kafka/range-reader.ts";
 import { topicNames } from "../../lib/kafka/topics.ts";
 import { decodeEvent, decodeMessage } from "../../lib/model/codec.ts";
 import { eventually, temporaryDirectory, within } from "../support/builders.ts";
@@ -77,19 +75,12 @@ describe.skipIf(!services.available)("the producer's hold", () => {
   /** All that the topic holds from its beginning to its end of now. */
   async function valuesIn(topic: string): Promise<Uint8Array[]> {
     const values: Uint8Array[] = [];
-    const stop = new AbortController();
-    await within(STEP_MS_MAX, `${topic} read`, () =>
-      tailKafka({
-        ...partsNow(),
-        topic,
-        from: "begin",
-        onRecords: (records) => void values.push(...records.flatMap(({ value }) => value ?? [])),
-        onCaughtUp: () => stop.abort(),
-        signal: stop.signal,
-        clock: systemClock,
-        logger: silentLogger,
-      }),
-    );
+    const { signal } = new AbortController();
+    await within(STEP_MS_MAX, `${topic} read`, async () => {
+      for await (const { value } of readKafkaRange({ ...partsNow(), topic, fromMs: null, signal })) {
+        values.push(value);
+      }
+    });
     return values;
   }
 
