@@ -121,7 +121,7 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ad
   const sets = (): TickerSets => {
     const feed = remotes.snapshots().find(({ name }) => name.startsWith("producer"))?.document?.parts.feed;
     return {
-      wanted: watchedSymbols(tickers.wanted),
+      wanted: watchedSymbols(tickers.watchlist),
       subscribed: textsOf(feed?.subscribed),
       unsubscribed: textsOf(feed?.unsubscribed),
     };
@@ -132,7 +132,7 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ad
   const check = simulated
     ? null
     : openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
-  const control = createWatchlistCommands({ wanted: tickers.wanted, check, symbolsMax, clock });
+  const control = createWatchlistCommands({ wanted: tickers.watchlist, check, symbolsMax, clock });
   const web = createWeb({
     store,
     live,

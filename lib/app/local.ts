@@ -50,12 +50,12 @@ export async function openLocalApp({ config, clock, logger, metrics, signal }: C
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const reader = log.openReader(store.commits);
   const { url, apiUrl, token, simulated } = opened.use(await openUpstream(source, config, { clock, logger }));
-  const { wanted } = store;
-  await seedWatchlist(wanted, setting, clock);
+  const { watchlist } = store;
+  await seedWatchlist(watchlist, setting, clock);
   const feed: Feed = openFinnhubFeed({
     url,
     token,
-    symbols: watchedSymbols(wanted),
+    symbols: watchedSymbols(watchlist),
     symbolsMax,
     clock,
     logger,
@@ -78,7 +78,7 @@ export async function openLocalApp({ config, clock, logger, metrics, signal }: C
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
   const { watchlistSync, control } = openWatchlist({
     config,
-    wanted,
+    watchlist,
     check,
     feed,
     ingest,

@@ -56,8 +56,8 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   const isOwn = log.lease.isOwn;
   const sender = opened.use(openKafkaSender(kafka));
   const tickers = opened.use(openControlTopic(kafka));
-  const { wanted } = tickers;
-  const watchedNow = () => watchedSymbols(wanted);
+  const { watchlist } = tickers;
+  const watchedNow = () => watchedSymbols(watchlist);
   const upstream = opened.use(await openUpstream(source, config, context));
 
   let readying: Promise<void> | null = null;
@@ -103,10 +103,10 @@ export async function openProducerApp(context: Context, start: Startup): Promise
     keeping = taken.run(kept.signal);
     keeping.catch(() => {});
     await start.waitFor("the tickers' topic", () =>
-      orFailed(Promise.race([seedWatchlist(wanted, setting, clock), keeping])),
+      orFailed(Promise.race([seedWatchlist(watchlist, setting, clock), keeping])),
     );
     keepSymbols();
-    wanted.onChange(keepSymbols);
+    watchlist.onChange(keepSymbols);
   }
 
   /** For a start during which Kafka is away. */
@@ -156,7 +156,16 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   const ingest = createIngest({ feed, log, clock, logger, metrics, onMessage: trades.note });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => trades.of(symbol) !== null;
-  const { watchlistSync } = openWatchlist({ config, wanted, check, feed, ingest, hasTraded, clock, logger });
+  const { watchlistSync } = openWatchlist({
+    config,
+    watchlist,
+    check,
+    feed,
+    ingest,
+    hasTraded,
+    clock,
+    logger,
+  });
 
   const startedAtMs = clock.now();
   const health = () => {

@@ -21,7 +21,7 @@ export type SymbolOutcome =
 
 export type WatchlistSyncDeps = Readonly<{
   feed: Pick<Feed, "want">;
-  wanted: Watchlist;
+  watchlist: Watchlist;
   /** Null: FINNHUB_VALIDATE_TICKERS=0. */
   check: SymbolCheck | null;
   /** Whether a trade of it came: proof enough that it exists. */
@@ -54,13 +54,13 @@ const RETRY_MAX_MS = 3_600_000;
 const SYMBOLS_SAID_MAX = 20;
 
 export function createWatchlistSync(deps: WatchlistSyncDeps): WatchlistSync {
-  const { feed, wanted, check, hasTraded, emitEvent, clock, logger } = deps;
+  const { feed, watchlist, check, hasTraded, emitEvent, clock, logger } = deps;
   const outcomes = new Map<string, SymbolOutcome>();
   /** Resolves when there may be something new to check. */
   let wake = Promise.withResolvers<void>();
   let told = "";
 
-  const records = () => watchedSymbols(wanted);
+  const records = () => watchedSymbols(watchlist);
   const isRejected = (symbol: string) => outcomes.get(symbol)?.kind === "not_found";
   const stands = () => records().filter((symbol) => !isRejected(symbol));
 
@@ -144,7 +144,7 @@ export function createWatchlistSync(deps: WatchlistSyncDeps): WatchlistSync {
 
   return {
     async run(signal) {
-      const unfollow = wanted.onChange(follow);
+      const unfollow = watchlist.onChange(follow);
       try {
         follow();
         if (check !== null) await checkForEver(check, signal);
@@ -178,20 +178,20 @@ function onAbort(signal: AbortSignal, callback: () => void): void {
  * that can be no ticker.
  */
 export async function seedWatchlist(
-  wanted: Watchlist,
+  watchlist: Watchlist,
   setting: readonly string[],
   clock: Clock,
 ): Promise<void> {
   checkTickers(setting);
-  const bySymbol = new Map(wanted.list().map((record) => [record.symbol, record]));
+  const bySymbol = new Map(watchlist.list().map((record) => [record.symbol, record]));
   for (const symbol of setting) {
     const record = bySymbol.get(symbol);
     if (record !== undefined && (record.wanted || record.by === "operator")) continue;
-    await wanted.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "setting" });
+    await watchlist.put({ symbol, wanted: true, changedAtMs: clock.now(), by: "setting" });
   }
   for (const { symbol, wanted: isWanted, by } of bySymbol.values()) {
     if (!isWanted || by === "operator" || setting.includes(symbol)) continue;
-    await wanted.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "setting" });
+    await watchlist.put({ symbol, wanted: false, changedAtMs: clock.now(), by: "setting" });
   }
 }
 

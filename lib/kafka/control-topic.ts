@@ -19,7 +19,7 @@ export interface ControlTopic extends AsyncDisposable {
   run(signal: AbortSignal): Promise<void>;
   /** While `run` runs: resolves when all that was there has been read, or the signal aborts. */
   ready(signal: AbortSignal): Promise<void>;
-  readonly wanted: Watchlist;
+  readonly watchlist: Watchlist;
   readonly lease: LeaseTopic;
 }
 
@@ -155,7 +155,7 @@ export function openControlTopic(options: ControlTopicOptions): ControlTopic {
         }
       }
     },
-    wanted: {
+    watchlist: {
       list: () => list,
       async put(record) {
         const fault = symbolFault(record.symbol);

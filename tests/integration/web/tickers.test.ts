@@ -30,9 +30,9 @@ function openWeb(fields: { adminToken?: string | undefined; control?: WatchlistC
     MAYBE: UNKNOWN,
   };
   const check = { check: async (symbol: string) => verdicts[symbol] ?? ({ kind: "found" } as const) };
-  const { wanted } = store;
-  const control = createWatchlistCommands({ wanted, check, symbolsMax: 3, clock });
-  const symbols = () => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+  const { watchlist } = store;
+  const control = createWatchlistCommands({ wanted: watchlist, check, symbolsMax: 3, clock });
+  const symbols = () => watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
   const app = createWeb({
     store,
     live: createLiveView(),
