@@ -181,7 +181,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
       sleeper.signal("SIGCONT");
       expect(await within(STEP_MS_MAX, "the sleeper's end", () => sleeper.exited)).toBe(1);
       expect(sleeper.stderr()).toMatch(
-        /another producer has taken over the feed: process \d+ on .*; \d+ messages that it may have received too are set aside/,
+        /another producer has taken over the feed: process \d+ on .*; \d+ messages that it may have received too are quarantined/,
       );
       await using again = await start(settings);
       expect(await within(STEP_MS_MAX, "the refusal", () => again.exited)).toBe(1);

@@ -10,13 +10,14 @@ import { join } from "node:path";
 import { LogUnavailableError } from "../../../lib/base/errors.ts";
 import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
+import { retry } from "../../../lib/base/retry.ts";
 import type { PartitionSender, SendOutcome } from "../../../lib/contracts/log.ts";
-import { acquireLease, LEASE_MS_MAX, type Lease, LeaseLostError } from "../../../lib/ingest/lease.ts";
+import { Leadership } from "../../../lib/ingest/leadership.ts";
+import { LEASE_MS_MAX, LeaseLostError } from "../../../lib/ingest/lease.ts";
 import { createRelay } from "../../../lib/ingest/relay.ts";
-import { stepDown } from "../../../lib/ingest/step-down.ts";
 import { openSqliteLog, type SqliteLog } from "../../../lib/outbox/log.ts";
 import { PAGE_BYTES } from "../../../lib/outbox/recovery/wal.ts";
-import { VirtualTopic } from "../../simulation/fake-topic.ts";
+import { connectControl, untilAborted, VirtualTopic } from "../../simulation/fake-topic.ts";
 import { type Machine, World } from "../../simulation/world.ts";
 import { NOON_MS } from "../../support/builders.ts";
 
@@ -38,7 +39,7 @@ type Process = {
   machine: Machine;
   directory: string;
   log: SqliteLog;
-  lease: Lease | null;
+  leadership: Leadership;
   isFeedOpen: boolean;
   result: "living" | "killed" | "refused" | "stopped";
   stop: AbortController;
@@ -69,60 +70,77 @@ class Stage {
     return this.processes.filter(({ result }) => result === "living");
   }
 
-  /** As lib/app/producer.ts connects them. */
+  /** lib's leadership over a real outbox; the feed is this stage's. */
   start(directory: string): Process {
     const machine = this.world.machine();
     const log = openLog(directory, machine);
     const { clock } = machine;
     const stop = new AbortController();
+    const { signal } = stop;
     const number = this.processes.length;
+    const sender = this.#sender(machine);
+    const logger = silentLogger;
+    const { run } = createRelay({ outbox: log.openOutbox(), sender, clock, logger, metrics });
+    const relay = {
+      run: (relayStop: AbortSignal) => {
+        const relaying = run(relayStop);
+        relaying.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+        return relaying;
+      },
+    };
+    const control = connectControl(this.topic, machine);
+    const { ready } = sender;
+    const leadership = new Leadership({
+      log,
+      relay,
+      control,
+      ready,
+      self: { host: "host", pid: number },
+      setting: ["S"],
+      waitFor: (_, work) => retry({ clock, firstMs: 100, maxMs: 2_000, signal }, work),
+      clock,
+      logger,
+      signal,
+    });
     const self: Process = {
       machine,
       directory,
       log,
-      lease: null,
+      leadership,
       isFeedOpen: false,
       result: "living",
       stop,
       end: null,
     };
     this.processes.push(self);
-    const received = new AbortController();
-    const outbox = log.openOutbox();
-    const sender = this.#sender(machine);
-    const logger = silentLogger;
-    const relaying = createRelay({ outbox, sender, clock, logger, metrics }).run(received.signal);
-    relaying.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
-    log.lease.guard(() => self.lease?.isConfirmed() ?? false);
-    if (log.lease.isOwn) self.isFeedOpen = true;
-    const life = async () => {
-      const { signal } = stop;
-      const topic = this.topic.connect(machine);
-      const own = { session: `s${number}`, host: "host", pid: number };
-      self.lease = await acquireLease({ topic, self: own, journal: log.lease, clock, logger, signal });
+    const receive = async () => {
       self.isFeedOpen = true;
-      await self.lease.run(signal);
+      await untilAborted(leadership.feedSignal);
       self.isFeedOpen = false;
-      received.abort();
-      await relaying;
-      await self.lease.release();
     };
-    life()
+    const live = async () => {
+      await using _ = leadership;
+      await leadership.mayOpenFeed();
+      await leadership.run({ ingest: { run: receive }, watchlistSync: { run: untilAborted } });
+    };
+    live()
       .then(() => this.#end(self, "stopped"))
-      .catch(async (error: unknown) => {
+      .catch((error: unknown) => {
         if (error instanceof LeaseLostError) {
-          self.isFeedOpen = false;
-          self.end = await stepDown({ log, relaying, received, clock, signal: stop.signal }, error);
+          self.end = error;
           this.#end(self, "refused");
-        } else if (stop.signal.aborted || error instanceof LogUnavailableError) {
-          self.isFeedOpen = false;
-          received.abort();
-          await relaying;
+        } else if (error === signal.reason || error instanceof LogUnavailableError) {
           this.#end(self, "stopped");
         } else if (self.result === "living") this.mistakes.push(String(error));
-      })
-      .catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+      });
     return self;
+  }
+
+  /** Started, with all that needs no time done. */
+  startNow(directory: string): Process {
+    const process = this.start(directory);
+    this.world.run(0);
+    return process;
   }
 
   #end(process: Process, result: Process["result"]): void {
@@ -175,8 +193,8 @@ class Stage {
       process.machine.after(this.world.between(0, 20), () => {
         if (process.result !== "living" || !process.isFeedOpen) return;
         const identity = `t${trade} p${this.processes.indexOf(process)}`;
-        const { directory, lease, log } = process;
-        const isClean = lease?.isConfirmed() ?? false;
+        const { directory, leadership, log } = process;
+        const isClean = leadership.isConfirmed();
         this.receipts.push({ trade, identity, isClean, directory });
         void log.append([{ kind: "trades", key: "S", value: Buffer.from(identity) }]);
       });
@@ -304,7 +322,7 @@ function openStage() {
   const home = newDirectory();
   const first = stage.start(home);
   stage.world.run(2_000);
-  expect(first.lease?.isConfirmed()).toBe(true);
+  expect(first.leadership.isConfirmed()).toBe(true);
   return { stage, world: stage.world, topic: stage.topic, home, first };
 }
 
@@ -321,9 +339,9 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   topic.setAway(false);
   const heir = stage.start(newDirectory());
   world.run(LEASE_MS_MAX + 10_000);
-  expect(heir.lease?.isConfirmed()).toBe(true);
+  expect(heir.leadership.isConfirmed()).toBe(true);
   stage.isUnwritable = true;
-  const back = stage.start(home);
+  const back = stage.startNow(home);
   expect(back.isFeedOpen).toBe(true);
   world.run(15_000);
   expect([back.isFeedOpen, back.result, stage.arrived.size]).toEqual([false, "living", 0]);
@@ -331,7 +349,7 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   world.run(5_000);
   expect(back.result).toBe("refused");
   expect(back.end?.message).toMatch(
-    /^another producer holds the feed: .*; \d+ messages that it .* are set aside$/,
+    /^another producer holds the feed: .*; \d+ messages that it .* are quarantined$/,
   );
   const cleanCount = stage.receipts.filter(({ isClean }) => isClean).length;
   expect(cleanCount).toBeGreaterThan(10);
@@ -355,7 +373,7 @@ test("a start after a kill has its feed at once, also while the topic is away, a
   topic.setAway(true);
   stage.play(5_000);
   stage.kill(first);
-  const second = stage.start(home);
+  const second = stage.startNow(home);
   expect(second.isFeedOpen).toBe(true);
   stage.play(60_000);
   stage.kill(second);
@@ -376,18 +394,18 @@ test("after a release and after another's hold a start waits for the hold before
   first.stop.abort();
   world.run(2_000);
   expect(first.result).toBe("stopped");
-  const second = stage.start(home);
+  const second = stage.startNow(home);
   expect(second.isFeedOpen).toBe(false);
   world.run(2_000);
   expect(second.isFeedOpen).toBe(true);
   second.machine.sleep();
   const heir = stage.start(newDirectory());
   world.run(LEASE_MS_MAX + 10_000);
-  expect(heir.lease?.isConfirmed()).toBe(true);
+  expect(heir.leadership.isConfirmed()).toBe(true);
   second.machine.wake();
   world.run(3_000);
   expect(second.result).toBe("refused");
-  expect(stage.start(home).isFeedOpen).toBe(false);
+  expect(stage.startNow(home).isFeedOpen).toBe(false);
   endOf(stage);
 });
 
@@ -396,21 +414,21 @@ test("a copied directory neither opens the feed nor takes the hold of one that l
   const copy = newDirectory();
   cpSync(home, copy, { recursive: true });
   for (let round = 0; round < 3; round++) {
-    const other = stage.start(copy);
+    const other = stage.startNow(copy);
     expect(other.isFeedOpen).toBe(false);
     world.run(10_000);
     expect(other.result).toBe("refused");
-    expect(first.lease?.isConfirmed()).toBe(true);
+    expect(first.leadership.isConfirmed()).toBe(true);
   }
   stage.kill(first);
   const other = stage.start(copy);
   world.run(LEASE_MS_MAX + 10_000);
-  expect(other.lease?.isConfirmed()).toBe(true);
+  expect(other.leadership.isConfirmed()).toBe(true);
   // The one it was copied from is not the last holder any more.
   const back = stage.start(home);
   world.run(10_000);
   expect(back.result).toBe("refused");
-  expect(other.lease?.isConfirmed()).toBe(true);
+  expect(other.leadership.isConfirmed()).toBe(true);
   endOf(stage);
 });
 
@@ -425,7 +443,7 @@ test("a claim that was written down and never sent takes nothing from the hold b
   topic.setAway(false);
   const second = stage.start(home);
   world.run(3_000);
-  expect(second.lease?.isConfirmed()).toBe(true);
+  expect(second.leadership.isConfirmed()).toBe(true);
   world.run(3_000);
   expect(stage.arrived.size).toBe(stage.receipts.length);
   endOf(stage);
