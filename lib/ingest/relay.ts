@@ -145,8 +145,7 @@ class OutboxRelay {
     const isRetryable = (error: unknown) => error instanceof LogUnavailableError;
     const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure, signal };
     try {
-      await retry(options, () => Promise.race([sender.ready(), aborted]));
-      return true;
+      return await retry(options, () => Promise.race([sender.ready().then(() => true), aborted]));
     } catch (error) {
       if (signal.aborted && error === signal.reason) return false;
       throw error;

@@ -177,7 +177,7 @@ export const CONTROLS: readonly Control[] = [
     name: "late trade ignored: its row",
     edits: [
       {
-        file: "lib/ingest/ingest.ts",
+        file: "lib/ingest/entries.ts",
         find: "        for (const trade of item.trades) {",
         replace:
           "        for (const trade of item.trades) {\n          if (trade.tradedAtMs < item.receivedAtMs - 600_000) continue;",
