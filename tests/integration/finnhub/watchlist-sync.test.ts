@@ -1,5 +1,5 @@
-// Tickers while it runs, each part with real neighbours where they are cheap: the wanted set in its table, the
-// setting's seed, the follower between set and feed, and the control that writes the set.
+// The watchlist at run time, each part with real neighbours where they are cheap: the watchlist in its table, the
+// seeding from the setting, the sync between watchlist and feed, and the commands that write the watchlist.
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -44,29 +44,29 @@ function openTable() {
 const symbolsOf = (watchlist: Watchlist) => watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
 /** Verdicts by symbol, which a test may change; what was asked, in order. */
-function fakeCheck(verdicts: Record<string, SymbolCheckResult> = {}) {
+function fakeCheck(results: Record<string, SymbolCheckResult> = {}) {
   const asked: string[] = [];
   const check: SymbolCheck = {
     async check(symbol) {
       asked.push(symbol);
-      return verdicts[symbol] ?? FOUND;
+      return results[symbol] ?? FOUND;
     },
   };
-  return { asked, verdicts, check };
+  return { asked, results, check };
 }
 
-async function openFollower(
+async function openSync(
   watchlist: Watchlist,
-  verdicts: Record<string, SymbolCheckResult> = {},
+  results: Record<string, SymbolCheckResult> = {},
   fields: Partial<Parameters<typeof createWatchlistSync>[0]> = {},
 ) {
-  const { asked, check } = fakeCheck(verdicts);
+  const { asked, check } = fakeCheck(results);
   const clock = handClock(NOON_MS);
   const heard: (readonly string[])[] = [];
   const said: unknown[] = [];
   const warnings: [string, Fields | undefined][] = [];
-  /** Sleeps that end when the test says so. */
-  let wakeUp = () => {};
+  /** Ends the wait for the next round of checks. */
+  let timeOut = () => {};
   const sync = createWatchlistSync({
     feed: { want: (symbols) => heard.push(symbols) },
     watchlist,
@@ -75,13 +75,12 @@ async function openFollower(
     emitEvent: async (type, detail) => void said.push({ type, ...detail }),
     clock: {
       ...clock,
-      sleep: (_, signal) =>
-        new Promise((resolve) => {
-          wakeUp = resolve;
-          signal?.addEventListener("abort", () => resolve());
-        }),
+      after: (_, callback) => {
+        timeOut = callback;
+        return () => {};
+      },
     },
-    logger: { ...silentLogger, warn: (message, words) => warnings.push([message, words]) },
+    logger: { ...silentLogger, warn: (message, fields) => warnings.push([message, fields]) },
     ...fields,
   });
   const stopped = new AbortController();
@@ -92,7 +91,7 @@ async function openFollower(
     heard,
     said,
     warnings,
-    wakeUp: () => wakeUp(),
+    timeOut: () => timeOut(),
     async [Symbol.asyncDispose]() {
       stopped.abort();
       await running;
@@ -103,7 +102,7 @@ async function openFollower(
 const put = (watchlist: Watchlist, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
   watchlist.put({ symbol, wanted: isWanted, changedAtMs, by: "operator" });
 
-// --- The wanted set --------------------------------------------------------------------------------------------
+// --- The watchlist ---------------------------------------------------------------------------------------------
 
 test("what was put is there after a restart, removals too, oldest change first", async () => {
   using table = openTable();
@@ -177,14 +176,14 @@ test("a setting that names no possible ticker is refused before anything is writ
   expect(table.watchlist.list()).toEqual([]);
 });
 
-// --- The follower ----------------------------------------------------------------------------------------------
+// --- The sync --------------------------------------------------------------------------------------------------
 
 test("what is wanted is subscribed at once, before anything is checked, in order of age", async () => {
   using table = openTable();
   await put(table.watchlist, "NEW", true, NOON_MS);
   await put(table.watchlist, "OLD", true, NOON_MS - 1);
   const { promise: silence, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
-  await using sync = await openFollower(table.watchlist, {}, { check: { check: () => silence } });
+  await using sync = await openSync(table.watchlist, {}, { check: { check: () => silence } });
   expect(sync.heard).toEqual([["OLD", "NEW"]]);
   await put(table.watchlist, "OLD", false, NOON_MS + 1);
   expect(sync.heard).toEqual([["OLD", "NEW"], ["NEW"]]);
@@ -195,7 +194,7 @@ test("what is wanted is subscribed at once, before anything is checked, in order
 test("only what is proven missing is dropped, and that is said once", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "APPL", "MAYBE"]) await put(table.watchlist, symbol);
-  await using running = await openFollower(table.watchlist, { APPL: MISSING, MAYBE: UNKNOWN });
+  await using running = await openSync(table.watchlist, { APPL: MISSING, MAYBE: UNKNOWN });
   const { sync, heard, said, warnings, asked } = running;
   await until(() => asked.length === 3 && warnings.length === 2, "the checks");
   expect(heard).toEqual([
@@ -225,7 +224,7 @@ test("only what is proven missing is dropped, and that is said once", async () =
 test("what trades exists, whatever a list says", async () => {
   using table = openTable();
   await put(table.watchlist, "ODD");
-  await using running = await openFollower(table.watchlist, { ODD: MISSING }, { hasTraded: () => true });
+  await using running = await openSync(table.watchlist, { ODD: MISSING }, { hasTraded: () => true });
   await until(() => running.sync.outcome("ODD").kind === "found", "the check");
   expect(running.heard).toEqual([["ODD"]]);
   expect(running.said).toEqual([]);
@@ -234,16 +233,16 @@ test("what trades exists, whatever a list says", async () => {
 test("what could not be checked is tried again after a while, and what is known is not asked again", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "MAYBE"]) await put(table.watchlist, symbol);
-  const verdicts: Record<string, SymbolCheckResult> = { MAYBE: UNKNOWN };
-  await using running = await openFollower(table.watchlist, verdicts);
+  const results: Record<string, SymbolCheckResult> = { MAYBE: UNKNOWN };
+  await using running = await openSync(table.watchlist, results);
   const { asked, sync } = running;
   await until(() => running.warnings.length === 1, "the first check");
   await put(table.watchlist, "NEW");
   await until(() => asked.includes("NEW"), "the new one's check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW"]);
-  verdicts.MAYBE = MISSING;
+  results.MAYBE = MISSING;
   await until(() => {
-    running.wakeUp();
+    running.timeOut();
     return sync.rejected().length === 1;
   }, "the second check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW", "MAYBE"]);
@@ -253,11 +252,11 @@ test("what could not be checked is tried again after a while, and what is known 
 test("with fresh lists a rejected ticker is looked at again, and is subscribed at once", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "IPO"]) await put(table.watchlist, symbol);
-  const verdicts: Record<string, SymbolCheckResult> = { IPO: MISSING };
-  await using running = await openFollower(table.watchlist, verdicts);
+  const results: Record<string, SymbolCheckResult> = { IPO: MISSING };
+  await using running = await openSync(table.watchlist, results);
   const { asked, heard, sync } = running;
   await until(() => sync.rejected().length === 1, "the first check");
-  verdicts.IPO = FOUND;
+  results.IPO = FOUND;
   sync.recheck();
   expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   await until(() => sync.outcome("IPO").kind === "found", "the second check");
@@ -269,7 +268,7 @@ test("a ticker removed while it is checked is neither rejected nor remembered", 
   using table = openTable();
   await put(table.watchlist, "APPL");
   const { promise: result, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
-  await using running = await openFollower(table.watchlist, {}, { check: { check: () => result } });
+  await using running = await openSync(table.watchlist, {}, { check: { check: () => result } });
   await put(table.watchlist, "APPL", false);
   answer(MISSING);
   await put(table.watchlist, "AAPL");
@@ -281,7 +280,7 @@ test("a ticker removed while it is checked is neither rejected nor remembered", 
 test("a ticker removed and added again is asked about again", async () => {
   using table = openTable();
   await put(table.watchlist, "AAPL");
-  await using running = await openFollower(table.watchlist);
+  await using running = await openSync(table.watchlist);
   await until(() => running.sync.outcome("AAPL").kind === "found", "the first check");
   await put(table.watchlist, "AAPL", false);
   expect(running.sync.outcome("AAPL").kind).toBe("unchecked");
@@ -289,7 +288,7 @@ test("a ticker removed and added again is asked about again", async () => {
   await until(() => running.asked.length === 2, "the second check");
 });
 
-test("a rejection that cannot be said ends the follower", async () => {
+test("a rejection that cannot be appended ends the sync", async () => {
   using table = openTable();
   await put(table.watchlist, "APPL");
   const sync = createWatchlistSync({
@@ -308,21 +307,21 @@ test("a rejection that cannot be said ends the follower", async () => {
 test("without validation everything is subscribed and nothing is asked", async () => {
   using table = openTable();
   await put(table.watchlist, "ANY");
-  await using running = await openFollower(table.watchlist, {}, { check: null });
+  await using running = await openSync(table.watchlist, {}, { check: null });
   await put(table.watchlist, "THING");
   expect(running.heard).toEqual([["ANY"], ["ANY", "THING"]]);
   expect(running.asked).toEqual([]);
 });
 
-// --- The control -----------------------------------------------------------------------------------------------
+// --- The commands ----------------------------------------------------------------------------------------------
 
 function openControl(
   watchlist: Watchlist,
-  verdicts: Record<string, SymbolCheckResult> = {},
+  results: Record<string, SymbolCheckResult> = {},
   fields: Partial<Parameters<typeof createWatchlistCommands>[0]> = {},
 ) {
   const noted: [string, SymbolCheckResult][] = [];
-  const { check, asked } = fakeCheck(verdicts);
+  const { check, asked } = fakeCheck(results);
   const control = createWatchlistCommands({
     wanted: watchlist,
     check,
