@@ -18,7 +18,7 @@ export type FeedItem =
   | { kind: "event"; receivedAtMs: number; type: FeedEventType; detail: Readonly<Record<string, unknown>> };
 
 export type FeedEventType =
-  | "session_started" // A producer run began (the publish loop says it, not a feed).
+  | "session_started" // A producer run began (ingest emits it, not a feed).
   | "session_ended"
   | "connected" // { attempt, symbolCount, fromMs, outMs }: nothing was known of what was traded since fromMs.
   | "disconnected" // { reason, fromMs, detail }: nothing is known of what was traded until `connected`.
@@ -28,7 +28,7 @@ export type FeedEventType =
   | "trades_refused" // { fromMs, toMs, messageCount, tradeCount }: the log was full.
   | "log_damaged" // { file, salvagedCount, unreadableCount, isWhole }: the log's file was set aside (the log says it).
   | "trades_in_doubt" // { messageCount, droppedCount, fromMs, toMs }: received while another held the feed; set aside.
-  | "log_gap"; // { partition, fromOffset, toOffset }: the log dropped what was not yet read.
+  | "log_gap"; // { partition, committedOffset, beginOffset, endOffset }: the log dropped what was not yet read.
 
 export type FeedHealth = Readonly<{
   state: FeedState;
@@ -48,7 +48,7 @@ export type FeedHealth = Readonly<{
 export interface Feed {
   /** Everything received in one tick of the event loop, in order. Iterated once. */
   batches(): AsyncIterable<readonly FeedItem[]>;
-  /** Replaces the wanted set while it runs. The order is the priority where the upstream has a cap. */
+  /** Replaces the wanted symbols while it runs. The order is the priority where the upstream has a cap. */
   want(symbols: readonly string[]): void;
   health(): FeedHealth;
 }

@@ -109,7 +109,7 @@ test("400: a body or a symbol that cannot be meant, a sentence each", async () =
     ['{"symbol":""}', "it is empty"],
     ['{"symbol":" AAPL"}', "it begins or ends with a blank"],
     ['{"symbol":"#producer"}', "it begins with #"],
-    ['{"symbol":"A\\u0000"}', "it holds a character that is none"],
+    ['{"symbol":"A\\u0000"}', "it contains an invalid character"],
     [JSON.stringify({ symbol: "A".repeat(129) }), "it is longer than 128 characters"],
     [JSON.stringify({ symbol: "A".repeat(5_000) }), "the body is longer than 4096 bytes"],
   ];
