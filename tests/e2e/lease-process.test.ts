@@ -49,7 +49,7 @@ function startWire() {
   };
 }
 
-describe.skipIf(!services.available)("the producer's hold", () => {
+describe.skipIf(!services.available)("the producer's lease", () => {
   let binaries: ReturnType<typeof buildBinaries>;
   let kafka: Awaited<ReturnType<typeof startKafka>>;
   beforeAll(async () => {
@@ -162,7 +162,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
   );
 
   test(
-    "one that slept while another took the feed over sends nothing in doubt, says so and ends; a restart is refused",
+    "one that slept while another took the feed over sends nothing unconfirmed, says so and ends; a restart is refused",
     async () => {
       using directory = temporaryDirectory();
       await using wire = startWire();
