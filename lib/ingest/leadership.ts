@@ -108,7 +108,7 @@ type Happened = Readonly<{ event: LeadershipEvent; error?: unknown }>;
 
 export class Leadership implements AsyncDisposable {
   readonly #deps: LeadershipDeps;
-  /** Whether this outbox had the lease last: then it need not wait for Kafka to receive. */
+  /** Whether this outbox had the lease last and did not release it: then it receives without waiting for Kafka. */
   readonly #isOwn: boolean;
   #state: LeadershipState = "starting";
   #lease: Lease | null = null;
@@ -220,15 +220,15 @@ export class Leadership implements AsyncDisposable {
 
   /** What ends the present state. */
   #nextEvent({ ingested, emptied, led }: Work): Promise<LeadershipEvent> {
-    const feedEnded = ingested.then((): LeadershipEvent => "feed ended");
+    const feedEnded = (): LeadershipEvent => "feed ended";
     const drained = (): LeadershipEvent => "drained";
     switch (this.#state) {
       case "starting": {
         const acquired = this.#acquiring.then((): LeadershipEvent => "acquired");
-        return Promise.race([acquired, feedEnded, failureOf(this.#following)]);
+        return Promise.race([acquired, ingested.then(feedEnded), failureOf(this.#following)]);
       }
       case "leading":
-        return Promise.race([feedEnded, failureOf(led), failureOf(this.#following)]);
+        return Promise.race([ingested.then(feedEnded), failureOf(led), failureOf(this.#following)]);
       case "draining": {
         // A broker that hangs is not waited for: what was received is safe on disk.
         const late = emptied.then(() => this.#deps.clock.sleep(RELEASE_MS_MAX));
@@ -262,7 +262,7 @@ export class Leadership implements AsyncDisposable {
     return signal.aborted && error === signal.reason ? "stopped" : "failed";
   }
 
-  // ---- What happens in them ---------------------------------------------------------------------------------
+  // ---- What the states do -----------------------------------------------------------------------------------
 
   /** What can fail for good comes before the claim, which would make another producer wait for nothing. */
   async #acquire(): Promise<void> {

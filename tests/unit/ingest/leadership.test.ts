@@ -43,7 +43,8 @@ type Options = Readonly<{
   isAway?: boolean;
   /** Before the sender knows its topics. */
   ready?: () => Promise<void>;
-  /** How long the relay goes on after it was told to end. */
+  /** How long the feed and the relay go on after they were told to end. */
+  feedMs?: number;
   drainMs?: number;
 }>;
 
@@ -62,12 +63,20 @@ class LeadershipHarness {
   isHanging = false;
   isFileWritable = true;
   outcome: "running" | "ended" | Error = "running";
+  readonly #feedMs: number;
   failRelay = (_error: Error) => {};
   failFeed = (_error: Error) => {};
   failTopic = (_error: Error) => {};
   failSync = (_error: Error) => {};
 
-  constructor({ isOwn = false, isAway = false, ready = async () => {}, drainMs = 0 }: Options = {}) {
+  constructor({
+    isOwn = false,
+    isAway = false,
+    ready = async () => {},
+    feedMs = 0,
+    drainMs = 0,
+  }: Options = {}) {
+    this.#feedMs = feedMs;
     const { world, topic, machine, stop, did } = this;
     const { clock } = machine;
     const { signal } = stop;
@@ -148,7 +157,8 @@ class LeadershipHarness {
           run: () =>
             new Promise((resolve, reject) => {
               this.failFeed = reject;
-              void untilAborted(feedSignal).then(() => {
+              void untilAborted(feedSignal).then(async () => {
+                if (this.#feedMs > 0) await this.machine.clock.sleep(this.#feedMs);
                 this.did.push("feed ended");
                 resolve();
               });
@@ -371,6 +381,17 @@ test("a feed that fails ends the process with its error; the lease is not releas
   one.world.run(100);
   expect([one.leadership.state, String(one.outcome)]).toEqual(["failed", "Error: a test's feed is broken"]);
   expect(one.doneSince()).toEqual(["feed ended", "topic ended", "relay ended"]);
+});
+
+test("a feed that fails during a stop before the lease ends the process with its error", () => {
+  const one = new LeadershipHarness({ isOwn: true, isAway: true, feedMs: 1_000 });
+  one.world.run(5_000);
+  one.stop.abort();
+  one.world.run(100);
+  expect(one.leadership.state).toBe("stopping");
+  one.failFeed(new Error("a test's feed is broken"));
+  one.world.run(1_000);
+  expect([one.leadership.state, String(one.outcome)]).toEqual(["failed", "Error: a test's feed is broken"]);
 });
 
 test("a sync or a control topic that fails ends the feed, and then the process", () => {
