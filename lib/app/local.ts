@@ -43,9 +43,9 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const upstream = opened.use(await openUpstream(source, config, { clock, logger }));
   const { url, apiUrl, token, simulated } = upstream;
-  const { wanted } = store;
-  await seedWatchlist(wanted, setting, clock);
-  const symbols = watchedSymbols(wanted);
+  const { watchlist } = store;
+  await seedWatchlist(watchlist, setting, clock);
+  const symbols = watchedSymbols(watchlist);
   const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
 
   const live = createLiveView();
@@ -60,8 +60,8 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
-  const watchlist = { config, wanted, check, feed, ingest, hasTraded, clock, logger };
-  const { watchlistSync, control } = openWatchlist(watchlist);
+  const deps = { config, watchlist, check, feed, ingest, hasTraded, clock, logger };
+  const { watchlistSync, control } = openWatchlist(deps);
 
   const startedAtMs = clock.now();
   const health = () => {

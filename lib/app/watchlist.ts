@@ -36,7 +36,7 @@ export function openSymbolCheck(deps: SymbolCheckDeps): FinnhubSymbols | null {
 
 type WatchlistDeps = Readonly<{
   config: Config;
-  wanted: Watchlist;
+  watchlist: Watchlist;
   check: FinnhubSymbols | null;
   feed: Pick<Feed, "subscribe">;
   ingest: Pick<Ingest, "emitEvent">;
@@ -49,14 +49,14 @@ type WatchlistDeps = Readonly<{
 export function openWatchlist(
   deps: WatchlistDeps,
 ): Readonly<{ watchlistSync: WatchlistSync; control: WatchlistCommands }> {
-  const { config, wanted, check, feed, ingest, hasTraded, clock, logger } = deps;
+  const { config, watchlist, check, feed, ingest, hasTraded, clock, logger } = deps;
   const { emitEvent } = ingest;
-  const watchlistSync = createWatchlistSync({ feed, wanted, check, hasTraded, emitEvent, clock, logger });
+  const watchlistSync = createWatchlistSync({ feed, watchlist, check, hasTraded, emitEvent, clock, logger });
   const { rejected, note: onResult } = watchlistSync;
   const { symbolsMax } = config.finnhub;
   return {
     watchlistSync,
-    control: createWatchlistCommands({ wanted, check, symbolsMax, rejected, onResult, clock }),
+    control: createWatchlistCommands({ wanted: watchlist, check, symbolsMax, rejected, onResult, clock }),
   };
 }
 

@@ -15,12 +15,12 @@ import { partitionId, topicNames } from "./topics.ts";
 
 type ControlTopicOptions = KafkaDeps & Readonly<{ /** The topic of the trades. */ topic: string }>;
 
-interface ControlTopic extends AsyncDisposable {
+export interface ControlTopic extends AsyncDisposable {
   /** Follows until the signal aborts. Rejects with SetupError. Brokers that are away are waited for. */
   run(signal: AbortSignal): Promise<void>;
   /** While `run` runs: resolves when all that was there has been read, or the signal aborts. */
   ready(signal: AbortSignal): Promise<void>;
-  readonly wanted: Watchlist;
+  readonly watchlist: Watchlist;
   readonly lease: LeaseTopic;
 }
 
@@ -63,7 +63,7 @@ export function openControlTopic(options: ControlTopicOptions): ControlTopic {
         readToEnd,
       );
     },
-    wanted: {
+    watchlist: {
       list: () => follower.watchlist,
       async put(entry) {
         const fault = symbolFault(entry.symbol);

@@ -293,7 +293,7 @@ describe.skipIf(!services.available)("on real engines", () => {
       for (const isLast of [false, true]) {
         await using heir = await startService(binaries.path("producer"), other);
         await eventually(READY_MS_MAX, "it waits", async () =>
-          ((await heir.health()).reason ?? "").includes("the hold on the topic"),
+          ((await heir.health()).reason ?? "").includes("the lease on the feed"),
         );
         if (isLast) await eventually(READY_MS_MAX, "it holds the topic", () => isHolding(heir));
         expect(await stopMs(heir)).toBeLessThan(STOP_MS_MAX);

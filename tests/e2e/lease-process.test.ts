@@ -47,7 +47,7 @@ function startWire() {
   };
 }
 
-describe.skipIf(!services.available)("the producer's hold", () => {
+describe.skipIf(!services.available)("the producer's lease", () => {
   let binaries: ReturnType<typeof buildBinaries>;
   let kafka: Awaited<ReturnType<typeof startKafka>>;
   beforeAll(async () => {
@@ -153,7 +153,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
   );
 
   test(
-    "one that slept while another took the feed over sends nothing in doubt, says so and ends; a restart is refused",
+    "one that slept while another took the feed over sends nothing unconfirmed, says so and ends; a restart is refused",
     async () => {
       using directory = temporaryDirectory();
       await using wire = startWire();
@@ -172,7 +172,7 @@ describe.skipIf(!services.available)("the producer's hold", () => {
       sleeper.signal("SIGCONT");
       expect(await within(STEP_MS_MAX, "the sleeper's end", () => sleeper.exited)).toBe(1);
       expect(sleeper.stderr()).toMatch(
-        /another producer has taken over the feed: process \d+ on .*; \d+ messages that it may have received too are set aside/,
+        /another producer has taken over the feed: process \d+ on .*; \d+ messages that it may have received too are quarantined/,
       );
       await using again = await start(settings);
       expect(await within(STEP_MS_MAX, "the refusal", () => again.exited)).toBe(1);

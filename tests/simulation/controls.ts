@@ -16,7 +16,7 @@ const FLUSH = "lib/processing/flush.ts";
 const PARTITION_STATE = "lib/processing/partition-state.ts";
 const DECODE = "lib/processing/decode.ts";
 const WRITE_WINDOWS = "lib/processing/write-windows.ts";
-const FORWARD = "lib/ingest/relay.ts";
+const RELAY = "lib/ingest/relay.ts";
 
 export const CONTROLS: readonly Control[] = [
   {
@@ -178,7 +178,7 @@ export const CONTROLS: readonly Control[] = [
     name: "late trade ignored: its row",
     edits: [
       {
-        file: "lib/ingest/ingest.ts",
+        file: "lib/ingest/entries.ts",
         find: "        for (const trade of item.trades) {",
         replace:
           "        for (const trade of item.trades) {\n          if (trade.tradedAtMs < item.receivedAtMs - 600_000) continue;",
@@ -217,35 +217,35 @@ export const CONTROLS: readonly Control[] = [
     ],
   },
   {
-    name: "forwarder deletes before the acknowledgement",
+    name: "relay deletes before the acknowledgement",
     edits: [
       {
-        file: FORWARD,
-        find: "    sender\n      .send(batches)",
+        file: RELAY,
+        find: "    this.#deps.sender\n      .send(batches)",
         replace:
-          "    outbox.remove(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset)));\n" +
-          "    sender\n      .send(batches)",
+          "    this.#deps.outbox.remove(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset)));\n" +
+          "    this.#deps.sender\n      .send(batches)",
       },
     ],
   },
   {
-    name: "forwarder takes a whole send's acknowledgement for each partition's own",
+    name: "relay takes a whole send's acknowledgement for each partition's own",
     edits: [
       {
-        file: FORWARD,
-        find: "        settle(sent, outcomes);",
+        file: RELAY,
+        find: "        this.#outcomes.settle(sent, outcomes);",
         replace:
-          '        settle(sent, outcomes.some(({ kind }) => kind === "acknowledged") ? outcomes.map(() => ({ kind: "acknowledged" })) : outcomes);',
+          '        this.#outcomes.settle(sent, outcomes.some(({ kind }) => kind === "acknowledged") ? outcomes.map(() => ({ kind: "acknowledged" })) : outcomes);',
       },
     ],
   },
   {
-    name: "forwarder forgets what a full partition was passed with",
+    name: "relay forgets what a full partition was passed with",
     edits: [
       {
-        file: FORWARD,
-        find: "if (queue.isTaking) queue.from = Math.max(queue.from, next);",
-        replace: "queue.from = Math.max(queue.from, next);",
+        file: "lib/ingest/partition-queue.ts",
+        find: "if (this.#isTaking) this.#from = Math.max(this.#from, next);",
+        replace: "this.#from = Math.max(this.#from, next);",
       },
     ],
   },

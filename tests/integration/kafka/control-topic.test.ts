@@ -73,7 +73,8 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     by,
   });
 
-  const symbolsOf = (wanted: Watchlist) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+  const symbolsOf = (watchlist: Watchlist) =>
+    watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
   test(
     "a change is known to another process within 2 s and to one that starts later, a removal as a record",
@@ -82,25 +83,29 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       await using admin = await follow(topic);
       await using producer = await follow(topic);
       let heardCount = 0;
-      producer.wanted.onChange(() => {
+      producer.watchlist.onChange(() => {
         heardCount += 1;
       });
-      await admin.wanted.put(record("NEW", true, NOON_MS + 1));
-      expect(symbolsOf(admin.wanted)).toEqual(["NEW"]);
-      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.wanted).length === 1);
-      await admin.wanted.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
-      await admin.wanted.put(record("OLD", true, NOON_MS - 1));
-      await admin.wanted.put(record("NEW", false, NOON_MS + 2));
-      await eventually(EFFECT_MS_MAX, "the removal", () => producer.wanted.list().at(-1)?.wanted === false);
+      await admin.watchlist.put(record("NEW", true, NOON_MS + 1));
+      expect(symbolsOf(admin.watchlist)).toEqual(["NEW"]);
+      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.watchlist).length === 1);
+      await admin.watchlist.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
+      await admin.watchlist.put(record("OLD", true, NOON_MS - 1));
+      await admin.watchlist.put(record("NEW", false, NOON_MS + 2));
+      await eventually(
+        EFFECT_MS_MAX,
+        "the removal",
+        () => producer.watchlist.list().at(-1)?.wanted === false,
+      );
       const expected = [
         record("OLD", true, NOON_MS - 1),
         record("IC MARKETS:1", true, NOON_MS, "setting"),
         record("NEW", false, NOON_MS + 2),
       ];
-      expect(producer.wanted.list()).toEqual(expected);
+      expect(producer.watchlist.list()).toEqual(expected);
       expect(heardCount).toBeGreaterThanOrEqual(2);
       await using late = await follow(topic);
-      expect(late.wanted.list()).toEqual(expected);
+      expect(late.watchlist.list()).toEqual(expected);
     },
     TEST_MS_MAX,
   );
@@ -119,10 +124,10 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       await write(LEASE_KEY, '{"type":"alive"}');
       const warnings: string[] = [];
       await using process = await follow(topic, warnings);
-      expect(process.wanted.list()).toEqual([record("AAPL", true, 0)]);
+      expect(process.watchlist.list()).toEqual([record("AAPL", true, 0)]);
       expect(process.lease.state()).toBeNull();
       expect(warnings).toEqual(["the tickers' topic holds an unreadable record"]);
-      await expect(process.wanted.put(record("#producer"))).rejects.toThrow("is not a symbol");
+      await expect(process.watchlist.put(record("#producer"))).rejects.toThrow("is not a symbol");
     },
     TEST_MS_MAX,
   );
@@ -152,7 +157,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
           timestamp,
         }));
         await writer.send({ topic: name, messages });
-        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.wanted).length === 40);
+        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.watchlist).length === 40);
         await operator.deleteTopics({ topics: [name] });
         await make();
         const endMs = performance.now() + TEST_MS_MAX / 2;
@@ -166,8 +171,8 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
           return look();
         };
         await look();
-        await process.wanted.put(record("NEW"));
-        expect(symbolsOf(process.wanted)).toContain("NEW");
+        await process.watchlist.put(record("NEW"));
+        expect(symbolsOf(process.watchlist)).toContain("NEW");
       } finally {
         await operator.disconnect();
         await writer.disconnect();
