@@ -4,15 +4,8 @@
 
 import { types } from "cassandra-driver";
 import { RowRefusedError } from "../base/errors.ts";
-import {
-  type AverageRow,
-  type CandleRow,
-  dayOf,
-  type FeedEventRow,
-  hourOf,
-  type TradeRow,
-  type WindowRow,
-} from "../model/trade.ts";
+import type { AverageRow, CandleRow, WindowRow } from "../model/aggregates.ts";
+import { dayOf, type FeedEventRow, hourOf, type TradeRow } from "../model/trade.ts";
 import { WINDOW_MS, type Window } from "../model/windows.ts";
 import type { Row, Statement } from "./client.ts";
 

@@ -8,7 +8,9 @@ import { RowRefusedError, StoreOverloadedError, StoreUnavailableError } from "..
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreMender, StoreReader, StoreWriter } from "../contracts/store.ts";
-import { DAY_MS, type DeadLetter, HOUR_MS, type TradeRow, type WindowRow } from "../model/trade.ts";
+import type { WindowRow } from "../model/aggregates.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import { DAY_MS, HOUR_MS, type TradeRow } from "../model/trade.ts";
 import { windowVersion } from "../model/windows.ts";
 import type { Cassandra, Statement } from "./client.ts";
 import { createConcurrencyLimiter, type Pressure } from "./concurrency-limiter.ts";

@@ -11,7 +11,8 @@ import { createDeadWriter, createKafkaWriter, openKafkaSender } from "../kafka/c
 import { readKafkaRange } from "../kafka/range-reader.ts";
 import { openTopics, partitionId, topicNames } from "../kafka/topics.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
-import { type DeadLetter, HOUR_MS } from "../model/trade.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import { HOUR_MS } from "../model/trade.ts";
 import {
   printRedriveCounts,
   printReplayed,

@@ -1,23 +1,21 @@
 // A dead letter as the messages it can be taken as now. Pure: the same letter gives the same identities every time,
 // whatever is good in it today, so that a replay can be run again and brings nothing in twice.
 //
-// An index is given to every element, good or not; where one is not sent, a hole keeps its place (model/trade.ts). So a
+// An index is given to every element, good or not; where one is not sent, a hole keeps its place (model/dead-letter.ts). So a
 // trade has the UUID that it would have had if nothing had been wrong with its message.
 
 import { parseFrame } from "../finnhub/frame.ts";
 import { decodeMessage, readForeign } from "../model/codec.ts";
-import { derivedSession, isIdentity } from "../model/identity.ts";
 import {
-  badTrade,
   type DeadLetter,
   type DeadReason,
   isPlaceholder,
-  type Message,
   placeholderFor,
-  TRADES_PER_MESSAGE_MAX,
-  type Trade,
   WHOLE_MESSAGE,
-} from "../model/trade.ts";
+} from "../model/dead-letter.ts";
+import { derivedSession, isIdentity } from "../model/identity.ts";
+import type { Message, Trade } from "../model/trade.ts";
+import { badTrade, TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
 
 /** `unfit`: why a trade, or a letter in which no trade can be read, cannot be taken even now. */
 export type Redriven = Readonly<{ messages: readonly Message[]; unfit: readonly DeadReason[] }>;

@@ -9,19 +9,13 @@ import { RowRefusedError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
+import type { WindowRow } from "../model/aggregates.ts";
 import { decodeMessage, encodeMessage } from "../model/codec.ts";
+import { type DeadLetter, isPlaceholder } from "../model/dead-letter.ts";
 import { derivedSession, tradeUuids } from "../model/identity.ts";
 import { paneStart } from "../model/panes.ts";
-import {
-  badTrade,
-  DAY_MS,
-  type DeadLetter,
-  isPlaceholder,
-  type Message,
-  type TradeRow,
-  tradeRow,
-  type WindowRow,
-} from "../model/trade.ts";
+import { DAY_MS, type Message, type TradeRow, tradeRow } from "../model/trade.ts";
+import { badTrade } from "../model/validate.ts";
 import { deadLetterOf } from "../processing/decode.ts";
 import { recomputeAround } from "../processing/recompute.ts";
 import { redriveDeadLetter } from "./redrive.ts";

@@ -5,7 +5,9 @@
 
 import { type Clock, createYielder } from "../base/clock.ts";
 import type { StoredWindow, StoreMender, StoreWriter, TimeRange } from "../contracts/store.ts";
-import { DAY_MS, HOUR_MS, hourOf, TRADE_AHEAD_MS, type WindowRow } from "../model/trade.ts";
+import type { WindowRow } from "../model/aggregates.ts";
+import { DAY_MS, HOUR_MS, hourOf } from "../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../model/validate.ts";
 import { WINDOW_MS, type Window, windowsOfPane, windowVersion } from "../model/windows.ts";
 import { PANE_IDLE_MS } from "../processing/partition-state.ts";
 import { readPanes, recomputeWindow, rowFromPanes, type Trades } from "../processing/recompute.ts";

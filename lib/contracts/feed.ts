@@ -5,7 +5,8 @@
 // sends or does not send: a bad frame is a dead item, a lost connection is an event item. It ends when its
 // signal aborts, after it has handed over what it had received.
 
-import type { DeadReason, Trade } from "../model/trade.ts";
+import type { DeadReason } from "../model/dead-letter.ts";
+import type { Trade } from "../model/trade.ts";
 
 /** `connected`: a socket is open and subscribed. `waiting`: between two attempts. */
 export type FeedState = "connecting" | "connected" | "waiting" | "closed";

@@ -5,7 +5,9 @@
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
 
-import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../model/trade.ts";
+import type { AverageRow, CandleRow, WindowRow } from "../model/aggregates.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import type { FeedEventRow, TradeRow } from "../model/trade.ts";
 import type { Window, WindowKind } from "../model/windows.ts";
 
 /** Half-open: [fromMs, toMs). */

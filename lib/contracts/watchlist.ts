@@ -5,7 +5,7 @@
 // It rejects with StoreUnavailableError or LogUnavailableError when trying again may help. Who seeds it from the
 // setting leaves every record alone that an operator made.
 
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 
 export type WatchlistEntry = Readonly<{
   symbol: string;

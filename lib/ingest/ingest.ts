@@ -9,8 +9,10 @@ import type { Metrics } from "../base/metrics.ts";
 import type { Feed, FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry, LogWriter } from "../contracts/log.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../model/codec.ts";
+import { WHOLE_MESSAGE } from "../model/dead-letter.ts";
 import { newSession, SEQUENCE_MAX } from "../model/identity.ts";
-import { dayOf, TRADES_PER_MESSAGE_MAX, type Trade, WHOLE_MESSAGE } from "../model/trade.ts";
+import { dayOf, type Trade } from "../model/trade.ts";
+import { TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
 
 export type IngestDeps = Readonly<{
   feed: Feed;

@@ -14,7 +14,7 @@ import type {
   SendOutcome,
 } from "../contracts/log.ts";
 import { encodeDeadLetter } from "../model/codec.ts";
-import type { DeadLetter } from "../model/trade.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
 import { openBoundedProducer } from "./bounded-producer.ts";
 import {
   checkKafka,

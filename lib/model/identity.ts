@@ -3,7 +3,7 @@
 // because equal prints are usually two real trades.
 
 import { createHash } from "node:crypto";
-import { TRADES_PER_MESSAGE_MAX } from "./trade.ts";
+import { TRADES_PER_MESSAGE_MAX } from "./validate.ts";
 
 /** 32 bits of the UUID hold the sequence; a new session begins before it wraps. */
 export const SEQUENCE_MAX = 2 ** 32 - 1;

@@ -1,8 +1,9 @@
 // Which windows a pane belongs to, and the row of a window from its panes. A 15-second running average is three
 // panes, one every 5 seconds; a 1-minute candle is twelve. All intervals are half-open, [start, end).
 
+import type { WindowRow } from "./aggregates.ts";
 import { mergePane, newPane, PANE_MS, type Pane, rounded } from "./panes.ts";
-import { dayOf, hourOf, type WindowRow } from "./trade.ts";
+import { dayOf, hourOf } from "./trade.ts";
 
 export type WindowKind = "average" | "candle";
 

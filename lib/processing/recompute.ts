@@ -4,8 +4,9 @@
 import type { Clock } from "../base/clock.ts";
 import { createYielder } from "../base/clock.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
+import type { WindowRow } from "../model/aggregates.ts";
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
-import { HOUR_MS, type WindowRow } from "../model/trade.ts";
+import { HOUR_MS } from "../model/trade.ts";
 import { panesOfWindow, WINDOW_MS, type Window, windowRow, windowsOfPane } from "../model/windows.ts";
 
 export type Trades = Pick<StoreWriter, "scanTrades">;

@@ -6,8 +6,8 @@ import { RowRefusedError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreWriter } from "../contracts/store.ts";
+import type { WindowRow } from "../model/aggregates.ts";
 import { addTrade, newPane, PANE_MS, type Pane } from "../model/panes.ts";
-import type { WindowRow } from "../model/trade.ts";
 import { type Window, windowRow } from "../model/windows.ts";
 import { type PartitionState, paneKey } from "./partition-state.ts";
 

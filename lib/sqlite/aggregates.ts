@@ -4,7 +4,8 @@
 
 import { type Database, inTransaction, storing } from "../base/sqlite.ts";
 import type { StoredWindow, StoreMender, StoreWriter, SymbolHour, TimeRange } from "../contracts/store.ts";
-import { type AverageRow, type CandleRow, dayOf, HOUR_MS, hourOf, type WindowRow } from "../model/trade.ts";
+import type { AverageRow, CandleRow, WindowRow } from "../model/aggregates.ts";
+import { dayOf, HOUR_MS, hourOf } from "../model/trade.ts";
 import { WINDOW_MS, type Window, type WindowKind, windowVersion } from "../model/windows.ts";
 
 const SCAN_PAGE_ROWS = 5_000;

@@ -22,16 +22,9 @@ import type {
   WindowQuery,
 } from "../contracts/store.ts";
 import type { Watchlist } from "../contracts/watchlist.ts";
-import {
-  type AverageRow,
-  type CandleRow,
-  type DeadLetter,
-  dayOf,
-  type FeedEventRow,
-  HOUR_MS,
-  hourOf,
-  type TradeRow,
-} from "../model/trade.ts";
+import type { AverageRow, CandleRow } from "../model/aggregates.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import { dayOf, type FeedEventRow, HOUR_MS, hourOf, type TradeRow } from "../model/trade.ts";
 import { WINDOW_MS } from "../model/windows.ts";
 import { aggregatesOf } from "./aggregates.ts";
 import { openWatchlistTable } from "./watchlist.ts";

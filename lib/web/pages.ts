@@ -4,15 +4,8 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { StoreReader, TimeRange } from "../contracts/store.ts";
-import {
-  type AverageRow,
-  type CandleRow,
-  DAY_MS,
-  dayOf,
-  type FeedEventRow,
-  HOUR_MS,
-  type TradeRow,
-} from "../model/trade.ts";
+import type { AverageRow, CandleRow } from "../model/aggregates.ts";
+import { DAY_MS, dayOf, type FeedEventRow, HOUR_MS, type TradeRow } from "../model/trade.ts";
 import {
   type AveragesQuery,
   type CandlesQuery,

@@ -3,7 +3,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { editDistance } from "../base/text.ts";
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 
 /** A mistake that shows only when several parameters, or the time, are looked at together. */
 export class QueryError extends Error {}

@@ -11,13 +11,11 @@ import type {
   StoreWriter,
   TimeRange,
 } from "../../lib/contracts/store.ts";
+import type { AverageRow, CandleRow, WindowRow } from "../../lib/model/aggregates.ts";
+import { type DeadLetter, WHOLE_MESSAGE } from "../../lib/model/dead-letter.ts";
 import { tradeUuids } from "../../lib/model/identity.ts";
 import {
-  AMOUNT_MAX,
-  type AverageRow,
-  type CandleRow,
   DAY_MS,
-  type DeadLetter,
   dayOf,
   type FeedEventRow,
   HOUR_MS,
@@ -25,9 +23,8 @@ import {
   type Trade,
   type TradeRow,
   tradeRow,
-  WHOLE_MESSAGE,
-  type WindowRow,
 } from "../../lib/model/trade.ts";
+import { AMOUNT_MAX } from "../../lib/model/validate.ts";
 import { WINDOW_MS, type Window, windowVersion } from "../../lib/model/windows.ts";
 import { NOON_MS, seeded, trade } from "../support/builders.ts";
 

@@ -4,7 +4,9 @@
 
 import { RowRefusedError, StoreUnavailableError } from "../../lib/base/errors.ts";
 import type { StoreWriter, TimeRange } from "../../lib/contracts/store.ts";
-import type { DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../../lib/model/trade.ts";
+import type { WindowRow } from "../../lib/model/aggregates.ts";
+import type { DeadLetter } from "../../lib/model/dead-letter.ts";
+import type { FeedEventRow, TradeRow } from "../../lib/model/trade.ts";
 import { Faults, type Machine, request, type World } from "./world.ts";
 
 export type StoreOperation =

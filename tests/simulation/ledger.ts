@@ -3,7 +3,8 @@
 
 import { Type } from "avsc";
 import type { LogRecord, PartitionId } from "../../lib/contracts/log.ts";
-import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
+import type { WindowRow } from "../../lib/model/aggregates.ts";
+import type { TradeRow } from "../../lib/model/trade.ts";
 import schema from "../../schemas/trades.avsc" with { type: "json" };
 import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
 import { plainUuid } from "./harness.ts";

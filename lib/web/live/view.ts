@@ -5,7 +5,9 @@
 // Every change has a number, `version`. Whoever holds the view of version v asks for what changed since: there is
 // nothing to queue, a reader who was away for a minute asks for more, and gets each thing once, in its newest state.
 
-import { type AheadTrade, type CandleRow, DAY_MS, TRADE_AHEAD_MS, type TradeRow } from "../../model/trade.ts";
+import type { CandleRow } from "../../model/aggregates.ts";
+import { type AheadTrade, DAY_MS, type TradeRow } from "../../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import {
   LINE_SECONDS,
   type OpenTuple,

@@ -8,7 +8,7 @@ import type { Context } from "hono";
 import type { Clock } from "../../base/clock.ts";
 import { isTransient } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
-import { SYMBOL_LENGTH_MAX } from "../../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../../model/validate.ts";
 import { quoted } from "../query.ts";
 import { failure } from "../schemas.ts";
 import type { WatchlistCommands } from "../watchlist-commands.ts";

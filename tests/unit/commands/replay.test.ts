@@ -11,15 +11,9 @@ import { redriveDeadLetter } from "../../../lib/commands/redrive.ts";
 import { type ReplayRecord, redriveAll, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
 import type { LogEntry } from "../../../lib/contracts/log.ts";
 import { decodeMessage, encodeDeadLetter, encodeMessage } from "../../../lib/model/codec.ts";
+import { type DeadLetter, WHOLE_MESSAGE } from "../../../lib/model/dead-letter.ts";
 import { derivedSession, tradeUuids } from "../../../lib/model/identity.ts";
-import {
-  DAY_MS,
-  type DeadLetter,
-  type Message,
-  type Trade,
-  type TradeRow,
-  WHOLE_MESSAGE,
-} from "../../../lib/model/trade.ts";
+import { DAY_MS, type Message, type Trade, type TradeRow } from "../../../lib/model/trade.ts";
 import { openSqliteLog } from "../../../lib/outbox/log.ts";
 import { createProcessor } from "../../../lib/processing/processor.ts";
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";

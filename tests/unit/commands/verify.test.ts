@@ -12,15 +12,9 @@ import {
   verifyWindows,
 } from "../../../lib/commands/verify.ts";
 import type { StoredWindow } from "../../../lib/contracts/store.ts";
+import type { WindowRow } from "../../../lib/model/aggregates.ts";
 import { tradeUuids } from "../../../lib/model/identity.ts";
-import {
-  DAY_MS,
-  HOUR_MS,
-  type Trade,
-  type TradeRow,
-  tradeRow,
-  type WindowRow,
-} from "../../../lib/model/trade.ts";
+import { DAY_MS, HOUR_MS, type Trade, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
 import { WINDOW_MS, windowVersion } from "../../../lib/model/windows.ts";
 import { PANE_IDLE_MS } from "../../../lib/processing/partition-state.ts";
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";

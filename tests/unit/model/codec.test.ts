@@ -11,7 +11,8 @@ import {
   encodeEvent,
   encodeMessage,
 } from "../../../lib/model/codec.ts";
-import type { DeadLetter, FeedEventRow, Message } from "../../../lib/model/trade.ts";
+import type { DeadLetter } from "../../../lib/model/dead-letter.ts";
+import type { FeedEventRow, Message } from "../../../lib/model/trade.ts";
 import schema from "../../../schemas/trades.avsc" with { type: "json" };
 import { NOON_MS, trade } from "../../support/builders.ts";
 

@@ -8,9 +8,8 @@ import { type Logger, silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { StoreReader } from "../../../lib/contracts/store.ts";
 import { type HealthDocument, healthDocument } from "../../../lib/health/health.ts";
+import type { AverageRow, CandleRow } from "../../../lib/model/aggregates.ts";
 import {
-  type AverageRow,
-  type CandleRow,
   dayOf,
   type FeedEventRow,
   HOUR_MS,
