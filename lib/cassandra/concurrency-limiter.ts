@@ -7,7 +7,7 @@ export type Pressure = "overloaded" | "down" | null;
 
 export type LimiterOptions = Readonly<{
   limitMax: number;
-  verdictOf(error: unknown): Pressure;
+  pressureOf(error: unknown): Pressure;
   onLimit(limit: number): void;
 }>;
 
@@ -23,7 +23,7 @@ const ANSWERS_PER_PLACE = 10;
 
 export function createConcurrencyLimiter({
   limitMax,
-  verdictOf,
+  pressureOf,
   onLimit,
 }: LimiterOptions): ConcurrencyLimiter {
   let limit = limitMax;
@@ -40,9 +40,9 @@ export function createConcurrencyLimiter({
     onLimit(limit);
   }
 
-  function cut(verdict: "overloaded" | "down"): void {
+  function cut(pressure: "overloaded" | "down"): void {
     cuts += 1;
-    set(verdict === "down" ? 1 : Math.max(1, Math.floor(limit / 2)));
+    set(pressure === "down" ? 1 : Math.max(1, Math.floor(limit / 2)));
   }
 
   function answered(): void {
@@ -77,9 +77,9 @@ export function createConcurrencyLimiter({
         answered();
         return result;
       } catch (error) {
-        const verdict = verdictOf(error);
-        if (verdict === null) answered();
-        else if (begunAtCut === cuts || (verdict === "down" && limit > 1)) cut(verdict);
+        const pressure = pressureOf(error);
+        if (pressure === null) answered();
+        else if (begunAtCut === cuts || (pressure === "down" && limit > 1)) cut(pressure);
         throw error;
       } finally {
         leave();

@@ -7,7 +7,8 @@ import aggregatesFile from "../../cql/003-aggregates.cql" with { type: "text" };
 import eventsFile from "../../cql/004-feed-events.cql" with { type: "text" };
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
-import type { Cassandra, Row } from "./client.ts";
+import { AGGREGATES, SHAPES } from "../model/aggregates.ts";
+import type { Cassandra, DriverRow } from "./client.ts";
 
 export type SchemaDeps = Readonly<{
   cassandra: Cassandra;
@@ -18,7 +19,7 @@ export type SchemaDeps = Readonly<{
   clock: Clock;
 }>;
 
-/** Where the tables stand: for whoever writes into them. A TTL of 0 keeps rows for ever. */
+/** What a writer must know of the tables. A TTL of 0 keeps rows for ever. */
 export type SchemaState = Readonly<{ tradesTtlS: number }>;
 
 type Table = Readonly<{ name: string; partitionKey: string; clusteringKey: string; ttlS: number }>;
@@ -64,10 +65,10 @@ function filesOf(retentionDays: number): readonly File[] {
     {
       name: "003-aggregates.cql",
       text: aggregatesFile,
-      tables: [
-        table("running_averages_15_sec", "symbol, hour", "window_end", aggregatesTtlS),
-        table("candles_1_min", "symbol, day", "window_start", aggregatesTtlS),
-      ],
+      tables: AGGREGATES.map((aggregate) => {
+        const { bucket, time } = SHAPES[aggregate.shape];
+        return table(aggregate.table, `symbol, ${bucket}`, time, aggregatesTtlS);
+      }),
     },
     {
       name: "004-feed-events.cql",
@@ -186,8 +187,8 @@ async function readTables(cassandra: Cassandra, keyspace: string): Promise<Map<s
   );
 }
 
-async function readAll(cassandra: Cassandra, query: string, keyspace: string): Promise<Row[]> {
-  const found: Row[] = [];
+async function readAll(cassandra: Cassandra, query: string, keyspace: string): Promise<DriverRow[]> {
+  const found: DriverRow[] = [];
   let pageState: string | undefined;
   do {
     const page = await cassandra.execute(query, [keyspace], { pageState });
@@ -222,7 +223,7 @@ function refuseForeignTables(
 
 // --- What is changed -------------------------------------------------------------------------------------------
 
-/** What is longest kept is altered first when it grows and last when it shrinks: see filesOf. */
+/** Tables with the longest TTL change first when TTLs grow, and last when they shrink: see filesOf. */
 async function alterRetention(
   cassandra: Cassandra,
   keyspace: string,

@@ -14,8 +14,9 @@ import { DAY_MS, HOUR_MS, type TradeRow } from "../model/trade.ts";
 import { windowVersion } from "../model/windows.ts";
 import type { Cassandra, Statement } from "./client.ts";
 import { createConcurrencyLimiter, type Pressure } from "./concurrency-limiter.ts";
-import { readsOf } from "./lists.ts";
+import { listsOf } from "./lists.ts";
 import { dayKey, statementsFor } from "./rows.ts";
+import { scansOf } from "./scans.ts";
 import { checkSchema } from "./schema.ts";
 
 export type CassandraStoreOptions = Readonly<{
@@ -62,7 +63,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   const cassandra = countingFaults(options.cassandra, metrics);
   const limiter = createConcurrencyLimiter({
     limitMax: PUTS_IN_FLIGHT_MAX,
-    verdictOf,
+    pressureOf,
     onLimit(limit) {
       metrics.storeRequestsMax.set(limit);
       logger.debug("writes that may run at once", { limit });
@@ -70,49 +71,21 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   });
   const statements = statementsFor(keyspace);
   const write = (batch: readonly Statement[]) => limiter.run(() => send(cassandra, batch));
-  /** What is in no hurry. It never narrows by itself: what it lets through has the other gate before it. */
-  const aggregateLimiter = createConcurrencyLimiter({
-    limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
-    verdictOf: () => null,
-    onLimit() {},
-  });
-
-  /** Statements by partition, batch after batch, some at once. After a failure no further one is begun. */
-  async function writeAll(items: readonly (readonly [partition: string, Statement])[]): Promise<void> {
-    const batches = batchesOf(items);
-    const workers = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
-      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
-        try {
-          await aggregateLimiter.run(() => write(batch));
-        } catch (error) {
-          batches.length = 0;
-          throw error;
-        }
-      }
-    });
-    // All of them have ended when this does: nothing is written behind the caller's back.
-    const failed = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
-    if (failed?.status === "rejected") throw failed.reason;
-  }
-
-  const keptRows = <Row, Kept>(
+  const writeAll = writerInBackground(write);
+  const unexpired = <Row, Kept>(
     table: "trades" | "feed_events",
     rows: readonly Row[],
     receivedAtMs: (row: Row) => number,
     make: (row: Row, ttlS: number | undefined) => Kept,
   ): Kept[] => {
-    const nowMs = clock.now();
-    const kept: Kept[] = [];
-    for (const row of rows) {
-      const ttlS = remainingTtlS(receivedAtMs(row), nowMs, tradesTtlS);
-      if (ttlS !== "expired") kept.push(make(row, ttlS));
-    }
+    const kept = makeUnexpired(rows, receivedAtMs, make, clock.now(), tradesTtlS);
     if (kept.length < rows.length) metrics.storeRowsExpiredTotal.inc({ table }, rows.length - kept.length);
     return kept;
   };
 
   return {
-    ...readsOf(cassandra, keyspace, clock),
+    ...listsOf(cassandra, keyspace, clock),
+    ...scansOf(cassandra, keyspace),
 
     groupOf: ({ hour, symbol }: TradeRow) => `${hour} ${symbol}`,
     rowsPerPutMax: ROWS_PER_PUT_MAX,
@@ -121,7 +94,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     async putTrades(rows) {
-      const kept = keptRows("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
+      const kept = unexpired("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
       if (kept.length > 0) await write(kept);
     },
 
@@ -133,7 +106,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
 
     async putEvents(rows) {
       await writeAll(
-        keptRows(
+        unexpired(
           "feed_events",
           rows,
           ({ event_timestamp }) => event_timestamp,
@@ -161,6 +134,32 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   };
 }
 
+/** Writes statements that are in no hurry, a batch a partition, some batches at once; rejects when one of them fails. */
+function writerInBackground(write: (batch: readonly Statement[]) => Promise<void>) {
+  /** Of all calls together. It never narrows by itself: what it lets through waits for the limiter of all writes too. */
+  const limiter = createConcurrencyLimiter({
+    limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
+    pressureOf: () => null,
+    onLimit() {},
+  });
+  return async (items: readonly (readonly [partition: string, Statement])[]): Promise<void> => {
+    const batches = batchesOf(items);
+    const workers = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
+      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
+        try {
+          await limiter.run(() => write(batch));
+        } catch (error) {
+          batches.length = 0; // After a failure no further one is begun.
+          throw error;
+        }
+      }
+    });
+    // All of them have ended when this does: nothing is written behind the caller's back.
+    const failed = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
+    if (failed?.status === "rejected") throw failed.reason;
+  };
+}
+
 async function send(cassandra: Cassandra, batch: readonly Statement[]): Promise<void> {
   const [first] = batch;
   // A batch of one would be no batch to the node, and costs it more.
@@ -175,9 +174,24 @@ function batchesOf(items: readonly (readonly [partition: string, Statement])[]):
 }
 
 function partitionOf(window: WindowRow): string {
-  return window.kind === "average"
-    ? `average ${window.row.hour} ${window.row.symbol}`
-    : `candle ${window.row.day} ${window.row.symbol}`;
+  const { kind, row } = window;
+  return `${kind} ${"day" in row ? row.day : row.hour} ${row.symbol}`;
+}
+
+/** What is made of the rows that have still to live, with the TTL that is left to each of them. */
+function makeUnexpired<Row, Kept>(
+  rows: readonly Row[],
+  receivedAtMs: (row: Row) => number,
+  make: (row: Row, ttlS: number | undefined) => Kept,
+  nowMs: number,
+  tableTtlS: number,
+): Kept[] {
+  const kept: Kept[] = [];
+  for (const row of rows) {
+    const ttlS = remainingTtlS(receivedAtMs(row), nowMs, tableTtlS);
+    if (ttlS !== "expired") kept.push(make(row, ttlS));
+  }
+  return kept;
 }
 
 /**
@@ -195,7 +209,7 @@ function remainingTtlS(
   return remainingS <= 0 ? "expired" : remainingS;
 }
 
-function verdictOf(error: unknown): Pressure {
+function pressureOf(error: unknown): Pressure {
   if (error instanceof StoreOverloadedError) return "overloaded";
   return error instanceof StoreUnavailableError ? "down" : null;
 }
@@ -206,7 +220,7 @@ function countingFaults(cassandra: Cassandra, metrics: Metrics): Cassandra {
     try {
       return await work;
     } catch (error) {
-      const reason = error instanceof RowRefusedError ? "refused" : verdictOf(error);
+      const reason = error instanceof RowRefusedError ? "refused" : pressureOf(error);
       metrics.storeFaultsTotal.inc({ reason: reason ?? "other" });
       throw error;
     }

@@ -6,7 +6,7 @@ import { SetupError } from "../base/errors.ts";
 import { printLine } from "../base/logger.ts";
 import type { TimeRange } from "../contracts/store.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { WINDOW_MS } from "../model/windows.ts";
+import { windowEndMs } from "../model/windows.ts";
 import type { RedriveCounts, Replayed } from "./replay.ts";
 import { type Difference, type Skipped, type Verified, type VerifyDeps, verifyWindows } from "./verify.ts";
 
@@ -102,8 +102,7 @@ const OUTCOMES: Readonly<Record<Difference["outcome"], string>> = {
 
 /** One line. */
 function describeDifference({ window, what, columns, stored, computed, outcome }: Difference): string {
-  const endMs = window.startMs + WINDOW_MS[window.kind];
-  const name = `${window.symbol} ${window.kind} ${isoOf(window.startMs)} to ${isoOf(endMs)}`;
+  const name = `${window.symbol} ${window.kind} ${isoOf(window.startMs)} to ${isoOf(windowEndMs(window))}`;
   const held = Object.entries(stored?.row ?? {});
   const due = Object.entries(computed?.row ?? {});
   const valueIn = (entries: readonly [string, unknown][], column: string) =>

@@ -5,10 +5,17 @@
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
 
-import type { AverageRow, CandleRow, WindowRow } from "../model/aggregates.ts";
+import type {
+  AverageKind,
+  AverageRow,
+  CandleKind,
+  CandleRow,
+  WindowKind,
+  WindowRow,
+} from "../model/aggregates.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
 import type { FeedEventRow, TradeRow } from "../model/trade.ts";
-import type { Window, WindowKind } from "../model/windows.ts";
+import type { Window } from "../model/windows.ts";
 
 /** Half-open: [fromMs, toMs). */
 export type TimeRange = Readonly<{ fromMs: number; toMs: number }>;
@@ -48,10 +55,10 @@ export interface StoreWriter {
 
 export interface StoreReader {
   listTrades(query: TradeQuery): Promise<readonly TradeRow[]>;
-  /** Windows whose window_end lies in the range. */
-  listAverages(query: WindowQuery): Promise<readonly AverageRow[]>;
-  /** Windows whose window_start lies in the range. */
-  listCandles(query: WindowQuery): Promise<readonly CandleRow[]>;
+  /** Windows whose window_end lies in the range; without a kind those of 15 seconds. */
+  listAverages(query: WindowQuery, kind?: AverageKind): Promise<readonly AverageRow[]>;
+  /** Windows whose window_start lies in the range; without a kind those of a minute. */
+  listCandles(query: WindowQuery, kind?: CandleKind): Promise<readonly CandleRow[]>;
   listEvents(query: Readonly<{ range: TimeRange; limit: number }>): Promise<readonly FeedEventRow[]>;
 }
 
@@ -69,7 +76,7 @@ export interface StoreMender {
   /**
    * Pages of a bounded size, in any order: every hour that overlaps the range and in which the symbol, or without
    * one any symbol, holds a trade, an average (by window_end) or a candle (by window_start). It may name other
-   * hours too, and one more than once.
+   * hours too, and an hour more than once.
    */
   scanHours(range: TimeRange, symbol?: string): AsyncIterable<readonly SymbolHour[]>;
   /**

@@ -2,8 +2,18 @@
 // close follow (trade_timestamp, uuid), so the order in which trades come is nowhere to be seen; panes merge
 // into windows. Reads no clock, does no I/O, knows nothing of what is stored.
 
-/** Divides the hour, so a pane lies in exactly one hour and thus in one partition of `trades`. */
-export const PANE_MS = 5_000;
+import { AGGREGATES } from "./aggregates.ts";
+import { HOUR_MS } from "./trade.ts";
+
+/**
+ * The longest that every window is made of in whole: 5 s, with the aggregates there are. It divides the hour, as every step
+ * does, so a pane lies in exactly one hour and thus in one partition of `trades`.
+ */
+export const PANE_MS = AGGREGATES.reduce((common, { stepMs }) => commonDivisor(common, stepMs), HOUR_MS);
+
+function commonDivisor(one: number, other: number): number {
+  return other === 0 ? one : commonDivisor(other, one % other);
+}
 
 /** What a pane needs of a row of `trades`. */
 export type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;

@@ -591,7 +591,7 @@ test("a row that is refused after an attempt had stored it is counted where it l
 test("an aggregate or a letter that the store refuses for good is counted and blocks nothing", async () => {
   const stage = new PipelineHarness();
   stage.store.refusesWindow = ({ kind }) => kind === "candle";
-  stage.store.refusesLetter = () => true;
+  stage.store.refusesDeadLetter = () => true;
   stage.start();
   stage.send([at(0), at(DAY_MS + 1)]);
   stage.world.run(WRITTEN_MS);
