@@ -4,7 +4,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { StoreReader, TimeRange } from "../contracts/store.ts";
-import type { AverageRow, CandleRow } from "../model/aggregates.ts";
+import { AGGREGATES, type AverageRow, type CandleRow } from "../model/aggregates.ts";
 import { DAY_MS, dayOf, type FeedEventRow, HOUR_MS, type TradeRow } from "../model/trade.ts";
 import {
   type AveragesQuery,
@@ -62,11 +62,12 @@ export async function listCandles(
 ): Promise<Page<CandleRow>> {
   const { symbol, interval = "1m", limit = PAGE_ITEMS_DEFAULT } = query;
   const { fromMs, toMs } = rangeOf(query, clock.now());
-  const widthMs = INTERVALS_MS[interval];
+  const widthMs = INTERVALS_MS[interval]!;
   const range = { fromMs: alignedUp(fromMs, widthMs), toMs: alignedUp(toMs, widthMs) };
+  const stored = AGGREGATES.find((one) => one.shape === "candle" && one.widthMs === widthMs);
   const candles =
-    interval === "1m"
-      ? await store.listCandles({ symbol, range, limit: limit + 1 })
+    stored?.shape === "candle"
+      ? await store.listCandles({ symbol, range, limit: limit + 1 }, stored.kind)
       : await mergedCandles(store, symbol, range, widthMs, limit + 1, clock);
   return pageOf("/candles", candles, limit, (last) => ({
     symbol,

@@ -3,6 +3,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { editDistance } from "../base/text.ts";
+import { AGGREGATES } from "../model/aggregates.ts";
 import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 
 /** A mistake that shows only when several parameters, or the time, are looked at together. */
@@ -90,9 +91,20 @@ const limit = parameter({
   documented: { type: "integer", minimum: 1, maximum: PAGE_ITEMS_MAX, default: PAGE_ITEMS_DEFAULT },
 }).optional();
 
-export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
-export type Interval = keyof typeof INTERVALS_MS;
-const intervalNames = Object.keys(INTERVALS_MS) as Interval[];
+/** Widths of candles that are merged from those of a minute. */
+const MERGED_WIDTHS_MS = [300_000, 3_600_000];
+/** The widths of the stored candles and of the merged ones, by name, narrowest first. */
+export const INTERVALS_MS: Readonly<Record<string, number>> = Object.fromEntries(
+  [...AGGREGATES.flatMap((one) => (one.shape === "candle" ? [one.widthMs] : [])), ...MERGED_WIDTHS_MS]
+    .sort((a, b) => a - b)
+    .map((widthMs) => [intervalName(widthMs), widthMs]),
+);
+const intervalNames = Object.keys(INTERVALS_MS);
+
+function intervalName(widthMs: number): string {
+  if (widthMs % 3_600_000 === 0) return `${widthMs / 3_600_000}h`;
+  return widthMs % 60_000 === 0 ? `${widthMs / 60_000}m` : `${widthMs / 1_000}s`;
+}
 
 const interval = parameter({
   name: "interval",
