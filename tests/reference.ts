@@ -51,6 +51,11 @@ export function windowsOf(
   );
 }
 
+/** In how many windows a trade is. */
+export function windowsPerTrade(aggregates: readonly PlainAggregate[]): number {
+  return aggregates.reduce((sum, { widthMs, stepMs }) => sum + widthMs / stepMs, 0);
+}
+
 /** The times under which the windows that hold a trade of this time are stored: an average by its end. */
 export function windowTimesOf(atMs: number, { shape, widthMs, stepMs }: PlainAggregate): number[] {
   if (shape === "candle") return [Math.floor(atMs / widthMs) * widthMs];

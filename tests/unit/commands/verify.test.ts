@@ -18,7 +18,7 @@ import { DAY_MS, HOUR_MS, type Trade, type TradeRow, tradeRow } from "../../../l
 import { windowEndMs, windowOf, windowVersion } from "../../../lib/model/windows.ts";
 import { PANE_IDLE_MS } from "../../../lib/processing/partition-state.ts";
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";
-import { windowsOf } from "../../reference.ts";
+import { windowsOf, windowsPerTrade } from "../../reference.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "../../support/builders.ts";
 
 const RETENTION_DAYS = 30;
@@ -177,7 +177,7 @@ const FEW = [
   trade({ price: 20, volume: 5, tradedAtMs: NOON_MS + HOUR_MS }),
 ];
 /** Three averages and a candle, with the aggregates there are: no two of these trades but the first two share any. */
-const WINDOWS_OF_A_TRADE = AGGREGATES.reduce((sum, { widthMs, stepMs }) => sum + widthMs / stepMs, 0);
+const WINDOWS_OF_A_TRADE = windowsPerTrade(AGGREGATES);
 const WINDOW_COUNT_OF_FEW = 2 * WINDOWS_OF_A_TRADE;
 const END_MS = NOON_MS + 5_000;
 /** The oldest window that the first trades are in. */

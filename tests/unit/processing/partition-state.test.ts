@@ -2,9 +2,11 @@
 // never wrong. (What memory may answer for is shown in pipeline.test.ts, through the whole processor.)
 
 import { expect, test } from "bun:test";
+import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
 import { PartitionState, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
+import { windowsPerTrade } from "../../reference.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
 const nothing = { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null };
@@ -65,7 +67,7 @@ test("what a take has read itself serves that take, even when a row has overtake
   partition.endRead("AAPL", NOON_MS, read, newPane());
   expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
   expect(partition.panesOf(candle, new Map([[`${NOON_MS} AAPL`, newPane()]])).missing).toEqual([]);
-  expect(partition.unwrittenCount).toBe(4);
+  expect(partition.unwrittenCount).toBe(windowsPerTrade(AGGREGATES));
 });
 
 test("the number of panes never exceeds its limit, and the oldest made go first", () => {
