@@ -5,6 +5,7 @@ import { expect, test } from "bun:test";
 import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
+import { panesOfWindow } from "../../../lib/model/windows.ts";
 import { PartitionState, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
 import { windowsPerTrade } from "../../reference.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
@@ -43,13 +44,13 @@ test("reads that are forgotten for want of room are asked for again, those under
   const partition = new PartitionState(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
   const readNow = (startMs: number) =>
     partition.endRead("AAPL", startMs, partition.beginRead("AAPL", startMs), newPane());
-  for (let index = 0; index < 12; index++) readNow(NOON_MS + index * PANE_MS);
+  for (const startMs of panesOfWindow(candle)) readNow(startMs);
   expect(partition.panesOf(candle, new Map())).toMatchObject({ missing: [] });
   const underWay = partition.beginRead("AAPL", NOON_MS);
   // Others, until there is no room.
   for (let index = 0; index < 10_001; index++) readNow(NOON_MS - (index + 1) * PANE_MS);
   partition.endRead("AAPL", NOON_MS, underWay, newPane());
-  expect(partition.panesOf(candle, new Map()).missing).toHaveLength(12);
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([...panesOfWindow(candle)]);
 });
 
 test("a pane that is being read counts as missing until the answer is there", () => {

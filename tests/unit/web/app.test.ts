@@ -20,6 +20,7 @@ import {
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";
 import { createWeb, type WebDeps } from "../../../lib/web/app.ts";
 import { createLiveView } from "../../../lib/web/live/view.ts";
+import { INTERVALS_MS } from "../../../lib/web/query.ts";
 import { serveWeb } from "../../../lib/web/server.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "../../support/builders.ts";
 
@@ -242,7 +243,7 @@ test("each mistake in a query is one sentence that names the parameter and what 
     error: expect.any(String),
     problems: [
       "symbol is missing: give a symbol of 1 to 128 characters, like AAPL or BINANCE:BTCUSDT",
-      'interval is "2m": give one of 1m, 5m, 1h',
+      `interval is "2m": give one of ${Object.keys(INTERVALS_MS).join(", ")}`,
       'from is "yesterday": give milliseconds since 1970, like 1767614400000, or ISO 8601 with a zone, like 2026-01-05T12:00:00Z',
       "to is given 2 times: give it once",
       'limit is "0": give a whole number from 1 to 1000',
