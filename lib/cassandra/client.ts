@@ -44,9 +44,9 @@ export type ConnectDeps = Readonly<{
 
 const CONNECT_RETRY_FIRST_MS = 500;
 const CONNECT_RETRY_MAX_MS = 5_000;
-/** A node that stands still for 10 s (a long pause, a full disk queue) costs nothing with this; 2 s took it for dead. */
+/** A node may stand still for 10 s (a long pause, a full disk queue); with 2 s the driver took it for dead. */
 const READ_TIMEOUT_MS = 12_000;
-/** The driver's own waits up to ten minutes before it looks for a node that was down again. */
+/** By default the driver waits up to ten minutes before it tries a node again that was down. */
 const RECONNECT_FIRST_MS = 500;
 const RECONNECT_MAX_MS = 5_000;
 
@@ -79,7 +79,7 @@ export async function connectCassandra({
     );
     const fault = await Promise.race([connecting, aborted.then(() => "aborted" as const)]);
     if (fault === null) return cassandraOf(client, settings);
-    // An attempt that is still under way is closed behind our back when it has ended.
+    // An attempt that is still under way is closed in the background when it ends.
     void connecting.then(() => client.shutdown());
     if (fault === "aborted") {
       throw new StoreUnavailableError(`stopped while waiting for Cassandra${said}`, HOST_HINT);
@@ -99,7 +99,7 @@ function clientOptions(settings: CassandraSettings): ClientOptions {
     localDataCenter: datacenter,
     ...(credentials && { credentials }),
     ...(tls && { sslOptions: tlsOptions(tls.ca, contactPoints) }),
-    // The driver speaks no newer one; said here, it is not found out with every connection.
+    // The newest that the driver speaks: without it every connection negotiates.
     protocolOptions: { maxVersion: types.protocolVersion.v4 },
     // A second connection to a node bought nothing.
     pooling: { coreConnectionsPerHost: { [types.distance.local]: 1 }, warmup: true },
@@ -116,7 +116,7 @@ function clientOptions(settings: CassandraSettings): ClientOptions {
   };
 }
 
-/** The driver would report on itself to a server of its maker; its types do not know the option. */
+/** The driver would report on itself to its maker's server; its types do not know the option. */
 const NO_MONITOR = { monitorReporting: { enabled: false } };
 
 const CONSISTENCIES: Readonly<Record<CassandraSettings["consistency"], number>> = {
@@ -130,8 +130,8 @@ const CONSISTENCIES: Readonly<Record<CassandraSettings["consistency"], number>> 
 };
 
 /**
- * The driver trusts every certificate unless told otherwise, and connects to addresses only: a certificate is good
- * that names the address, or a host of CASSANDRA_HOST.
+ * By default the driver trusts every certificate. It connects to addresses only, so a certificate is accepted when it names
+ * the address, or a host of CASSANDRA_HOST.
  */
 function tlsOptions(ca: string | undefined, contactPoints: readonly string[]) {
   const names = contactPoints.map((point) => point.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"));
@@ -155,7 +155,7 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
         ...(timeoutMs !== undefined && { readTimeout: timeoutMs }),
       };
       const result = await client.execute(query, [...params], options).catch(rethrow);
-      // The driver's null is no more pages.
+      // The driver says null after the last page.
       return { rows: result.rows ?? [], pageState: result.pageState ?? undefined };
     },
     async batch(statements) {
@@ -163,7 +163,7 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
     },
     async define(statement) {
       const { info } = await client.execute(statement, [], { prepare: false }).catch(rethrow);
-      // The driver waits for it some seconds; its types do not know that it says how that ended.
+      // The driver waits some seconds for agreement; its types do not know that it tells how that ended.
       if (!("isSchemaInAgreement" in info) || info.isSchemaInAgreement !== false) return;
       throw new StoreUnavailableError(
         "the nodes do not agree on the schema yet",

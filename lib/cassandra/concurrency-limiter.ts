@@ -1,8 +1,8 @@
-// How many requests may run at once: half as many when the far end says that it is too much, one when it is down,
-// slowly more again while it answers. What finds no place waits in line. It never drops work, never repeats it and
-// knows no time: answers alone move it.
+// How many requests may run at once: half as many when the far end says that it is overloaded, one when it is down,
+// slowly more again while it answers. Work without a place waits in line. It never drops work, never repeats it and
+// knows no time: only answers change the limit.
 
-/** What a failed request says about the far end; null = nothing, the failure is the request's own. */
+/** What a failed request says about the far end. Null: nothing, the failure is the request's own. */
 export type Pressure = "overloaded" | "down" | null;
 
 export type LimiterOptions = Readonly<{
@@ -51,7 +51,7 @@ export function createConcurrencyLimiter({
   }
 
   async function enter(): Promise<void> {
-    // Whoever is woken was counted by the one who woke it, so that nobody slips in between.
+    // A woken request was counted by the one that woke it, so that none slips in between.
     if (running < limit && waiting.length === 0) running += 1;
     else await new Promise<void>((resolve) => waiting.push(resolve));
   }

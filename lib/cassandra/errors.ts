@@ -46,9 +46,9 @@ function noHostError(error: errors.NoHostAvailableError): Error {
   if (faults.some((fault) => fault instanceof StoreOverloadedError)) {
     return new StoreOverloadedError(`Cassandra answers too late (${said})`, undefined, error);
   }
-  // Docker's proxy resets too while its container starts, so this may be either.
+  // Docker's proxy resets connections too while its container starts: it may be either.
   const hint = /ECONNRESET/.test(said)
-    ? `${HOST_HINT} (a node that wants TLS does this: CASSANDRA_SSL=1)`
+    ? `${HOST_HINT} (a node that expects TLS does this: CASSANDRA_SSL=1)`
     : HOST_HINT;
   // When every node is known to be down, none is tried and none says why.
   const problem = said || messageOf(error).replace(/^All host.*/, "no node is up");
@@ -76,7 +76,11 @@ function responseError(error: errors.ResponseError, text: string): unknown {
     case codes.badCredentials:
       return passwordError(error);
     case codes.unauthorized:
-      return new SetupError(`Cassandra forbids it: ${text}`, "GRANT it to CASSANDRA_USERNAME", error);
+      return new SetupError(
+        `the user may not do this in Cassandra: ${text}`,
+        "GRANT that permission to CASSANDRA_USERNAME",
+        error,
+      );
     case codes.configError:
       return new SetupError(`Cassandra refuses the schema: ${text}`, "see CASSANDRA_DATACENTER", error);
     case codes.invalid:
@@ -86,14 +90,22 @@ function responseError(error: errors.ResponseError, text: string): unknown {
   }
 }
 
-/** Only what proves a row invalid is refused: anything else here would throw good rows away. */
+/** Only what proves a row invalid refuses the row: anything else would throw good rows away. */
 function invalidError(error: errors.ResponseError, text: string): unknown {
   if (/^(?:keyspace|table) .* does not exist|unconfigured table|undefined column name/i.test(text)) {
-    return new SetupError(`Cassandra has not our tables: ${text}`, RUN_INIT, error);
+    return new SetupError(
+      `the tables are not there, or are those of another version: ${text}`,
+      RUN_INIT,
+      error,
+    );
   }
   if (/maximum supported expiration date/i.test(text)) {
     const hint = "set a smaller RETENTION_DAYS, and run `admin init`";
-    return new SetupError("this Cassandra cannot keep rows for RETENTION_DAYS: it ends in 2038", hint, error);
+    return new SetupError(
+      "this Cassandra cannot keep rows for RETENTION_DAYS: its dates end in 2038",
+      hint,
+      error,
+    );
   }
   if (/^Key (?:may not be empty|length of \d+ is longer than)/i.test(text)) {
     return new RowRefusedError(`Cassandra refuses the key of a row: ${text}`, undefined, error);
@@ -104,12 +116,12 @@ function invalidError(error: errors.ResponseError, text: string): unknown {
 function passwordError(error: Error): SetupError {
   return new SetupError(
     "Cassandra does not accept the user or the password",
-    "see CASSANDRA_USERNAME and CASSANDRA_PASSWORD (a node that was only just created needs some seconds to know its users)",
+    "see CASSANDRA_USERNAME and CASSANDRA_PASSWORD (a new node needs some seconds until it knows its users)",
     error,
   );
 }
 
-/** Node's names for a certificate that was not accepted. */
+/** Node's names for certificates that were not accepted. */
 function isCertificateFault(code: string): boolean {
   return /^(?:CERT_|ERR_TLS_CERT|UNABLE_TO_|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE)/.test(
     code,

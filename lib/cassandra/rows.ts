@@ -23,7 +23,7 @@ export const TRADE_COLUMNS =
   "symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp";
 export const EVENT_COLUMNS = "day, event_timestamp, session, sequence, type, detail";
 
-/** Cassandra's limit of a key; 128 characters are ours. */
+/** Cassandra's limit of a key. Ours is 128 characters. */
 const KEY_BYTES_MAX = 65_535;
 
 /** Statements of one keyspace. A TTL that is undefined is that of the table. */
@@ -55,7 +55,7 @@ export function statementsFor(keyspace: string): Statements {
   const receiptBytes = lastBytes(bytesOfTime);
 
   return {
-    // Bytes, which the driver passes on as they are: its own way to each of them was half of what a row costs it.
+    // Bytes, which the driver passes on as they are: its own conversions were half of what a row cost it.
     trade(row, ttlS) {
       const { symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp } = row;
       refuseUnstorable(row);
@@ -68,7 +68,7 @@ export function statementsFor(keyspace: string): Statements {
           bytesOfUuid(uuid),
           price,
           volume,
-          // Unset, not null: a row is written by nobody with other conditions, and a null would be a tombstone.
+          // Unset, not null: a null would be a tombstone, and no other writer gives this row conditions.
           trade_conditions === null ? undefined : conditionsBytes(trade_conditions),
           receiptBytes(ingest_timestamp),
           ttlS,
@@ -112,7 +112,7 @@ export function namesOf(shape: Shape): string {
   return SHAPES[shape].columns.map(({ name }) => name).join(", ");
 }
 
-/** The driver stores NaN as the year 1970, cuts fractions off, and breaks on a long key: none of it is a row. */
+/** The driver stores NaN as the year 1970, cuts fractions off, and breaks on a long key: such a row is refused. */
 function refuseUnstorable({
   symbol,
   hour,
@@ -122,7 +122,7 @@ function refuseUnstorable({
   ingest_timestamp,
 }: TradeRow): void {
   for (const timeMs of [hour, trade_timestamp, ingest_timestamp]) {
-    if (!Number.isSafeInteger(timeMs)) throw new RowRefusedError(`a time is no whole number: ${timeMs}`);
+    if (!Number.isSafeInteger(timeMs)) throw new RowRefusedError(`a time is not a whole number: ${timeMs}`);
   }
   if (!Number.isFinite(price) || !Number.isFinite(volume)) {
     throw new RowRefusedError(`price and volume must be numbers: ${price}, ${volume}`);
@@ -166,7 +166,7 @@ function bytesOfTime(timeMs: number): Buffer {
   return bytes;
 }
 
-/** Rows of one put share symbol and hour, those of a message their receipt: the bytes of the last one are kept. */
+/** Rows of one put share symbol and hour, rows of a message their receipt: the bytes of the last value are kept. */
 function lastBytes<T>(make: (value: T) => Buffer): (value: T) => Buffer {
   let last: { value: T; bytes: Buffer } | null = null;
   return (value) => {

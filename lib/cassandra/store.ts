@@ -20,7 +20,7 @@ import { scansOf } from "./scans.ts";
 import { checkSchema } from "./schema.ts";
 
 export type CassandraStoreOptions = Readonly<{
-  /** Taken over: disposing the store closes it. */
+  /** The store owns it: disposing the store closes it. */
   cassandra: Cassandra;
   keyspace: string;
   /** Only compared with the tables, which decide: `admin init` sets them. */
@@ -28,7 +28,7 @@ export type CassandraStoreOptions = Readonly<{
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
-  /** Where dead letters go; what it rejects with goes through. */
+  /** Where dead letters go; its rejections are passed on. */
   putDead: (deadLetters: readonly DeadLetter[]) => Promise<void>;
 }>;
 
@@ -42,15 +42,15 @@ const ROWS_PER_PUT_MAX = 50;
 /** More in flight bought only latency. */
 const PUTS_IN_FLIGHT_MAX = 16;
 /**
- * Of all putWindows and putEvents together: a trade's row waits behind so many of them at most. A trigger writes some
- * hundred small batches at once; eight a partition doubled for a tenth of a second what a row took to its table.
+ * For all putWindows and putEvents together, so that a trade's row waits behind so many of them at most. A trigger writes
+ * some hundred small batches at once; with eight at once a row took twice as long for a tenth of a second.
  */
 const WINDOW_BATCHES_AT_ONCE_MAX = 2;
 const PROBE_TIMEOUT_MS = 3_000;
 /** A row this fresh is written with the table's own TTL, and lives up to this much longer; aggregates a day. */
 const FRESH_MS = HOUR_MS;
 
-/** Rejects with SetupError ("run `admin init`") where the tables are not what this version needs. */
+/** Rejects with SetupError ("run `admin init`") when the tables are not what this version needs. */
 export async function openCassandraStore(options: CassandraStoreOptions): Promise<CassandraStore> {
   const { keyspace, retentionDays, clock, logger, metrics, putDead } = options;
   const { tradesTtlS } = await checkSchema(options.cassandra, keyspace);
@@ -162,7 +162,7 @@ function writerInBackground(write: (batch: readonly Statement[]) => Promise<void
 
 async function send(cassandra: Cassandra, batch: readonly Statement[]): Promise<void> {
   const [first] = batch;
-  // A batch of one would be no batch to the node, and costs it more.
+  // A batch of one costs the node more than the statement alone.
   if (first !== undefined && batch.length === 1) await cassandra.execute(first.query, first.params);
   else await cassandra.batch(batch);
 }
@@ -205,7 +205,7 @@ function remainingTtlS(
 ): number | undefined | "expired" {
   if (tableTtlS === 0 || nowMs - receivedAtMs <= FRESH_MS) return undefined;
   const remainingS = Math.ceil((receivedAtMs - nowMs) / 1_000) + tableTtlS;
-  // Not the other way round: what is no number must be refused, not taken for old.
+  // Not the other way round: NaN must be refused as a row, not taken for old.
   return remainingS <= 0 ? "expired" : remainingS;
 }
 
@@ -214,7 +214,7 @@ function pressureOf(error: unknown): Pressure {
   return error instanceof StoreUnavailableError ? "down" : null;
 }
 
-/** The same connection; what it does not carry out is counted. */
+/** The same connection, whose failures are counted. */
 function countingFaults(cassandra: Cassandra, metrics: Metrics): Cassandra {
   const counted = async <T>(work: Promise<T>): Promise<T> => {
     try {

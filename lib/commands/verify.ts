@@ -22,18 +22,18 @@ import {
 export type VerifyDeps = Readonly<{
   store: Trades & StoreMender & Pick<StoreWriter, "putWindows">;
   clock: Clock;
-  /** Every window that overlaps it. */
+  /** Every window that overlaps it is compared. */
   range: TimeRange;
-  /** Only this one; without it all. */
+  /** Only this symbol; without it all. */
   symbol?: string;
   retentionDays: number;
   /** `fuller`: rows that count less than the table. `force`: every other difference too, see Outcome. */
   repair: "nothing" | "fuller" | "force";
   /** Whether a processor may be writing to the store: then a difference is given time, and young rows no force. */
   isLive: boolean;
-  /** Hears of each difference when it is certain, and what became of it. */
+  /** Called with each difference when it is certain, and with what became of it. */
   onDifference: (difference: Difference) => void;
-  /** Hears of the windows that were left out, at the end, once a symbol. */
+  /** Called at the end, once a symbol, with the windows that were left out. */
   onSkipped: (skipped: Skipped) => void;
   signal: AbortSignal;
 }>;

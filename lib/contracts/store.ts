@@ -1,6 +1,6 @@
-// Contract: where rows live and are read again.
+// Contract: where rows are kept and read again.
 //
-// Every put is idempotent: the same rows may be put any number of times, by anybody, in any order. A put
+// Every put is idempotent: the same rows may be put any number of times, by any process, in any order. A put
 // resolves when all its rows are stored. It rejects with StoreUnavailableError when trying again may help
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
@@ -69,8 +69,8 @@ export type SymbolHour = Readonly<{ symbol: string; hour: number }>;
 export type StoredWindow = Readonly<{ window: WindowRow; version: number }>;
 
 /**
- * What the operator's verification needs beside StoreWriter. Whoever repairs chooses the version: windowVersion
- * for a fuller row, the next odd number above the stored version for one that must win all the same.
+ * What the operator's verification needs beside StoreWriter. The repair chooses the version: windowVersion for a fuller
+ * row, the next odd number above the stored version for a row that must win all the same.
  */
 export interface StoreMender {
   /**

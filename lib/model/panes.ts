@@ -1,6 +1,6 @@
 // The unit of aggregation: 5 seconds of one symbol by event time. A pane's sums are exact and its open and
-// close follow (trade_timestamp, uuid), so the order in which trades come is nowhere to be seen; panes merge
-// into windows. Reads no clock, does no I/O, knows nothing of what is stored.
+// close follow (trade_timestamp, uuid), so the order in which trades come leaves no trace; panes merge
+// into windows. What counts in a window is decided in addTrade alone. Reads no clock, does no I/O, knows nothing of what is stored.
 
 import { AGGREGATES } from "./aggregates.ts";
 import { HOUR_MS } from "./trade.ts";
@@ -60,7 +60,7 @@ export function newPane(): Pane {
   };
 }
 
-/** Adds a trade. The caller answers for adding each trade once. */
+/** Adds a trade. The caller must add each trade once. */
 export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volume }: PaneTrade): void {
   pane.count += 1;
   addExactly(pane.pv, price * volume);
@@ -80,7 +80,7 @@ export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volum
   }
 }
 
-/** Adds all of `from` to `into`; `from` is left as it was. */
+/** Adds all of `from` to `into`; `from` stays as it was. */
 export function mergePane(into: Pane, from: Pane): void {
   if (from.count === 0) return;
   into.count += from.count;
@@ -118,7 +118,7 @@ function addExactly(sum: ExactSum, value: number): void {
   for (let index = 0; index < sum.length; index++) {
     const part = sum[index]!;
     const total = carried + part;
-    // What the rounding of carried + part lost, exactly (two-sum).
+    // The exact rounding error of carried + part (two-sum).
     const partVirtual = total - carried;
     const lost = carried - (total - partVirtual) + (part - partVirtual);
     if (lost !== 0) sum[kept++] = lost;

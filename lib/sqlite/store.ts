@@ -40,7 +40,7 @@ export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disp
 /** One transaction of rows takes about 5 ms. */
 const ROWS_PER_PUT_MAX = 2_000;
 const SCAN_PAGE_ROWS = 5_000;
-/** Entries of a cache; without it each put would write trade_hours. */
+/** Entries of a cache without which each put would write trade_hours. */
 const KEPT_HOURS_MAX = 20_000;
 
 export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
@@ -64,7 +64,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
 }
 
 function tradeWriter(db: Database, keptHours: Map<string, number>) {
-  // A row that is there already is the same row: its key is its identity.
+  // A stored row with this key is the same row: its key is its identity.
   const insert = db.query("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   const keepHour = db.query(
     "INSERT INTO trade_hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ingested_until = max(ingested_until, excluded.ingested_until)",
@@ -126,7 +126,7 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
           for (const { symbol, hour, until } of news.values()) keepHour.run(symbol, hour, until);
         }),
       );
-      // Only what is committed is known.
+      // Known only once it is committed.
       for (const [key, { until }] of news) keptHours.set(key, until);
       if (keptHours.size > KEPT_HOURS_MAX) keptHours.clear();
     },
@@ -158,7 +158,7 @@ function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, n
   let last: TradeRow | undefined;
   for (const row of rows) {
     const { symbol, hour, ingest_timestamp } = row;
-    // Those of a message stand together and say the same.
+    // The rows of a message stand together and have the same receipt.
     if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
     last = row;
     const key = `${hour} ${symbol}`;

@@ -132,7 +132,7 @@ describe.skipIf(!services.available)("on a real node", () => {
         const [sentence, ...more] = await apply(cassandra, name, { retentionDays });
         expect(more).toEqual([]);
         expect(sentence).toContain(
-          `kept for ${retentionDays} day(s) from now on; those written before keep theirs`,
+          `kept for ${retentionDays} day(s) from now on; rows written before keep their time`,
         );
         const ttls = await ttlsOf(cassandra, name);
         expect(ttls.trades).toBe(retentionDays * DAY_S);

@@ -11,7 +11,7 @@ class Failure extends Error {
   }
 }
 
-/** A gate whose work ends when the test says so. */
+/** A limiter whose work ends when the test says so. */
 function openGate(limitMax = 16) {
   const limits: number[] = [];
   const limiter = createConcurrencyLimiter({

@@ -250,7 +250,7 @@ test("several symbols in one message, or an identity that is none, are named as 
   expect(decodeMessage(encodeMessage({ ...base, trades: [] }))).toEqual({ ok: false, reason: "undecodable" });
 });
 
-test("feed events and dead letters make the round trip, and anything else is no event and no letter", () => {
+test("feed events and dead letters make the round trip, and anything else is neither an event nor a dead letter", () => {
   const event: FeedEventRow = {
     day: "2026-01-05",
     event_timestamp: NOON_MS,
