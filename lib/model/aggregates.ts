@@ -1,6 +1,7 @@
 // The aggregates as data: which windows there are, in which table each is kept, and what its columns are. The stores make
 // their statements from this table, and the processing, the verification, the web's intervals and the tests follow it. A new
-// aggregate is one entry here and its table in sql/market.sql and cql/003-aggregates.cql; docs/DATA.md describes it.
+// aggregate is one entry here, its table in sql/market.sql and cql/003-aggregates.cql, its line in docs/DATA.md, and its
+// names in tests/public-names.json; `admin init` then makes the table on Cassandra.
 
 import { DAY_MS, dayOf, HOUR_MS, hourOf } from "./trade.ts";
 
@@ -76,7 +77,7 @@ type Entry = Readonly<{
   shape: Shape;
   /** At most an hour. A candle's divides the hour. */
   widthMs: number;
-  /** From the start of one window to that of the next: divides the width and the hour. */
+  /** From the start of one window to that of the next: divides the width and the hour. A candle's is its width. */
   stepMs: number;
 }>;
 

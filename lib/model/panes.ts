@@ -7,7 +7,8 @@ import { HOUR_MS } from "./trade.ts";
 
 /**
  * The longest that every window is made of in whole: 5 s, with the aggregates there are. It divides the hour, as every step
- * does, so a pane lies in exactly one hour and thus in one partition of `trades`.
+ * does, so a pane lies in exactly one hour and thus in one partition of `trades`. A window that is no longer in memory
+ * costs a read of the store for each of its panes: shorter panes make a replay of old trades slower.
  */
 export const PANE_MS = AGGREGATES.reduce((common, { stepMs }) => commonDivisor(common, stepMs), HOUR_MS);
 
