@@ -15,7 +15,7 @@ export type CassandraSettings = Config["cassandra"];
 export type DriverRow = Readonly<Record<string, unknown>>;
 export type Page = Readonly<{ rows: readonly DriverRow[]; pageState: string | undefined }>;
 export type Statement = Readonly<{ query: string; params: readonly unknown[] }>;
-export type PageOptions = Readonly<{ pageRows?: number; pageState?: string | undefined; timeoutMs?: number }>;
+type PageOptions = Readonly<{ pageRows?: number; pageState?: string | undefined; timeoutMs?: number }>;
 
 /**
  * Every statement is prepared and idempotent. In values undefined is unset, null is written. Rejects with
@@ -32,7 +32,7 @@ export interface Cassandra extends AsyncDisposable {
   nodeCount(): number;
 }
 
-export type ConnectDeps = Readonly<{
+type ConnectDeps = Readonly<{
   settings: CassandraSettings;
   clock: Clock;
   logger: Logger;

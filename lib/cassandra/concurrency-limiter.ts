@@ -5,13 +5,13 @@
 /** What a failed request says about the far end. Null: nothing, the failure is the request's own. */
 export type Pressure = "overloaded" | "down" | null;
 
-export type LimiterOptions = Readonly<{
+type LimiterOptions = Readonly<{
   limitMax: number;
   pressureOf(error: unknown): Pressure;
   onLimit(limit: number): void;
 }>;
 
-export interface ConcurrencyLimiter {
+interface ConcurrencyLimiter {
   /** How many may run at once just now, from 1 to limitMax. */
   readonly limit: number;
   /** Runs the work when a place is free, in the order of the calls; its outcome is the work's. */

@@ -5,7 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Cassandra } from "./client.ts";
 
-export type GrafanaRoleDeps = Readonly<{
+type GrafanaRoleDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   /** The settings have checked the name: letters, digits and _. */

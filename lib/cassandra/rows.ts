@@ -27,7 +27,7 @@ export const EVENT_COLUMNS = "day, event_timestamp, session, sequence, type, det
 const KEY_BYTES_MAX = 65_535;
 
 /** Statements of one keyspace. A TTL that is undefined is that of the table. */
-export type Statements = Readonly<{
+type Statements = Readonly<{
   trade(row: TradeRow, ttlS: number | undefined): Statement;
   window(window: WindowRow, version: number): Statement;
   event(row: FeedEventRow, ttlS: number | undefined): Statement;
@@ -176,7 +176,7 @@ function lastBytes<T>(make: (value: T) => Buffer): (value: T) => Buffer {
 }
 
 /** The key of the bucket in which a row of this shape is kept that is stored under this time. */
-export function bucketKey(shape: Shape, timeMs: number): number | types.LocalDate {
+function bucketKey(shape: Shape, timeMs: number): number | types.LocalDate {
   return SHAPES[shape].bucket === "day" ? dayKey(timeMs) : hourOf(timeMs);
 }
 

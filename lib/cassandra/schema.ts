@@ -10,7 +10,7 @@ import { SetupError } from "../base/errors.ts";
 import { AGGREGATES, SHAPES } from "../model/aggregates.ts";
 import type { Cassandra, DriverRow } from "./client.ts";
 
-export type SchemaDeps = Readonly<{
+type SchemaDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   datacenter: string;
@@ -20,7 +20,7 @@ export type SchemaDeps = Readonly<{
 }>;
 
 /** What a writer must know of the tables. A TTL of 0 keeps rows for ever. */
-export type SchemaState = Readonly<{ tradesTtlS: number }>;
+type SchemaState = Readonly<{ tradesTtlS: number }>;
 
 type Table = Readonly<{ name: string; partitionKey: string; clusteringKey: string; ttlS: number }>;
 type File = Readonly<{ name: string; text: string; tables: readonly Table[] }>;

@@ -19,7 +19,7 @@ import { dayKey, statementsFor } from "./rows.ts";
 import { scansOf } from "./scans.ts";
 import { checkSchema } from "./schema.ts";
 
-export type CassandraStoreOptions = Readonly<{
+type CassandraStoreOptions = Readonly<{
   /** The store owns it: disposing the store closes it. */
   cassandra: Cassandra;
   keyspace: string;

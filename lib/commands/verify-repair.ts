@@ -17,7 +17,7 @@ export type Outcome = "found" | "repaired" | "needs_force" | "too_young" | "may_
 /** A window as it is stored and as its trades say. */
 export type Reading = Readonly<{ stored: StoredWindow | null; computed: WindowRow | null }>;
 
-export type RepairDeps = Readonly<{
+type RepairDeps = Readonly<{
   store: StoreMender & Pick<StoreWriter, "putWindows">;
   /** Whether any row may be written, and not only a fuller one. */
   isForced: boolean;

@@ -8,7 +8,7 @@ import { DAY_MS, dayOf, HOUR_MS, hourOf } from "./trade.ts";
 /**
  * text; time: ms since 1970; day: YYYY-MM-DD, UTC; number: a double; count: a whole number.
  */
-export type ColumnType = "text" | "time" | "day" | "number" | "count";
+type ColumnType = "text" | "time" | "day" | "number" | "count";
 
 export type Column = Readonly<{
   name: string;
@@ -91,8 +91,8 @@ export type AverageKind = EntryOf<"average">["kind"];
 export type CandleKind = EntryOf<"candle">["kind"];
 export type WindowKind = AverageKind | CandleKind;
 
-export type AverageAggregate = Entry & Readonly<{ kind: AverageKind; shape: "average" }>;
-export type CandleAggregate = Entry & Readonly<{ kind: CandleKind; shape: "candle" }>;
+type AverageAggregate = Entry & Readonly<{ kind: AverageKind; shape: "average" }>;
+type CandleAggregate = Entry & Readonly<{ kind: CandleKind; shape: "candle" }>;
 export type Aggregate = AverageAggregate | CandleAggregate;
 
 export const AGGREGATES: readonly Aggregate[] = ENTRIES;

@@ -60,7 +60,7 @@ function readAny(bytes: Uint8Array): Decoded {
 }
 
 /** A message that decodeMessage does not accept: any symbols, any number of trades, perhaps no identity. */
-export type Foreign = Readonly<{
+type Foreign = Readonly<{
   trades: readonly Trade[];
   identity: Readonly<{ session: string; sequence: number; receivedAtMs: number }> | null;
 }>;

@@ -17,7 +17,7 @@ function commonDivisor(one: number, other: number): number {
 }
 
 /** What a pane needs of a row of `trades`. */
-export type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
+type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
 
 /**
  * A sum of doubles without rounding: non-overlapping partials, smallest first, whose exact sum is the sum

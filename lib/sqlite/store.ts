@@ -21,7 +21,7 @@ import { aggregatesOf } from "./aggregates.ts";
 import { dropReceivedBefore } from "./retention.ts";
 import { openWatchlistTable } from "./watchlist.ts";
 
-export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
+type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
 
 export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
   /** Which symbols are on the watchlist: in embedded mode nobody else writes it. */
