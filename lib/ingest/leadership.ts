@@ -150,12 +150,11 @@ export class Leadership implements AsyncDisposable {
     });
     this.#hopeless = Promise.race([this.#following, this.#relaying]).then(() => this.#stopped);
     this.#partFailed = Promise.race([failureOf(this.#relaying), failureOf(this.#following)]);
-    this.#partFailed.catch(() => {});
     this.#acquiring = this.#acquire();
     // Each is awaited in mayOpenFeed, in run or at the disposal; until then nobody listens.
-    for (const promise of [this.#relaying, this.#following, this.#stopped, this.#hopeless, this.#acquiring]) {
+    const races = [this.#stopped, this.#hopeless, this.#partFailed];
+    for (const promise of [this.#relaying, this.#following, this.#acquiring, ...races])
       promise.catch(() => {});
-    }
   }
 
   get state(): LeadershipState {
