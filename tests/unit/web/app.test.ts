@@ -112,6 +112,7 @@ test("the document lists every route with its parameters and limits", async () =
     "/averages",
     "/candles",
     "/events",
+    "/events/{place}",
     "/feed-events",
     "/health",
     "/metrics",
