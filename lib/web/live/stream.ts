@@ -95,11 +95,7 @@ export class LiveStreams {
 
   // ---- Clients ----------------------------------------------------------------------------------------------
 
-  #add(
-    controller: Client["controller"],
-    symbols: readonly string[],
-    lastEventId: string | null,
-  ): Client {
+  #add(controller: Client["controller"], symbols: readonly string[], lastEventId: string | null): Client {
     const { clock, signal } = this.#deps;
     const atMs = clock.monotonic();
     this.#placeCount += 1;
@@ -179,7 +175,8 @@ export class LiveStreams {
     const key = `${version ?? place} ${statusNumber === events.statusNumber} ${symbols.join("\n")}`;
     let bytes = made.get(key);
     if (bytes === undefined) {
-      const text = version === null ? events.snapshot(symbols, place) : events.delta(symbols, version, statusNumber);
+      const text =
+        version === null ? events.snapshot(symbols, place) : events.delta(symbols, version, statusNumber);
       bytes = text === null ? null : this.#encoder.encode(text);
       made.set(key, bytes);
     }

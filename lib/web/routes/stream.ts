@@ -4,12 +4,12 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { type Clock, withTimeout } from "../../base/clock.ts";
 import type { HealthDocument } from "../../health/health.ts";
+import { SYMBOL_LENGTH_MAX } from "../../model/trade.ts";
 import { RETRY_AFTER } from "../headers.ts";
 import type { Backfill } from "../live/backfill.ts";
 import { CHOSEN_MAX, type SeenAt } from "../live/protocol.ts";
 import { LiveStreams } from "../live/stream.ts";
 import type { LiveView } from "../live/view.ts";
-import { SYMBOL_LENGTH_MAX } from "../../model/trade.ts";
 import { noQuery, parameter, query, symbol } from "../query.ts";
 import { badQuery, failed } from "../schemas.ts";
 import { quoted } from "../sentences.ts";
@@ -59,7 +59,8 @@ const route = createRoute({
 const confirmRoute = createRoute({
   method: "post",
   path: "/events/{place}",
-  summary: "A client of /events says that it reads: its place is kept for 15 s more, though others wait for one",
+  summary:
+    "A client of /events says that it reads: its place is kept for 15 s more, though others wait for one",
   request: {
     params: z.object({
       place: z
@@ -68,7 +69,11 @@ const confirmRoute = createRoute({
     }),
     query: noQuery,
   },
-  responses: { 204: { description: "The place is kept" }, 400: badQuery, 404: failed("No stream has this place") },
+  responses: {
+    204: { description: "The place is kept" },
+    400: badQuery,
+    404: failed("No stream has this place"),
+  },
 });
 
 type StreamDeps = Readonly<{

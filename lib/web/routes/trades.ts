@@ -81,6 +81,11 @@ async function listNewest(
     limit: limit + 1,
     read: (range, count) => store.listTrades({ symbol, range, limit: count, ...(before && { before }) }),
   });
-  const next = (last: TradeRow) => ({ symbol, to: toMs, limit, before: `${last.trade_timestamp}.${last.uuid}` });
+  const next = (last: TradeRow) => ({
+    symbol,
+    to: toMs,
+    limit,
+    before: `${last.trade_timestamp}.${last.uuid}`,
+  });
   return pageOf("/trades", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
 }
