@@ -53,7 +53,11 @@ browserTest(
   async () => {
     await using field = await startField(["AAPL"]);
     const nowMs = systemClock.now();
-    const at = (minute: number) => ({ symbol: "AAPL", price: 100, atMs: minuteBefore(nowMs, minute) + 1_000 });
+    const at = (minute: number) => ({
+      symbol: "AAPL",
+      price: 100,
+      atMs: minuteBefore(nowMs, minute) + 1_000,
+    });
     field.send(...[6, 5, 4, 2, 1].map(at));
     using _ = streaming(field, "AAPL");
     await field.candles(6, "AAPL");
@@ -66,7 +70,9 @@ browserTest(
     await until(page, `${candleCount} >= 7`);
     for (let twice = 0; twice < 2; twice++) await averageMoves(page);
     const highs = await highsOnChart(page);
-    console.log(`the late print's candle: ${highs.get(lateMs)}; the average goes on; faults: ${faults.length}`);
+    console.log(
+      `the late print's candle: ${highs.get(lateMs)}; the average goes on; faults: ${faults.length}`,
+    );
     expect(highs.get(lateMs)).toBe(103);
     expect(await page.locator(".corner").count()).toBe(0);
     expect(faults).toEqual([]);

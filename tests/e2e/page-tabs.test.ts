@@ -27,7 +27,9 @@ async function startBusy() {
     count += 1;
     // Each symbol has prices of its own, so that a tab that shows another's is seen.
     const atMs = systemClock.now();
-    field.send(...SYMBOLS.map((symbol, index) => ({ symbol, price: (index + 1) * 1_000 + (count % 50), atMs })));
+    field.send(
+      ...SYMBOLS.map((symbol, index) => ({ symbol, price: (index + 1) * 1_000 + (count % 50), atMs })),
+    );
   }, 250);
   return {
     field,

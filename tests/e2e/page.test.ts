@@ -119,7 +119,7 @@ browserTest(
     // The last second may have got more trades after the stream's last event.
     expect(volume.value).toBeLessThanOrEqual(sum * (1 + 1e-12));
     const average = await data(page, "#read-average");
-    
+
     expect(
       tables.averages.some(
         (row) =>

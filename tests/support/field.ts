@@ -12,8 +12,7 @@ const START_MS_MAX = 20_000;
 
 export const MINUTE_MS = 60_000;
 /** The beginning of the minute so many before this one. */
-export const minuteBefore = (nowMs: number, count: number) =>
-  nowMs - (nowMs % MINUTE_MS) - count * MINUTE_MS;
+export const minuteBefore = (nowMs: number, count: number) => nowMs - (nowMs % MINUTE_MS) - count * MINUTE_MS;
 
 export async function startField(symbols: readonly string[]) {
   await using starting = new AsyncDisposableStack();

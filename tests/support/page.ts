@@ -20,20 +20,39 @@ export function isBrowserThere(file: string): boolean {
   return isThere;
 }
 
+const LAUNCH = {
+  executablePath: CHROMIUM,
+  headless: true,
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
+};
+
 export function launchChromium(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: CHROMIUM,
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  return chromium.launch(LAUNCH);
+}
+
+/** A browser of which every process can be stopped, as by a machine that sleeps. */
+export async function launchSleeper() {
+  const server = await chromium.launchServer(LAUNCH);
+  const browser = await chromium.connect(server.wsEndpoint());
+  // It leads a process group of its own.
+  const signal = (name: NodeJS.Signals) => process.kill(-server.process().pid!, name);
+  return {
+    browser,
+    sleep: () => signal("SIGSTOP"),
+    wake: () => signal("SIGCONT"),
+    async [Symbol.asyncDispose]() {
+      signal("SIGCONT");
+      await server.close();
+    },
+  };
 }
 
 export type MainThread = Readonly<{

@@ -50,5 +50,5 @@ export async function walkBack<Row>(walk: Walk<Row>): Promise<Walked<Row>> {
     toMs = Math.min(toMs, newest.window_start + CANDLE_REACH_MS);
     fromMs = Math.max(floorMs, toMs - DAY_MS);
   }
-  return { rows, untilMs: Math.min(toMs, fromMs) };
+  return { rows, untilMs: toMs };
 }

@@ -40,7 +40,11 @@ const stateless = () => ({});
 const theme = new Part("choice of a theme", "bar", () => startTheme(restyle));
 const table = new Part("table", "market", () => new Table(choose));
 const sparklines = new Part("drawing of the sparklines", "market", stateless);
-const lines: Part<PriceChart> = new Part("price chart", "lines", () => new PriceChart((error) => lines.fail(error)));
+const lines: Part<PriceChart> = new Part(
+  "price chart",
+  "lines",
+  () => new PriceChart((error) => lines.fail(error)),
+);
 const candles = new Part("candle chart", "candles", () => new CandleChart(candleHistory));
 const bar = new Part("bar", "footer", stateless);
 const headline = new Part("headline", "footer", stateless);
