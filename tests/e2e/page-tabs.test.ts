@@ -77,6 +77,8 @@ browserTest(
     expect(wire.streamCount()).toBe(1);
     expect(Math.max(...answersMs)).toBeLessThan(ANSWER_MS_MAX);
 
+    expect(wire.readingCount()).toBeGreaterThan(3);
+
     // Another symbol in one tab changes no other tab.
     await tabs[1]!.locator('[data-symbol="TSLA"] button').click();
     await until(tabs[1]!, `Math.floor(${priceShown} / 1000) === 3`);

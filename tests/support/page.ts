@@ -20,19 +20,16 @@ export function isBrowserThere(file: string): boolean {
   return isThere;
 }
 
-const LAUNCH = {
-  executablePath: CHROMIUM,
-  headless: true,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-};
+export const CHROMIUM_ARGS: readonly string[] = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+const LAUNCH = { executablePath: CHROMIUM, headless: true, args: [...CHROMIUM_ARGS] };
 
 export function launchChromium(): Promise<Browser> {
   return chromium.launch(LAUNCH);

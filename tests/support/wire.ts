@@ -7,6 +7,7 @@ export async function startWire(targetUrl: string) {
   const target = new URL(targetUrl);
   const pairs = new Set<{ near: Socket; far: Socket; isStream: boolean }>();
   let isCut = false;
+  let readingCount = 0;
   let spoil: ((bytes: Buffer) => Buffer | null) | null = null;
 
   const server = createServer((near) => {
@@ -24,6 +25,7 @@ export async function startWire(targetUrl: string) {
     }
     near.on("data", (bytes) => {
       if (isCut) return; // Lost, and so this connection is dead for ever.
+      if (bytes.includes("POST /events/")) readingCount += 1;
       if (bytes.includes("GET /events")) pair.isStream = true;
       far.write(bytes);
     });
@@ -50,6 +52,8 @@ export async function startWire(targetUrl: string) {
       pairs.clear();
     },
     streamCount: () => [...pairs].filter(({ isStream, near }) => isStream && !near.destroyed).length,
+    /** How often somebody said that he reads his stream. */
+    readingCount: () => readingCount,
     /** The next bytes to the browser for which it answers something are replaced by that. */
     spoilOnce(replace: (bytes: Buffer) => Buffer | null) {
       spoil = replace;

@@ -49,6 +49,7 @@ const candles = new Part("candle chart", "candles", () => new CandleChart(candle
 const bar = new Part("bar", "footer", stateless);
 const headline = new Part("headline", "footer", stateless);
 const keys = new Part("keyboard", "footer", stateless);
+const address = new Part("change of the address", "footer", stateless);
 const events = new Part("reading of the stream", "bar", stateless);
 const candleRequests = new Part("request for candles", "candles", stateless);
 const averageRequests = new Part("request for averages", "lines", stateless);
@@ -159,7 +160,7 @@ function choose(symbol: string): void {
   if (symbol === asked && symbol === model.chosen) return;
   asked = symbol;
   // A browser refuses it to who does it too often; the symbol is chosen all the same.
-  keys.use(() => history.replaceState(null, "", `#${encodeURIComponent(symbol)}`));
+  address.use(() => history.replaceState(null, "", `#${encodeURIComponent(symbol)}`));
   model.seconds.clear();
   model.chosen = symbol;
   stream.open(symbol);

@@ -1,5 +1,5 @@
-// What the page hands to its candle chart, on the real library's rules: it throws at an update that is older than its
-// newest bar, and at bars that are not ascending.
+// What the page hands to its candle chart. The library throws at an update that is older than its newest bar; at bars that
+// are not ascending only its development build does, and its production build draws nonsense.
 
 import { expect, test } from "bun:test";
 import { type Bar, BarSeries } from "../../../lib/web/page/bar-series.ts";
