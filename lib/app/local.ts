@@ -46,7 +46,9 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const { wanted } = store;
   await seedWatchlist(wanted, setting, clock);
   const symbols = watchedSymbols(wanted);
-  const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
+  const { proxies } = config;
+  const given = { url, token, symbols, symbolsMax, proxies };
+  const feed = openFinnhubFeed({ ...given, clock, logger, metrics, signal });
 
   const live = createLiveView();
   const ingest = createIngest({ feed, log, clock, logger, metrics });

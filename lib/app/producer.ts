@@ -134,6 +134,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
     token,
     symbols: isOwn ? (log.lease.symbols ?? setting) : watchedNow(),
     symbolsMax,
+    proxies: config.proxies,
     clock,
     logger,
     metrics,
