@@ -25,7 +25,10 @@ function iso(timeMs: number): string {
   return new Date(timeMs).toISOString();
 }
 
-/** `rows`: up to `limit` + 1 of them. The one too many is not shown: it tells that there is a next page. */
+/**
+ * `path`: relative to the route itself, and to the page, so that `next` leads there below a proxy's prefix too.
+ * `rows`: up to `limit` + 1 of them. The one too many is not shown: it tells that there is a next page.
+ */
 export function pageOf<Row>(
   path: string,
   rows: readonly Row[],

@@ -40,7 +40,7 @@ async function requestUrl<Item>(url: string): Promise<Page<Item> | null> {
 
 /** The newest trades by the second, oldest first; only seconds whose trades are all in the page. */
 export async function requestSeconds(symbol: string, fromMs: number): Promise<SecondTuple[]> {
-  const page = await request<TradeItem>("/trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
+  const page = await request<TradeItem>("trades", { symbol, from: Math.floor(fromMs), limit: 1_000 });
   const items = page?.items ?? [];
   const seconds = new Map<number, SecondTuple>();
   for (const { trade_timestamp, price, volume } of items) {
@@ -62,7 +62,7 @@ export async function requestSeconds(symbol: string, fromMs: number): Promise<Se
 }
 
 export async function requestAverages(symbol: string, fromMs: number): Promise<readonly Average[]> {
-  return (await request<Average>("/averages", { symbol, from: Math.floor(fromMs), limit: 200 }))?.items ?? [];
+  return (await request<Average>("averages", { symbol, from: Math.floor(fromMs), limit: 200 }))?.items ?? [];
 }
 
 export function requestCandles(
@@ -71,7 +71,7 @@ export function requestCandles(
   nowMs: number,
   limit: number,
 ): Promise<Page<Candle> | null> {
-  return request<Candle>("/candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
+  return request<Candle>("candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
 }
 
 export function requestOlder(next: string): Promise<Page<Candle> | null> {

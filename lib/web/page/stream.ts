@@ -27,7 +27,7 @@ export class Stream {
     this.#source?.close();
     clearTimeout(this.#reopening);
     const query = symbol === null ? "" : `?symbol=${encodeURIComponent(symbol)}`;
-    const source = new EventSource(`/events${query}`);
+    const source = new EventSource(`events${query}`);
     this.#source = source;
     const { onSnapshot, onDelta, onState } = this.#handlers;
     source.addEventListener("snapshot", ({ data }) => {

@@ -68,7 +68,7 @@ async function listCandles(
     interval === "1m"
       ? await store.listCandles({ symbol, range, limit: limit + 1 })
       : await mergedCandles({ store, symbol, range, widthMs, countMax: limit + 1, clock });
-  return pageOf("/candles", candles, limit, (last) => ({
+  return pageOf("candles", candles, limit, (last) => ({
     symbol,
     interval,
     from: fromMs,
