@@ -14,10 +14,7 @@ export function settingText(raw: string): string {
 
 /** The name as it was meant: an editor's byte order mark and a shell's `export` become part of the name at some readers. */
 export function settingName(raw: string): string {
-  return raw
-    .replace(/^\uFEFF/, "")
-    .replace(/^export\s+/, "")
-    .trim();
+  return raw.trim().replace(/^export\s+/, "");
 }
 
 /** The value of a variable as it arrived. */
