@@ -50,7 +50,10 @@ export async function httpRequest(
     const message = error instanceof Error ? error.message : String(error);
     const refusal = proxy === null ? null : refusalOfProxy(proxy, message);
     if (refusal !== null) throw new Error(refusal, { cause: error });
-    throw error;
+    // What Bun adds is for whoever writes the call.
+    throw new Error(message.replace(/\.? (?:For more information, pass|Is the computer able to).*/s, ""), {
+      cause: error,
+    });
   }
 }
 
