@@ -624,8 +624,8 @@ function takenBy(name: string): string {
 function isReadFromFile(name: string): boolean {
   let isRead = false;
   try {
-    readConfig({ [`${name}_FILE`]: "/secret" }, () => {
-      isRead = true;
+    readConfig({ [`${name}_FILE`]: "/secret" }, (path) => {
+      isRead ||= path === "/secret"; // An .env is looked at too.
       return "value";
     });
   } catch (error) {

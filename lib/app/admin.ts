@@ -30,7 +30,8 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
   const { kafka, topics, store, tickers, following } = await openEngines(context, start, opened);
 
   const { producerUrls, processorUrls, adminToken } = config.web;
-  const remotes = createRemoteHealth({ producer: producerUrls, processor: processorUrls }, clock);
+  const kinds = { producer: producerUrls, processor: processorUrls };
+  const remotes = createRemoteHealth(kinds, clock, config.proxies);
   const lags = createLagMonitor(topics, groupId, clock);
   const others = new AdminHealth({
     remotes,

@@ -5,6 +5,7 @@ import { type BoundedQueue, createBoundedQueue } from "../base/bounded-queue.ts"
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { type HttpProxy, NO_PROXIES, type Proxies, proxyFor } from "../base/proxy.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
 import type { Trade } from "../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../model/validate.ts";
@@ -36,7 +37,9 @@ export type FinnhubOptions = Readonly<{
   /** When it aborts, the feed ends. */
   signal: AbortSignal;
   /** Bun's websocket client, unless a simulation plays the other side. */
-  openSocket?: (address: string) => WebSocket;
+  openSocket?: (address: string, proxy: HttpProxy | null) => WebSocket;
+  /** The rule to follow; without it the connection goes directly. */
+  proxies?: Proxies | undefined;
   /** Those that differ from FINNHUB_LIMITS. */
   limits?: Partial<FinnhubLimits>;
 }>;
@@ -72,7 +75,7 @@ class FinnhubFeed implements Feed {
 
   constructor(options: FinnhubOptions) {
     const { url, token, symbols, symbolsMax, clock, logger, metrics, signal } = options;
-    const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
+    const { openSocket = openWebSocket, proxies = NO_PROXIES } = options;
     const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options.limits };
     const emitEvent = this.#emitEvent.bind(this);
     this.#options = options;
@@ -94,6 +97,7 @@ class FinnhubFeed implements Feed {
       token,
       hide: this.#hide,
       limits,
+      proxy: proxyFor(proxies, url),
       openSocket,
       clock,
       logger,
@@ -228,6 +232,11 @@ class FinnhubFeed implements Feed {
     this.#options.logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
     this.#emitEvent("tickers_over_cap", detail);
   }
+}
+
+/** Through a proxy by CONNECT, for ws: as for wss:. Bun reads no proxy from the environment here. */
+function openWebSocket(address: string, proxy: HttpProxy | null): WebSocket {
+  return new WebSocket(address, { perMessageDeflate: false, ...(proxy !== null && { proxy: proxy.url }) });
 }
 
 function tokenHider(token: string | undefined): (text: string) => string {
