@@ -123,6 +123,7 @@ const eventTypes = keysOf<FeedEventType>({
   log_gap: true,
   session_ended: true,
   session_started: true,
+  ticker_accepted: true,
   ticker_rejected: true,
   tickers_over_cap: true,
   trades_in_doubt: true,
@@ -463,6 +464,7 @@ async function eventsOfRefusal(metrics: Metrics) {
         lastProblem: null,
         subscribed: [],
         unsubscribed: [],
+        unreceived: [],
       }),
     },
     log: {
@@ -1042,6 +1044,7 @@ test("the health of each binary has its parts and their fields", () => {
         lastProblem: null,
         subscribed: [],
         unsubscribed: [],
+        unreceived: [],
         disconnectedSinceMs: null,
       },
       symbols: [{ symbol: "AAPL", lastTradeAtMs: null }],

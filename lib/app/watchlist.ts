@@ -63,15 +63,27 @@ export function openWatchlist(
 /** What the web shows: a ticker that does not exist stands among those that are not subscribed. */
 export function tickerSets(
   watchlistSync: WatchlistSync,
-  { subscribed, unsubscribed }: Pick<FeedHealth, "subscribed" | "unsubscribed">,
+  { subscribed, unsubscribed, unreceived, disconnectedSinceMs, lastProblem }: FeedHealth,
 ): TickerSets {
   const { outcome } = watchlistSync;
   return {
     wanted: watchlistSync.wanted(),
     subscribed,
     unsubscribed: [...unsubscribed, ...watchlistSync.rejected()],
+    unreceived,
+    disconnected: disconnectedOf(disconnectedSinceMs, lastProblem),
     outcome,
   };
+}
+
+/** Null: a socket is open. */
+export function disconnectedOf(
+  sinceMs: number | null,
+  lastProblem: string | null,
+): NonNullable<TickerSets["disconnected"]> | null {
+  if (sinceMs === null) return null;
+  const because = lastProblem === null ? "" : ` (${lastProblem})`;
+  return { sinceMs, reason: `there is no connection to Finnhub${because}; it is tried again and again` };
 }
 
 /** The lists anew, and with them another look at what no list had. */
