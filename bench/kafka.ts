@@ -1,6 +1,6 @@
-// Question: how many trades a second does the producer bring from a websocket to where Kafka has acknowledged them,
-// through its outbox on disk; and how fast does an outbox drain that has filled up while Kafka was away? Both are seen
-// from outside: in the offsets of the topic. The floor sends prepared bytes of the same messages, with nothing before.
+// Question: how many trades a second does the producer bring from a websocket, through its outbox on disk, to Kafka's
+// acknowledgement? And how fast does an outbox drain that has filled up while Kafka was away? Both are measured from
+// outside, by the offsets of the topic. The floor sends prepared bytes of the same messages, with nothing before it.
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -67,7 +67,7 @@ async function send(engines: Engines, tradeCountMin: number): Promise<Figure[]> 
 
   const stored = await tradesIn(engines, topic, ours.recordCount);
   if (stored !== ours.tradeCount)
-    throw new Error(`the topic holds ${stored} trades, and ${ours.tradeCount} were sent`);
+    throw new Error(`the topic has ${stored} trades, and ${ours.tradeCount} were sent`);
 
   const messages = messagesOf(marketFrames(tradeCountMin, MARKET_TRADES_PER_SECOND, Date.now()));
   const perMessage = tradeCountOf(messages) / messages.length;
@@ -292,7 +292,7 @@ function rssIfAlive({ pid }: Subject): number {
   }
 }
 
-/** In all that the topic holds. */
+/** Trades in the whole topic. */
 async function tradesIn(engines: Engines, topic: string, recordCount: number): Promise<number> {
   let tradeCount = 0;
   let left = recordCount;

@@ -1,4 +1,4 @@
-// Question: how many stored rows a second does one core take into panes, with all that keeps them right?
+// Question: how many stored rows a second does one core add to panes, with everything that keeps panes right?
 
 import { PartitionState } from "../lib/processing/partition-state.ts";
 import { type BareRow, panesFloor } from "./floors.ts";
@@ -8,7 +8,7 @@ import { type Figure, ratesOf } from "./measure.ts";
 const TRADES = 300_000;
 const TRADES_PER_SECOND = 5_000;
 /** Trades between two triggers: 5 seconds of this market. */
-const TAKE_EVERY = 25_000;
+const DRAIN_EVERY = 25_000;
 
 export async function panes(): Promise<Figure[]> {
   const nowMs = Date.now();
@@ -18,7 +18,7 @@ export async function panes(): Promise<Figure[]> {
   const ours = () => {
     const partition = new PartitionState(0, { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null });
     let at = 0;
-    let untilTake = TAKE_EVERY;
+    let untilDrain = DRAIN_EVERY;
     for (const [offset, { trades, session, sequence, receivedAtMs }] of messages.entries()) {
       const isResend = partition.observeMessage(session, sequence);
       const inFlight = partition.tracker.open(offset + 1, receivedAtMs, trades.length);
@@ -26,10 +26,10 @@ export async function panes(): Promise<Figure[]> {
         partition.observeTradeTime(tradedAtMs);
         partition.acknowledgeRow({ row: rows[at++]!, inFlight, isResend }, nowMs);
       }
-      untilTake -= trades.length;
-      if (untilTake > 0) continue;
+      untilDrain -= trades.length;
+      if (untilDrain > 0) continue;
       partition.drainDirty();
-      untilTake = TAKE_EVERY;
+      untilDrain = DRAIN_EVERY;
     }
   };
   const floor = () => void panesFloor(bare);

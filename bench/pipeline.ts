@@ -1,6 +1,7 @@
-// Question: how long does one trade take through all processes, from the frame that left the simulator to the row that
-// somebody else can read in Cassandra; what do the processes cost when nothing happens; and how soon are they at work?
-// A second connection polls, so that no word of ours counts. The floor is one process with the bare clients.
+// Question: how long does one trade take through all processes, from the frame that leaves the simulator to the row that
+// another client can read in Cassandra? What do the processes cost when nothing happens, and how soon after a start are
+// they at work? A second connection polls, so that no figure is the processes' own. The floor is one process with the
+// bare clients.
 
 import { mkdirSync } from "node:fs";
 import cassandraDriver from "cassandra-driver";
@@ -14,29 +15,29 @@ import { type Figure, quantile, RUNS, type Spread, spreadOf } from "./measure.ts
 import { PROBE_EVERY, PROBE_SYMBOL } from "./sender.ts";
 
 const RATES = [200, 1_000, 5_000] as const;
-/** Each holds one trigger of the aggregates, which come every 5 seconds. */
+/** Each run has one trigger of the aggregates, which come every 5 seconds. */
 const RUN_SECONDS = 5;
 const RUN_SECONDS_SHORT = 2;
 const WARM_UP_SECONDS = 4;
 /**
- * Before anything is measured: engines that were only just started compile for half a minute, in which a trade takes
- * six times as long to its row, and whichever side came first paid for it.
+ * Before anything is measured: engines that have just started compile for half a minute. In that time a trade takes six
+ * times as long to its row, and whichever side came first would pay for it.
  */
 const ENGINES_WARM_UP_RATE = 1_000;
-/** Of the sleep between two looks. */
+/** The sleep between two polls. */
 const POLL_MS = 1;
-/** Rows of one partition may become readable in another order than they were sent in: so far back a look goes. */
+/** Rows of one partition may become readable in another order than they were sent in: each poll looks back so far. */
 const LOOK_BACK_MS = 100;
 const HOUR_MS = 3_600_000;
-/** Of what was sent in it nothing is asked: it may be on its way. */
+/** What was sent in the last second may still be on its way, and is not measured. */
 const LAST_SECOND_MS = 1_000;
-/** Five windows of it: the kernel counts in hundredths of a second. */
+/** Five measurements of this length each: the kernel counts in hundredths of a second. */
 const IDLE_SECONDS = 4;
 const IDLE_SETTLE_SECONDS = 3;
 const IDLE_POINTS_MAX = 0.5;
 const START_RATE = 200;
 const START_SECONDS = 90;
-/** To the floor of the same run. */
+/** Relative to the floor of the same run. */
 const P50_RATIO_MAX = 1.5;
 const P99_MS_MAX: Readonly<Record<(typeof RATES)[number], number>> = { 200: 12, 1000: 15, 5000: 30 };
 
@@ -48,7 +49,7 @@ type Latency = Awaited<ReturnType<typeof latency>>;
 export async function pipeline(isShort: boolean): Promise<Figure[]> {
   await using engines = await openEngines();
   const figures: Figure[] = [];
-  // Ours: it asks of the engines whatever the floor does, and more.
+  // Ours warms up, because it asks everything of the engines that the floor does, and more.
   await latency(engines, ENGINES_WARM_UP_RATE, isShort ? RUN_SECONDS_SHORT : RUN_SECONDS, "ours");
   for (const rate of RATES) {
     const seconds = isShort ? RUN_SECONDS_SHORT : RUN_SECONDS;

@@ -58,10 +58,10 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
       signal,
     });
 
-  const { wanted } = tickers;
+  const { watchlist } = tickers;
   const check = openCheck(context);
   const { symbolsMax } = config.finnhub;
-  const control = createWatchlistCommands({ wanted, check, symbolsMax, clock });
+  const control = createWatchlistCommands({ wanted: watchlist, check, symbolsMax, clock });
   const web = createWeb({
     store,
     live,
@@ -69,7 +69,7 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
     logger,
     metrics,
     health,
-    tickers: () => tickerSets(wanted, remotes),
+    tickers: () => tickerSets(watchlist, remotes),
     changes: { control, adminToken },
     simulated,
     seenAt: "topic",

@@ -1,5 +1,5 @@
-// What happens by the clock on the wall: named jobs, each never overlapping itself. The only file that names cron.
-// A job that fails is reported and runs again at its next time; what must not fail in silence says so itself.
+// Jobs by the wall clock: each has a name and never overlaps itself. The only file that names cron. A job that fails is
+// logged and runs again at its next time.
 
 import { CronJob } from "cron";
 import type { Logger } from "../base/logger.ts";
@@ -17,10 +17,10 @@ const LATE_MS_MAX = 4_000;
 export const EVERY_2_SECONDS = "*/2 * * * * *";
 export const EVERY_5_SECONDS = "*/5 * * * * *";
 export const EVERY_HOUR = "0 7 * * * *";
-/** Before the day of New York begins, and of Europe. */
+/** Before the trading day of New York and of Europe begins. */
 export const EVERY_DAY = "0 23 4 * * *";
 
-/** Starts them all; disposing stops them and resolves when none is running any more. */
+/** Starts all jobs; disposing stops them and resolves when none is running any more. */
 export function startJobs(jobs: readonly Job[], logger: Logger): AsyncDisposable {
   const running = new Set<Promise<void>>();
   const started = jobs.map(({ name, schedule, run }) =>

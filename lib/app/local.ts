@@ -18,9 +18,9 @@ import { createLiveView } from "../web/live/view.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
 import type { App } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
-import { openSymbolCheck, openWatchlist, tickerSets, watchlistJobs } from "./watchlist.ts";
+import { openSymbolCheck, openWatchlist, tickerSets, watchedFeedHealth, watchlistJobs } from "./watchlist.ts";
 
-export interface LocalApp extends App {
+interface LocalApp extends App {
   readonly web: Web;
 }
 
@@ -43,9 +43,9 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const upstream = opened.use(await openUpstream(source, config, { clock, logger }));
   const { url, apiUrl, token, simulated } = upstream;
-  const { wanted } = store;
-  await seedWatchlist(wanted, setting, clock);
-  const symbols = watchedSymbols(wanted);
+  const { watchlist } = store;
+  await seedWatchlist(watchlist, setting, clock);
+  const symbols = watchedSymbols(watchlist);
   const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
 
   const live = createLiveView();
@@ -60,8 +60,8 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => live.of(symbol) !== null;
-  const watchlist = { config, wanted, check, feed, ingest, hasTraded, clock, logger };
-  const { watchlistSync, control } = openWatchlist(watchlist);
+  const deps = { config, watchlist, check, feed, ingest, hasTraded, clock, logger };
+  const { watchlistSync, control } = openWatchlist(deps);
 
   const startedAtMs = clock.now();
   const health = () => {
@@ -72,7 +72,7 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
       startedAtMs,
       symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
       ahead: live.ahead(),
-      feed: feed.health(),
+      feed: watchedFeedHealth(watchlistSync, feed.health()),
       outbox: log.health(),
       publish: ingest.health(),
       processor: processor.health(),

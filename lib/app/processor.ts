@@ -6,7 +6,9 @@ import { namesOf } from "../base/config.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
 import { consumerHealth } from "../health/pipeline.ts";
-import { createDeadWriter, createKafkaWriter, openKafkaReader, openKafkaSender } from "../kafka/consumer.ts";
+import { openKafkaReader } from "../kafka/consumer.ts";
+import { openKafkaSender } from "../kafka/sender.ts";
+import { createDeadWriter, createKafkaWriter } from "../kafka/writer.ts";
 import { createProcessor } from "../processing/processor.ts";
 import { EVERY_5_SECONDS } from "./jobs.ts";
 import type { App, Startup } from "./startup.ts";
@@ -21,7 +23,7 @@ export async function openProcessorApp(context: Context, start: Startup): Promis
 
   const sender = opened.use(openKafkaSender(kafka));
   const putDead = createDeadWriter(createKafkaWriter(sender));
-  // Both at once: each takes a moment, and a start shall be short.
+  // Both at once, because each takes a moment and a start should be short.
   const [cassandra] = await Promise.all([
     start.waitFor("Cassandra", (onFault) =>
       connectCassandra({ settings: config.cassandra, clock, logger, signal, onFault }),

@@ -1,5 +1,5 @@
-// The parts around the tickers, chosen and connected: who checks them, who follows the wanted set, who may change it.
-// It decides nothing; local, producer and admin each take what they need of it.
+// The parts around the watchlist, chosen and connected: the check of symbols, the sync with the feed, and the changes over
+// the web. It decides nothing; local, producer and admin each take what they need.
 
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
@@ -15,12 +15,12 @@ import type { TickerSets } from "../web/ticker-states.ts";
 import { createWatchlistCommands, type WatchlistCommands } from "../web/watchlist-commands.ts";
 import { EVERY_DAY, type Job } from "./jobs.ts";
 
-export type SymbolCheckDeps = Readonly<{
+type SymbolCheckDeps = Readonly<{
   config: Config;
-  /** Finnhub's REST side, or that of whoever plays it. */
+  /** The REST API of Finnhub, or of the simulator in its place. */
   apiUrl: string;
   token: string | undefined;
-  /** As namesOf says. */
+  /** The data directory, by namesOf. */
   directory: string;
   clock: Clock;
   logger: Logger;
@@ -34,9 +34,9 @@ export function openSymbolCheck(deps: SymbolCheckDeps): FinnhubSymbols | null {
   return createSymbolCheck({ ...rest, directory: join(directory, "tickers") });
 }
 
-export type WatchlistDeps = Readonly<{
+type WatchlistDeps = Readonly<{
   config: Config;
-  wanted: Watchlist;
+  watchlist: Watchlist;
   check: FinnhubSymbols | null;
   feed: Pick<Feed, "subscribe">;
   ingest: Pick<Ingest, "emitEvent">;
@@ -49,18 +49,18 @@ export type WatchlistDeps = Readonly<{
 export function openWatchlist(
   deps: WatchlistDeps,
 ): Readonly<{ watchlistSync: WatchlistSync; control: WatchlistCommands }> {
-  const { config, wanted, check, feed, ingest, hasTraded, clock, logger } = deps;
+  const { config, watchlist, check, feed, ingest, hasTraded, clock, logger } = deps;
   const { emitEvent } = ingest;
-  const watchlistSync = createWatchlistSync({ feed, wanted, check, hasTraded, emitEvent, clock, logger });
+  const watchlistSync = createWatchlistSync({ feed, watchlist, check, hasTraded, emitEvent, clock, logger });
   const { rejected, note: onResult } = watchlistSync;
   const { symbolsMax } = config.finnhub;
   return {
     watchlistSync,
-    control: createWatchlistCommands({ wanted, check, symbolsMax, rejected, onResult, clock }),
+    control: createWatchlistCommands({ wanted: watchlist, check, symbolsMax, rejected, onResult, clock }),
   };
 }
 
-/** What the web shows: a ticker that does not exist stands among those that are not subscribed. */
+/** What the web shows: a rejected ticker is among those that are not subscribed. */
 export function tickerSets(
   watchlistSync: WatchlistSync,
   { subscribed, unsubscribed, unreceived, disconnectedSinceMs, lastProblem }: FeedHealth,
@@ -70,10 +70,15 @@ export function tickerSets(
     wanted: watchlistSync.wanted(),
     subscribed,
     unsubscribed: [...unsubscribed, ...watchlistSync.rejected()],
-    unreceived,
+    unreceived: [...unreceived, ...watchlistSync.unreceived()],
     disconnected: disconnectedOf(disconnectedSinceMs, lastProblem),
     outcome,
   };
+}
+
+/** The feed's own health, with the symbols that it is not asked for. */
+export function watchedFeedHealth(watchlistSync: WatchlistSync, health: FeedHealth): FeedHealth {
+  return { ...health, unreceived: [...health.unreceived, ...watchlistSync.unreceived()] };
 }
 
 /** Null: a socket is open. */
@@ -86,7 +91,7 @@ export function disconnectedOf(
   return { sinceMs, reason: `there is no connection to Finnhub${because}; it is tried again and again` };
 }
 
-/** The lists anew, and with them another look at what no list had. */
+/** Refreshes the lists of symbols, and checks rejected symbols again with them. */
 export function watchlistJobs(
   check: FinnhubSymbols | null,
   watchlistSync: Pick<WatchlistSync, "recheck"> | null,

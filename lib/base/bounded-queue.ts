@@ -1,12 +1,12 @@
-// Where push meets pull: a source that cannot be asked pushes, one consumer takes everything at once. It never
-// drops and never refuses: it says when it is full, and the source is expected to stop reading. It hands over
-// at the end of a tick of the event loop only, so that a batch holds all that one tick received.
+// Where push meets pull: a source that cannot wait pushes, and one consumer takes everything at once. It never drops and
+// never refuses: it tells when it is full, and the source is expected to stop reading. It hands over at the end of a tick
+// of the event loop only, so that a batch holds everything that one tick received.
 
 import type { Clock } from "./clock.ts";
 
-export type QueueOptions = Readonly<{
+type QueueOptions = Readonly<{
   clock: Clock;
-  /** Above this sum of weights the queue is full. What still comes is taken all the same. */
+  /** Above this sum of weights the queue is full. What still comes is queued all the same. */
   weightMax: number;
   onFull(): void;
   /** The consumer took what was there. It takes all, so there is no lower mark but zero. */
@@ -17,7 +17,7 @@ export type QueueOptions = Readonly<{
 
 export type BoundedQueue<Item> = Readonly<{
   push(item: Item, weight: number): void;
-  /** Asks for onTickEnd at the end of this tick, whether or not something is pushed. */
+  /** Schedules onTickEnd for the end of this tick, whether or not something is pushed. */
   touch(): void;
   /** What is there is handed over, then the iteration ends. */
   end(): void;

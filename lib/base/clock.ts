@@ -1,5 +1,5 @@
-// Time and chance as arguments. The only file that asks the machine for the time, a timer or a random number;
-// everything else is handed a Clock, so that a simulation can drive it.
+// Time and chance as arguments. The only file that takes the time, a timer or a random number from the machine; everything
+// else gets a Clock, so that a simulation can drive it.
 
 export interface Clock {
   /** ms since 1970. It may step either way: use it for what is stored, never for waiting. */
@@ -46,16 +46,16 @@ export function backoffMs(attempt: number, firstMs: number, maxMs: number, rando
   return random() * Math.min(maxMs, firstMs * 2 ** Math.min(attempt, 30));
 }
 
-/** What withTimeout resolves with when the time is over first. */
+/** The result of withTimeout when the time is over first. */
 export const TIMED_OUT = Symbol("timed out");
 
 /**
- * Runs the work for so long at most. Its signal aborts at the end of that time, and the answer is TIMED_OUT without
- * waiting for the work; what the work does afterwards is nobody's concern any more, its rejection included. A signal
- * of the caller's ends it in the same way, early.
+ * Runs the work for at most `limitMs`. At the end of that time its signal aborts, and the result is TIMED_OUT without
+ * waiting for the work; what the work does afterwards is ignored, its rejection included. The caller's signal, when it
+ * aborts, ends it early in the same way.
  */
 export async function withTimeout<T>(
-  clock: Clock,
+  clock: Pick<Clock, "after">,
   limitMs: number,
   work: (signal: AbortSignal) => Promise<T>,
   callersSignal?: AbortSignal,
@@ -79,10 +79,10 @@ export async function withTimeout<T>(
   }
 }
 
-/** Work on an embedded store never waits by itself; longer than this it must not hold the event loop. */
+/** Work on an embedded store never waits by itself; it must not block the event loop for longer than this. */
 const TURN_MS_MAX = 5;
 
-/** To be awaited between pieces of such work: lets sockets and timers have their turn when it is due. */
+/** Awaited between pieces of such work, it yields to sockets and timers when that is due. */
 export function createYielder(clock: Clock): () => Promise<void> {
   let sinceMs = clock.monotonic();
   return async () => {

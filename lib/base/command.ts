@@ -1,5 +1,5 @@
-// What every binary hands to its parts and to its commands. Types alone: who reads the settings and ends the process
-// is app/lifecycle.ts.
+// What every binary gives to its parts and to its commands. Types alone: app/lifecycle.ts reads the settings and ends the
+// process.
 
 import type { Clock } from "./clock.ts";
 import type { Config } from "./config.ts";
@@ -11,17 +11,17 @@ export type Context = Readonly<{
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
-  /** Aborts when the process shall stop: finish what is in flight, release, return. */
+  /** Aborts when a stop is requested: finish what is in flight, release, return. */
   signal: AbortSignal;
 }>;
 
-/** What a binary does beside being a service: one word on its command line. */
+/** What a binary does besides running as a service: one word on its command line. */
 export type Command = Readonly<{
   name: string;
   usage: string;
-  /** As commander writes them, `--from <time>`, with a description. */
+  /** In the notation of commander, `--from <time>`, with a description. */
   options: readonly (readonly [flags: string, description: string])[];
-  /** `options`: texts by name, true of a flag; what was not given is not there. Answers with the exit code. */
+  /** `options`: texts by name, true for a flag, absent when not given. Resolves with the exit code. */
   main(context: Context, options: CommandOptions): Promise<number>;
 }>;
 

@@ -1,5 +1,5 @@
-// The one reader of settings: from the environment, and the files that it names, to what the parts are told. All
-// mistakes are told at once; a secret's value stands in no message. What each setting takes says base/settings.ts.
+// The one reader of settings: from the environment, and the files that it names, to the Config that the parts get. It
+// reports all mistakes at once; no message holds the value of a secret. base/settings.ts says what each setting accepts.
 
 import { readFileSync } from "node:fs";
 import {
@@ -40,7 +40,7 @@ export type Source =
   | (Readonly<{ kind: "simulator" }> & Simulator)
   | Readonly<{ kind: "finnhub"; url: string; token: string | undefined }>;
 
-/** What data of one kind, real or simulated, is called: see namesOf. */
+/** The names of one kind of data, real or simulated: see namesOf. */
 export type Names = Readonly<{ dataDirectory: string; topic: string; groupId: string; keyspace: string }>;
 
 export type Config = Readonly<ReturnType<typeof arrange>>;
@@ -136,18 +136,18 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
     retentionDays: values.RETENTION_DAYS,
     web: {
       bindAddress: values.BIND_ADDRESS,
-      /** Of this binary: portOf. 0 = any free port. */
+      /** portOf knows which is this binary's. 0 = any free port. */
       ports: { admin: values.ADMIN_PORT, producer: values.PRODUCER_PORT, processor: values.PROCESSOR_PORT },
-      /** Whom admin asks for health. */
+      /** Where admin polls health. */
       producerUrls: values.PRODUCER_URL as readonly string[],
       processorUrls: values.PROCESSOR_URL as readonly string[],
       adminToken: values.ADMIN_TOKEN,
     },
     grafana: {
-      /** Who logs in there: for `admin grafana-check`. A new Grafana's password is its name. */
+      /** The login of `admin grafana-check`. The password of a new Grafana is its user name. */
       username: values.GRAFANA_USERNAME,
       password: values.GRAFANA_PASSWORD ?? "admin",
-      /** Who may only read the tables; null: `admin init` makes no such user. */
+      /** The user who may only read the tables; null: `admin init` creates none. */
       cassandraRole: values.CASSANDRA_GRAFANA_USERNAME
         ? {
             username: values.CASSANDRA_GRAFANA_USERNAME,
@@ -156,19 +156,19 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
         : null,
     },
     log: { level: values.LOG_LEVEL, format: values.LOG_FORMAT },
-    /** For openReport: what must stand in no line. */
+    /** For openLogger: what no line may hold. */
     secrets,
     /** `NAME=text` of every setting, secrets redacted: for describeConfig. */
     shown,
   };
 }
 
-/** The token of another feed is nothing to ask Finnhub's REST side with. */
+/** The token of another feed must not go to Finnhub's REST API. */
 function isElsewhere(values: Values): boolean {
   return values.FINNHUB_WS_URL !== FINNHUB_WS_URL && values.FINNHUB_API_URL === FINNHUB_API_URL;
 }
 
-/** Finnhub's own address given explicitly is no choice: without a token nothing can be had there. */
+/** Finnhub's own address alone chooses no source: it answers nothing without a token. */
 function givenSource(values: Values, simulator: Simulator): Source | null {
   const token = values.FINNHUB_API_TOKEN;
   if (values.FINNHUB_SIMULATE) return { kind: "simulator", ...simulator };
@@ -176,7 +176,7 @@ function givenSource(values: Values, simulator: Simulator): Source | null {
   return { kind: "finnhub", url: values.FINNHUB_WS_URL, token };
 }
 
-/** With no source given `local` simulates; a producer must be told, since others will trust its topic. */
+/** Without a source local simulates; a producer must be given one, since others will trust its topic. */
 export function chooseSource(config: Config, service: "local" | "producer"): Source {
   if (config.source !== null) return config.source;
   if (service === "local") return { kind: "simulator", ...config.simulator };
@@ -191,7 +191,7 @@ export function sourceFor(config: Config, service: ServiceName): Source | null {
   return service === "local" || service === "producer" ? chooseSource(config, service) : config.source;
 }
 
-/** Simulated and real data never mix: each kind has names of its own. Null = no source was given (see above). */
+/** Simulated and real data never mix: each kind has names of its own. Null = no source is given (see chooseSource). */
 export function namesOf(config: Config, source: Source | null): Names {
   const { dataDirectory, topic, groupId, keyspace } = config.realNames;
   if (source?.kind !== "simulator") return config.realNames;
@@ -218,7 +218,7 @@ function portOwner(service: ServiceName): Exclude<ServiceName, "local"> {
   return service === "local" ? "admin" : service;
 }
 
-/** Every setting as it is understood, a line each; of a secret only whether it is set. */
+/** Every setting as it is understood, a line each; for a secret only whether it is set. */
 export function describeConfig(config: Config): string {
   return config.shown.join("\n");
 }
@@ -253,7 +253,7 @@ function readText(name: string, path: string, readFile: ReadFile, mistakes: stri
     return readFile(path);
   } catch (error) {
     const reason = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
-    // The path is not shown: whoever put the secret itself there would find it in his logs.
+    // The path is not shown: somebody may have put the secret itself there.
     mistakes.push(
       `${name}: the file cannot be read (${reason}); give the path of one that this user may read`,
     );
@@ -261,7 +261,7 @@ function readText(name: string, path: string, readFile: ReadFile, mistakes: stri
   }
 }
 
-/** What each setting alone cannot tell. */
+/** Mistakes that no setting shows alone. */
 function contradictions(texts: Texts): string[] {
   const found: string[] = [];
   const together = (one: Name, other: Name) => {
@@ -276,7 +276,7 @@ function contradictions(texts: Texts): string[] {
   together("CASSANDRA_PASSWORD", "CASSANDRA_USERNAME");
   together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_GRAFANA_PASSWORD");
   together("CASSANDRA_GRAFANA_PASSWORD", "CASSANDRA_GRAFANA_USERNAME");
-  // Where nobody logs in, nobody can be kept from writing.
+  // Without logins nobody can be kept from writing.
   together("CASSANDRA_GRAFANA_USERNAME", "CASSANDRA_USERNAME");
   for (const [ca, ssl] of [
     ["KAFKA_SSL_CA", "KAFKA_SSL"],
@@ -289,7 +289,7 @@ function contradictions(texts: Texts): string[] {
   return found;
 }
 
-/** `docker run --env-file` keeps the quotes that every other reader of such a file takes off. */
+/** `docker run --env-file` keeps the quotes that every other reader of such a file removes. */
 function unquoted(value: string | undefined): string | undefined {
   return value?.trim().replace(/^'(.*)'$/s, "$1");
 }
@@ -301,11 +301,11 @@ function quote(value: string, secrets: readonly string[]): string {
   return JSON.stringify(clean.length > 80 ? `${clean.slice(0, 80)}...` : clean);
 }
 
-/** Names near one of ours that are usual elsewhere: Cassandra's own installation sets this one. */
+/** Usual names that are near one of ours: Cassandra's own installation sets this one. */
 const NO_SLIPS = new Set(["CASSANDRA_HOME"]);
 const SLIP_LETTERS_MAX = 2;
 
-/** Unknown names that are most likely ours, misspelt: a setting silently ignored is worse than a refusal. */
+/** Unknown names that are most likely ours, misspelt: a setting that is silently ignored is worse than a refusal. */
 function slips(environment: Environment): string[] {
   const ours: string[] = [...settingNames, ...secretNames.map((name) => `${name}_FILE`)];
   const known = new Set(ours);

@@ -13,28 +13,28 @@ export class PipelineError extends Error {
 /** The operator must change something; the process ends with exit code 1. */
 export class SetupError extends PipelineError {}
 
-/** The log cannot be reached just now: try the same entries again. They may have been written. */
+/** The log cannot be reached just now: retry the same entries. They may have been written. */
 export class LogUnavailableError extends PipelineError {}
 
-/** Waiting is no help, and a new start is: the process ends with exit code 70. */
+/** Only a restart helps, not waiting: the process ends with exit code 70. */
 export class RestartError extends PipelineError {}
 
 /** The log is at its size limit (or its disk is full): these entries were not written and will not be. */
 export class LogFullError extends PipelineError {}
 
-/** The partitions were dealt out anew since: drop what was being done for the older epoch. */
+/** The partitions have been reassigned since: drop what was being done for the older epoch. */
 export class StaleEpochError extends PipelineError {}
 
-/** The store is down, slow or overloaded: try the same rows again. They may have been written. */
+/** The store is down, slow or overloaded: retry the same rows. They may have been written. */
 export class StoreUnavailableError extends PipelineError {}
 
-/** It answers too late, or says that it is asked too much: try again too, and ask less at once. */
+/** The store answers too late, or reports that it is overloaded: retry too, with fewer requests at once. */
 export class StoreOverloadedError extends StoreUnavailableError {}
 
 /** The store proves that these rows are invalid; tried alone, each tells whether it is the one. */
 export class RowRefusedError extends PipelineError {}
 
-/** Whether trying the same again may help; what was tried may have been written. */
+/** Whether a retry may help; the failed attempt may have been written. */
 export function isTransient(error: unknown): error is LogUnavailableError | StoreUnavailableError {
   return error instanceof LogUnavailableError || error instanceof StoreUnavailableError;
 }

@@ -3,9 +3,9 @@
 import { type IncomingMessage, request as requestPlain } from "node:http";
 import { request as requestTls } from "node:https";
 
-export type HttpAnswer = Readonly<{ status: number; body: string }>;
+type HttpAnswer = Readonly<{ status: number; body: string }>;
 /** `login`: `user:password`; it goes into a header, never into the URL. */
-export type RequestOptions = Readonly<{ json?: string; login?: string }>;
+type RequestOptions = Readonly<{ json?: string; login?: string }>;
 
 /** The beginning of the reason when no answer came in time. */
 export const NO_ANSWER = "no answer";

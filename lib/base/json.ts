@@ -1,6 +1,6 @@
 // JSON of outside data, read without a throw: whoever reads it looks at every field.
 
-export type JsonObject = Readonly<Record<string, unknown>>;
+type JsonObject = Readonly<Record<string, unknown>>;
 
 /** The value as an object; null for anything else, arrays included. */
 export function asObject(value: unknown): JsonObject | null {

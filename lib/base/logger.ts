@@ -1,6 +1,6 @@
-// What the process tells its operator: structured log lines on standard error, and plain sentences. The only
-// file that writes to either stream. Whatever is written passes the guard that knows the secrets; writing is
-// synchronous, so the last line before an exit is not lost, and it never throws.
+// What the process tells its operator: structured log lines on standard error, and plain sentences. The only file that
+// writes to either stream. Everything that is written passes the guard that knows the secrets; writing is synchronous, so
+// the last line before an exit is not lost, and it never throws.
 
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
@@ -23,10 +23,10 @@ export interface Logger {
   error(message: string, fields?: Fields): void;
 }
 
-/** For tests and tools that want silence. */
+/** For tests and tools that log nothing. */
 export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-export type LoggerOptions = Readonly<{
+type LoggerOptions = Readonly<{
   /** The binary: stands in every line as `logger`. */
   name: string;
   level: "debug" | "info" | "warn" | "error";
@@ -40,14 +40,14 @@ const SECRET = "[secret]";
 /** Fields of these names hold secrets whatever their value. */
 const SECRET_FIELDS = [/(?:password|passphrase|secret|token|authorization|api_?key)$/i];
 
-/** Secrets of others, which no setting names: in a query or in a header. */
+/** Secrets that no setting names: in a query or in a header. */
 const SECRET_PATTERNS = [
   { pattern: /([?&;](?:token|api_?key|key|secret|password)=)[^&\s"'\\#]+/gi, replacement: `$1${SECRET}` },
   { pattern: /(\b(?:Bearer|Basic) )[\w.~+/=-]{8,}/g, replacement: `$1${SECRET}` },
   { pattern: /(\/\/)[^/@\s"'\\]+@/g, replacement: `$1${SECRET}@` },
 ];
 
-/** One report a process: a second one takes the place of the first. */
+/** One logger a process: a second one replaces the first. */
 export function openLogger(options: LoggerOptions, write: (text: string) => void = writeStderr): Logger {
   const { name, level, format, secrets } = options;
   const guard = createGuard(secrets);
@@ -212,12 +212,12 @@ function cut(text: string): string {
 const STDOUT = 1;
 const STDERR = 2;
 
-/** A line on standard output, for what was asked for: an address, a version, a report. */
+/** Prints what was asked for on standard output: an address, a version, a result. */
 export function printLine(text: string): void {
   writeAll(STDOUT, `${text}\n`);
 }
 
-/** A plain sentence on standard error, for a person: a mistake in the settings, a refusal to start. */
+/** Prints a plain sentence on standard error, for a person: a mistake in the settings, a refusal to start. */
 export function printError(text: string, secrets: readonly string[] = []): void {
   const clean = createGuard(secrets).text(text);
   const line = SECRET_PATTERNS.reduce(
@@ -241,7 +241,7 @@ function writeAll(file: number, text: string): void {
     try {
       rest = rest.subarray(writeSync(file, rest));
     } catch (error) {
-      // Nobody is left who could be told: a closed pipe or a full disk must not end the process.
+      // It can be told nowhere: a closed pipe or a full disk must not end the process.
       const isBusy = error instanceof Error && "code" in error && error.code === "EAGAIN";
       if (!isBusy || waitedMs >= STALLED_READER_MS_MAX) return;
       Bun.sleepSync(1);

@@ -1,5 +1,5 @@
-// The one loop that tries again: capped exponential back-off with full jitter, for as long as the error says that
-// trying again may help. It logs nothing: a caller says what it wants to be told.
+// The one retry loop: capped exponential back-off with full jitter, for as long as the error says that a retry may help. It
+// logs nothing: callers report what they want with onFailure.
 
 import { backoffMs, type Clock } from "./clock.ts";
 import { isTransient } from "./errors.ts";
@@ -10,9 +10,9 @@ export type RetryOptions = Readonly<{
   firstMs: number;
   /** The longest wait. */
   maxMs: number;
-  /** Which errors are tried again; the others reject at once. By default those of isTransient. */
+  /** Which errors are retried; the others reject at once. By default those of isTransient. */
   isRetryable?: (error: unknown) => boolean;
-  /** Hears of each failure that is tried again, before the wait. `attempt` is 0 for the first. */
+  /** Called with each failure that is retried, before the wait. `attempt` is 0 for the first. */
   onFailure?: (error: unknown, attempt: number) => void;
   /** Attempts in all, after which the last error rejects. By default there is no end. */
   attemptsMax?: number;
@@ -20,7 +20,7 @@ export type RetryOptions = Readonly<{
   signal?: AbortSignal;
 }>;
 
-/** Runs the work until it succeeds. The work must be such that it can be repeated after any of its failures. */
+/** Runs the work until it succeeds. It must be possible to repeat the work after any of its failures. */
 export async function retry<T>(options: RetryOptions, work: () => Promise<T>): Promise<T> {
   const { signal } = options;
   for (let attempt = 0; ; attempt++) {
@@ -33,10 +33,13 @@ export async function retry<T>(options: RetryOptions, work: () => Promise<T>): P
   }
 }
 
-/** The same, for as long as the result is wanted; undefined when it no longer is. */
+/**
+ * The same, for as long as the result is wanted; undefined when it no longer is. A signal that aborts ends a wait early
+ * and nothing else: `isWanted` has to say that the result is not wanted any more.
+ */
 export async function retryWhile<T>(
   isWanted: () => boolean,
-  options: Omit<RetryOptions, "signal">,
+  options: RetryOptions,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
   for (let attempt = 0; isWanted(); attempt++) {
@@ -49,7 +52,7 @@ export async function retryWhile<T>(
   return undefined;
 }
 
-/** Rejects with the error when it must not be tried again. */
+/** Rejects with the error when it must not be retried. */
 async function waitAfter(
   {
     clock,

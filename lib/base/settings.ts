@@ -1,12 +1,12 @@
-// The table of settings: the name of each, its default, which texts it takes and what it means. sample.env lists the
-// same (a test compares them). It reads nothing: base/config.ts does, and tells all mistakes at once.
+// The table of settings: the name of each, its default, which texts it accepts and what they mean. sample.env lists the
+// same (a test compares them). It reads no environment: base/config.ts does, and reports all mistakes at once.
 
 import { isIP } from "node:net";
 import { z } from "zod";
 
 type Fail = (message: string) => never;
 
-/** A setting with a check of its own: `fail` names the fault, the value is added by whoever reports it. */
+/** A setting with a check of its own: `fail` names the fault; base/config.ts adds the name and the value. */
 function checked<T>(read: (text: string, fail: Fail) => T) {
   return z.string().transform((text, context): T => {
     try {
@@ -84,7 +84,7 @@ const tickers = checked((json, fail) => {
   return [...new Set(symbols)];
 });
 
-/** `a, b:9093` -> what a client wants to hear: each host with its port, the default one where none is given. */
+/** `a, b:9093` -> each host with its port; undefined where none is given. */
 const hosts = checked((list, fail) => {
   const items = splitList(list).map((item) => {
     if (isIP(item) === 6) return { host: `[${item}]`, port: undefined };
@@ -110,7 +110,7 @@ function readUrl(value: string, protocols: readonly string[], fail: Fail): strin
   if (parsed === null || !protocols.includes(parsed.protocol)) {
     return fail(`give a URL that begins with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`);
   }
-  // So that no URL of the configuration holds a secret, and all of them may be shown.
+  // No URL of the configuration holds a secret, so all of them may be shown.
   if (parsed.username !== "" || parsed.password !== "" || /[?&](token|key|secret|password)=/i.test(value)) {
     return fail("give the URL without user, password or token: secrets have settings of their own");
   }
@@ -124,7 +124,7 @@ function splitList(list: string): string[] {
     .filter((item) => item !== "");
 }
 
-/** Simulated data lives beside the real, never in it: a base name that ends so could be either's. */
+/** Simulated data has names of its own: a name given by the operator that ends so could be that of either kind. */
 export const SIMULATED_SUFFIX = "_simulated";
 const topic = pattern(
   /^(?!.*_simulated$)[\w.-]{1,200}$/,

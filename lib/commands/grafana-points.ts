@@ -16,7 +16,7 @@ export type ExpectedDashboard = Readonly<{
 type ExpectedTarget = Readonly<{ refId: string; target: string }> & Readonly<Record<string, unknown>>;
 type ExpectedSource = Readonly<{ type: string; uid: string; version: string }>;
 
-export type GrafanaCheckDeps = Readonly<{
+type GrafanaCheckDeps = Readonly<{
   /** Without a slash at the end. */
   url: string;
   username: string;

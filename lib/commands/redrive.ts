@@ -24,7 +24,7 @@ import {
 import { isExpired } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
 
-export type RedriveDeps = Readonly<{
+type RedriveDeps = Readonly<{
   log: LogWriter;
   /** All partitions that the topic ever had: the place of a message without an identity is found among them. */
   partitions: readonly PartitionId[];
@@ -113,7 +113,7 @@ class RedriveWriter {
 // --- One dead letter: pure --------------------------------------------------------------------------------------
 
 /** `rejected`: why a trade, or a dead letter in which no trade can be read, cannot be accepted even now. */
-export type Redriven = Readonly<{ messages: readonly Message[]; rejected: readonly DeadReason[] }>;
+type Redriven = Readonly<{ messages: readonly Message[]; rejected: readonly DeadReason[] }>;
 
 /** The elements of a dead letter that belong to one symbol, in order; a string is the reason why one is not a trade. */
 type Part = Readonly<{

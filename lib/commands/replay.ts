@@ -25,7 +25,7 @@ export type ReplayRecord = Readonly<{
   value: Uint8Array;
 }>;
 
-export type ReplayDeps = Readonly<{
+type ReplayDeps = Readonly<{
   store: StoreWriter;
   clock: Clock;
   logger: Logger;

@@ -63,8 +63,8 @@ export interface LogReader {
 }
 
 /**
- * The result of one partition's batch. `refused` proves one message invalid, if the batch holds only one; `too_large`
- * asks for a smaller batch. `unavailable` is temporary, unless its error is a RestartError.
+ * The result of one partition's batch. `refused`: some message of the batch is invalid. `too_large`: the batch as a whole
+ * is. `unavailable`: temporary, unless its error is a RestartError.
  */
 export type SendOutcome =
   | Readonly<{ kind: "acknowledged" }>

@@ -19,7 +19,7 @@ export const CONNECTION_LIMITS = {
   stableMsMin: 60_000,
 } as const;
 
-export type ConnectionOptions = Readonly<{
+type ConnectionOptions = Readonly<{
   /** ws: or wss:, without the token. */
   url: string;
   token: string | undefined;

@@ -22,7 +22,7 @@ export const FINNHUB_LIMITS = {
   queueWeightMax: 16_384,
 } as const;
 
-export type FinnhubLimits = Readonly<Record<keyof typeof FINNHUB_LIMITS, number>>;
+type FinnhubLimits = Readonly<Record<keyof typeof FINNHUB_LIMITS, number>>;
 
 export type FinnhubOptions = Readonly<{
   /** ws: or wss:, without the token. */

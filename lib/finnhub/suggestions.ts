@@ -3,9 +3,9 @@
 import { editDistance } from "../base/text.ts";
 
 /** Symbols with their display names. */
-export type Choices = Iterable<readonly [symbol: string, display: string]>;
+type Choices = Iterable<readonly [symbol: string, display: string]>;
 
-export const SUGGESTIONS_MAX = 5;
+const SUGGESTIONS_MAX = 5;
 const LETTERS_APART_MAX = 2;
 
 /**

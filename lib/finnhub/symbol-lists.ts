@@ -24,7 +24,7 @@ export type SymbolLists = Readonly<{
   ageMs(list: List): number;
 }>;
 
-export type SymbolListsDeps = Readonly<{
+type SymbolListsDeps = Readonly<{
   directory: string;
   calls: RestClient;
   clock: Clock;

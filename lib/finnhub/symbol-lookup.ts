@@ -12,7 +12,7 @@ import { createRestClient, type RestClient, type RestClientOptions, UnansweredEr
 import { nearestExchange, suggest } from "./suggestions.ts";
 import { createSymbolLists, type List, type ListSource, type SymbolLists } from "./symbol-lists.ts";
 
-export type SymbolCheckOptions = Readonly<{
+type SymbolCheckOptions = Readonly<{
   apiUrl: string;
   token: string | undefined;
   /** Where the lists are kept; it may be deleted at any time. */
@@ -33,8 +33,8 @@ type AssetClass = "crypto" | "forex";
 
 /** A symbol that was listed so long ago still counts as listed. */
 const FOUND_MS_MAX = 7 * 24 * HOUR_MS;
-/** A symbol that was not listed so long ago may be listed by now, so the list is fetched again. */
-const MISSING_MS_MAX = HOUR_MS;
+/** A symbol that was not listed so long ago may be listed by now, so the list is fetched again: at every check of an hour. */
+const MISSING_MS_MAX = HOUR_MS / 2;
 /** A list of this age is refreshed by the daily job; the job's times are a day apart, give or take. */
 const REFRESH_MS_MIN = 12 * HOUR_MS;
 /** How long a check waits for a list that only suggestions need. */

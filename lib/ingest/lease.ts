@@ -1,10 +1,11 @@
-// Taking, keeping and losing the hold on the feed, over the one key of the tickers' topic that contracts/lease.ts folds. It
-// decides by its own monotonic clock and by the order of the topic alone, never by a time that another machine
-// wrote. It opens no feed and stops no process: whoever holds is told when he no longer does.
+// Acquiring, keeping and losing the lease on the feed, over the one key of the control topic that contracts/lease.ts
+// folds. It decides by its own monotonic clock and by the order of the topic alone, never by a time that another machine
+// wrote. It opens no feed and stops no process: its owner is told when the lease is lost.
 
-import { backoffMs, type Clock } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
+import { retry } from "../base/retry.ts";
 import {
   encodeLeaseRecord,
   isFree,
@@ -14,22 +15,22 @@ import {
   type LeaseTopic,
 } from "../contracts/lease.ts";
 
-/** A sign of life, three of which may go missing before a hold is in doubt. */
+/** Three heartbeats may go missing before a lease is unconfirmed. */
 export const HEARTBEAT_EVERY_MS = 3_000;
-/** Silence after which another may take over. */
+/** The silence after which another producer may take over. */
 export const LEASE_MS_MAX = 15_000;
-/** Without a confirmed sign of life for so long nothing is sent: well before another may take over. */
+/** How long a heartbeat that was read back confirms the lease: well below the silence that lets another take over. */
 export const CONFIRMED_MS_MAX = 10_000;
-const LOOK_EVERY_MS = 1_000;
-/** Signs of life that prove somebody alive. */
+const POLL_EVERY_MS = 1_000;
+/** So many heartbeats prove that their owner lives. */
 const HEARTBEATS_SEEN_MIN = 2;
-/** Of one start: each is lost to somebody, and a dead one's records come to an end. */
+/** The claims of one start: each may lose to another producer, and what a dead one has sent comes to an end. */
 const CLAIMS_MAX = 10;
-/** What one look may count as silence: had it taken longer, the brokers were away, for the holder too. */
-const LOOK_MS_MAX = 2_000;
+/** What one poll may count as silence: if it takes longer, the brokers are away, for the owner too. */
+const POLL_MS_MAX = 2_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 3_000;
-/** Signs of life on their way to being read back. */
+/** Heartbeats that were sent and are not read back yet. */
 const HEARTBEATS_IN_FLIGHT_MAX = 16;
 
 export type LeaseDeps = Readonly<{
@@ -42,49 +43,52 @@ export type LeaseDeps = Readonly<{
 }>;
 
 export interface Lease {
-  /** Signs of life, until the signal aborts or the hold is lost: then it rejects with HeldElsewhereError. */
+  /** Sends heartbeats until the signal aborts. Rejects with LeaseLostError when the lease is lost. */
   run(signal: AbortSignal): Promise<void>;
-  /** Asked at every receipt: false = another may hold the feed by now, and receive the same. */
+  /** Asked at every append. False: another producer may have the lease by now, and receive the same trades. */
   isConfirmed(): boolean;
-  /** After the last send, in good order: the next one need not wait. */
+  /** After the last send: the next producer need not wait. Rejects with LogUnavailableError. */
   release(): Promise<void>;
 }
 
-/** Another producer holds the feed. */
+/** Another producer has the lease. */
 export class LeaseLostError extends SetupError {}
 
 type Moment = Readonly<{ monotonicMs: number; wallMs: number }>;
 
 /**
- * Resolves when this process holds the feed. Rejects with HeldElsewhereError when another does; the signal's abort
- * rejects with its reason. Brokers that are away are waited for.
+ * Resolves when this process has the lease. Rejects with LeaseLostError when another one has it, and with the signal's
+ * reason when it aborts. Brokers that are away are waited for.
  */
 export async function acquireLease(deps: LeaseDeps): Promise<Lease> {
   const { topic, self, journal, clock } = deps;
-  await insist(deps, () => topic.readToEnd());
+  await retryKafka(deps, () => topic.readToEnd());
   for (let attempt = 1; ; attempt++) {
-    const passed = await waitUntilFree(deps);
-    // Before the claim, which would make the other one's hold unseen for the next start.
-    const isForeign = passed !== null && journal.ownerOf(passed.session) === null;
-    if (isForeign) await insist(deps, async () => void (await journal.quarantineUnconfirmed()));
-    await insist(deps, async () => journal.claim(self.session));
-    const sent = readClocks(clock);
-    const words = { ...self, holder: journal.holder, sinceMs: clock.now(), atMs: clock.now() };
-    const place = { after: passed?.term ?? 0, seen: passed?.offset ?? 0 };
-    const claim = encodeLeaseRecord({ ...words, type: "claim", ...place });
-    // Repeated it is the same claim: it wins once or not at all.
-    await insist(deps, () => topic.put(claim));
-    await insist(deps, () => topic.readToEnd());
+    const previous = await waitUntilFree(deps);
+    // Before the claim, which would hide the other one's lease from the next start.
+    const isForeign = previous !== null && journal.ownerOf(previous.session) === null;
+    if (isForeign) await retryKafka(deps, async () => void (await journal.quarantineUnconfirmed()));
+    await retryKafka(deps, async () => journal.claim(self.session));
+    const sentAt = readClocks(clock);
+    const fields = { ...self, holder: journal.holder, sinceMs: clock.now(), atMs: clock.now() };
+    const place = { after: previous?.term ?? 0, seen: previous?.offset ?? 0 };
+    const claim = encodeLeaseRecord({ ...fields, type: "claim", ...place });
+    // A repeat is the same claim: it wins once or not at all.
+    await retryKafka(deps, () => topic.put(claim));
+    await retryKafka(deps, () => topic.readToEnd());
     const state = topic.state();
-    if (state?.session === self.session) return openLease(deps, state, sent);
-    // Somebody was first, or showed life in the last moment; perhaps a process of this same outbox, killed since.
+    if (state?.session === self.session) return openLease(deps, state, sentAt);
+    // Another claim was first, or a heartbeat came last; perhaps of a process of this same outbox, killed since.
     if (attempt < CLAIMS_MAX) continue;
     if (state !== null) throw refusalError(state);
-    throw new LogUnavailableError("the hold on the feed was not read back", "start again");
+    throw new LogUnavailableError("the claim to the lease was not read back", "start again");
   }
 }
 
-/** What may be passed over: should it change before the claim arrives, the claim is void. Null: nobody ever held. */
+/**
+ * The lease that a claim may follow: if it changes before the claim arrives, the claim is void. Null: nobody ever had
+ * it.
+ */
 async function waitUntilFree(deps: LeaseDeps): Promise<LeaseState | null> {
   for (;;) {
     const state = deps.topic.state();
@@ -94,34 +98,34 @@ async function waitUntilFree(deps: LeaseDeps): Promise<LeaseState | null> {
   }
 }
 
-/** That hold as it is after the silence; null: it is another one by now. Rejects when it shows life. */
+/** That lease as it is after the silence; null: it is another one by now. Rejects when its owner shows life. */
 async function waitWhileSilent(
   { topic, clock, logger, signal }: LeaseDeps,
-  held: LeaseState,
+  lease: LeaseState,
 ): Promise<LeaseState | null> {
-  const { host, pid, session } = held;
-  logger.info("another producer held the feed: waiting whether it is alive", {
+  const { host, pid, session } = lease;
+  logger.info("another producer held the feed: waiting to see whether it is alive", {
     host,
     pid,
     waitMsMax: LEASE_MS_MAX,
   });
-  let last = held;
-  let signCount = 0;
+  let last = lease;
+  let heartbeatCount = 0;
   let silentMs = 0;
-  let lookedAtMs = clock.monotonic();
+  let polledAtMs = clock.monotonic();
   while (silentMs < LEASE_MS_MAX) {
-    await clock.sleep(LOOK_EVERY_MS, signal);
+    await clock.sleep(POLL_EVERY_MS, signal);
     signal.throwIfAborted();
-    const isSeen = await didRead(topic, logger);
+    const isRead = await tryToRead(topic, logger);
     const nowMs = clock.monotonic();
     const state = topic.state();
     if (state === null || state.session !== session || state.isReleased) return null;
-    silentMs = isSeen ? silentMs + Math.min(nowMs - lookedAtMs, LOOK_MS_MAX) : 0;
-    lookedAtMs = nowMs;
+    silentMs = isRead ? silentMs + Math.min(nowMs - polledAtMs, POLL_MS_MAX) : 0;
+    polledAtMs = nowMs;
     if (state.offset === last.offset) continue;
-    // One may have been on its way when its process died.
-    signCount += 1;
-    if (signCount >= HEARTBEATS_SEEN_MIN) throw refusalError(state);
+    // One may have been in flight when its process died.
+    heartbeatCount += 1;
+    if (heartbeatCount >= HEARTBEATS_SEEN_MIN) throw refusalError(state);
     last = state;
     silentMs = 0;
   }
@@ -129,77 +133,77 @@ async function waitWhileSilent(
   return last;
 }
 
-async function didRead(topic: LeaseTopic, logger: Logger): Promise<boolean> {
+async function tryToRead(topic: LeaseTopic, logger: Logger): Promise<boolean> {
   try {
     await topic.readToEnd();
     return true;
   } catch (error) {
     if (!(error instanceof LogUnavailableError)) throw error;
-    logger.warn("Kafka cannot be read just now: the wait for the other producer begins anew", { error });
+    logger.warn("Kafka cannot be read just now: the wait for the other producer starts again", { error });
     return false;
   }
 }
 
-async function insist({ clock, logger, signal }: LeaseDeps, work: () => Promise<void>): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    signal.throwIfAborted();
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof LogUnavailableError)) throw error;
-      if (attempt === 0) logger.warn("the hold on the feed waits for Kafka", { error });
-      await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
-    }
-  }
+/** Repeats while Kafka, or the outbox's file, is unavailable. Rejects with the signal's reason when it aborts. */
+function retryKafka({ clock, logger, signal }: LeaseDeps, work: () => Promise<void>): Promise<void> {
+  const onFailure = (error: unknown, attempt: number) => {
+    if (attempt === 0) logger.warn("the lease on the feed waits for Kafka", { error });
+  };
+  const isRetryable = (error: unknown) => error instanceof LogUnavailableError;
+  return retry({ clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure, signal }, work);
 }
 
-function openLease(deps: LeaseDeps, taken: LeaseState, claimed: Moment): Lease {
+/** `claimedAt`: when the claim was sent, which counts as the first heartbeat. */
+function openLease(deps: LeaseDeps, acquired: LeaseState, claimedAt: Moment): Lease {
   const { topic, journal, clock, logger } = deps;
   const self = { ...deps.self, holder: journal.holder };
-  const { term, sinceMs } = taken;
+  const { term, sinceMs } = acquired;
   const { promise: lost, resolve: lose } = Promise.withResolvers<LeaseState>();
-  const onTheirWay = new Map<number, Moment>();
-  let confirmed: Moment | null = claimed;
-  let number = 0;
+  /** When each heartbeat that is not read back yet was sent, by its number. */
+  const inFlight = new Map<number, Moment>();
+  /** When the newest heartbeat that was read back was sent; null: the lease is lost or released. */
+  let confirmedAt: Moment | null = claimedAt;
+  let lastNumber = 0;
   let isOver = false;
   const unlisten = topic.onRecord((record, state) => {
     if (isOver || state === null) return;
     if (state.session !== self.session) {
       isOver = true;
-      confirmed = null;
+      confirmedAt = null;
       lose(state);
     } else if (record.type === "alive" && record.session === self.session) {
-      const sent = onTheirWay.get(record.number);
-      if (sent === undefined) return;
-      for (const older of onTheirWay.keys()) if (older <= record.number) onTheirWay.delete(older);
-      confirmed = sent;
-      settle();
+      const sentAt = inFlight.get(record.number);
+      if (sentAt === undefined) return;
+      for (const older of inFlight.keys()) if (older <= record.number) inFlight.delete(older);
+      confirmedAt = sentAt;
+      confirmReceived();
     }
   });
 
-  /** Nobody came between, and for the moment nobody can: whatever was received so far has only this outbox. */
-  function settle(): void {
+  /** No other owner came in between and none can now, so only this outbox has what was received so far. */
+  function confirmReceived(): void {
     if (isConfirmed()) journal.confirm();
   }
 
-  /** By both clocks: a suspended machine's monotonic one stands still, and the other may be set. */
+  /** By both clocks: the monotonic one stands still while a machine is suspended, and the other may be set. */
   function isConfirmed(): boolean {
-    if (confirmed === null) return false;
+    if (confirmedAt === null) return false;
     const { monotonicMs, wallMs } = readClocks(clock);
-    const age = Math.max(monotonicMs - confirmed.monotonicMs, Math.abs(wallMs - confirmed.wallMs));
-    return age < CONFIRMED_MS_MAX;
+    const ageMs = Math.max(monotonicMs - confirmedAt.monotonicMs, Math.abs(wallMs - confirmedAt.wallMs));
+    return ageMs < CONFIRMED_MS_MAX;
   }
 
   async function sendHeartbeat(): Promise<void> {
-    // Also after a long time without: of an older term it changes nothing, and of the current one it is awaited.
-    const sent = readClocks(clock);
-    number += 1;
-    onTheirWay.set(number, sent);
-    for (const oldest of onTheirWay.keys()) {
-      if (onTheirWay.size <= HEARTBEATS_IN_FLIGHT_MAX) break;
-      onTheirWay.delete(oldest);
+    // Sent after a long silence too: in an older term it changes nothing, and in the current one it is expected.
+    const sentAt = readClocks(clock);
+    lastNumber += 1;
+    inFlight.set(lastNumber, sentAt);
+    for (const oldest of inFlight.keys()) {
+      if (inFlight.size <= HEARTBEATS_IN_FLIGHT_MAX) break;
+      inFlight.delete(oldest);
     }
-    await topic.put(encodeLeaseRecord({ ...self, type: "alive", term, number, sinceMs, atMs: clock.now() }));
+    const [number, atMs] = [lastNumber, clock.now()];
+    await topic.put(encodeLeaseRecord({ ...self, type: "alive", term, number, sinceMs, atMs }));
   }
 
   async function sendHeartbeats(signal: AbortSignal): Promise<void> {
@@ -210,29 +214,24 @@ function openLease(deps: LeaseDeps, taken: LeaseState, claimed: Moment): Lease {
         isAway = false;
       } catch (error) {
         if (!(error instanceof LogUnavailableError)) throw error;
-        if (!isAway) logger.warn("no sign of life could be given: Kafka cannot be reached", { error });
+        if (!isAway) logger.warn("a heartbeat could not be sent: Kafka cannot be reached", { error });
         isAway = true;
       }
       await clock.sleep(HEARTBEAT_EVERY_MS, signal);
     }
   }
 
-  settle();
+  confirmReceived();
   return {
     async run(signal) {
       const stopping = new AbortController();
-      const stop = () => stopping.abort();
-      signal.addEventListener("abort", stop);
-      if (signal.aborted) stop();
-      const living = sendHeartbeats(stopping.signal);
+      const beating = sendHeartbeats(AbortSignal.any([signal, stopping.signal]));
       try {
-        const other = await Promise.race([lost, living.then(() => null)]);
+        const other = await Promise.race([lost, beating.then(() => null)]);
         if (other !== null) throw lossError(other);
       } finally {
-        stop();
-        signal.removeEventListener("abort", stop);
+        stopping.abort();
       }
-      await living;
       if (isOver) throw lossError(await lost);
     },
     isConfirmed,
@@ -240,7 +239,7 @@ function openLease(deps: LeaseDeps, taken: LeaseState, claimed: Moment): Lease {
       unlisten();
       if (isOver) return;
       isOver = true;
-      confirmed = null;
+      confirmedAt = null;
       journal.release();
       await topic.put(encodeLeaseRecord({ ...self, type: "released", term, sinceMs, atMs: clock.now() }));
     },

@@ -1,22 +1,23 @@
-// kafkajs's producer, every call of which ends in time. Its own time-outs go by the wall clock: when that is set back
-// while a broker is silent, they do not come for as long. It repeats nothing.
+// kafkajs's producer with a limit on the time of every call. kafkajs's own time-outs use the wall clock: when that is
+// set back while a broker is silent, they come as much later. Nothing is retried here.
 
 import type { Socket } from "node:net";
 import type { Producer, ProducerConfig } from "kafkajs";
+import { TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
 import { createKafka, type KafkaDeps } from "./client.ts";
 
-/** Above what kafkajs itself gives two requests: one that asks where the partitions are, one that writes. */
+/** Above what kafkajs itself allows two requests: one that asks where the partitions are, and one that writes. */
 const CALL_MS_MAX = 30_000;
-/** Whoever closes needs no answer any longer; what comes in a moment is waited for all the same. */
+/** On disposal nobody needs the answers that are still out, but a moment is given to those that come soon. */
 const CLOSE_MS_MAX = 2_000;
 const NO_ANSWER = "Kafka has not answered in time";
 
 export interface BoundedProducer extends AsyncDisposable {
   /**
-   * With a producer that has been connected. Rejects with what `work` rejects with, or with LogUnavailableError when
-   * it takes too long: then its connections are dropped, and those of all calls that are out with it. The next call
-   * makes new ones.
+   * Calls `work` with a producer that has been connected. Rejects with the error of `work`, or with LogUnavailableError
+   * when it takes longer than 30 s: then the connections of that producer are dropped, and with them those of all other
+   * calls that are out. The next call makes new ones.
    */
   run<T>(work: (producer: Producer) => Promise<T>): Promise<T>;
 }
@@ -26,67 +27,31 @@ type Link = Readonly<{ producer: Producer; sockets: Set<Socket> }> & {
   isDropped: boolean;
 };
 
-export function openBoundedProducer(
-  deps: KafkaDeps,
-  config: Pick<ProducerConfig, "createPartitioner" | "metadataMaxAge">,
-): BoundedProducer {
+type Options = Pick<ProducerConfig, "createPartitioner" | "metadataMaxAge">;
+
+export function openBoundedProducer(deps: KafkaDeps, options: Options): BoundedProducer {
   const { clock } = deps;
-  let current = open();
-
-  function open(): Link {
-    const sockets = new Set<Socket>();
-    const onConnecting = (socket: Socket) => {
-      sockets.add(socket);
-      socket.on("close", () => sockets.delete(socket));
-      // kafkajs may try another broker although nobody waits for it any longer.
-      if (link.isDropped) socket.destroy(new Error(NO_ANSWER));
-    };
-    const producer = createKafka(deps, "once", onConnecting).producer({
-      ...config,
-      allowAutoTopicCreation: false,
-      // Whoever calls owns the repeats, and knows better what has been acknowledged.
-      retry: { retries: 0 },
-    });
-    const link: Link = { producer, sockets, isConnected: false, isDropped: false };
-    return link;
-  }
-
-  /** With an error, or kafkajs would go on waiting for the answers before it lets the connection go. */
-  function drop(link: Link): void {
-    link.isDropped = true;
-    for (const socket of link.sockets) socket.destroy(new Error(NO_ANSWER));
-  }
-
-  async function connected(link: Link): Promise<Producer> {
-    // Only once: later each call connects to what it needs, which a broker of the settings need not be.
-    if (!link.isConnected) await link.producer.connect();
-    link.isConnected = true;
-    return link.producer;
-  }
-
+  let current = openLink(deps, options);
   return {
     async run(work) {
       const link = current;
-      const late = Promise.withResolvers<never>();
-      const cancel = clock.after(CALL_MS_MAX, () => {
-        if (current === link) current = open();
-        drop(link);
-        late.reject(
-          new LogUnavailableError(
-            `${NO_ANSWER} (${CALL_MS_MAX} ms)`,
-            "see whether the brokers of KAFKA_SERVER hang, and whether a clock was set back",
-          ),
-        );
+      const answer = await withTimeout(clock, CALL_MS_MAX, (signal) => {
+        // In the very step of the time-out, so that no other call begins on the dropped link.
+        signal.addEventListener("abort", () => {
+          if (current === link) current = openLink(deps, options);
+          drop(link);
+        });
+        return connected(link).then(work);
       });
-      try {
-        return await Promise.race([connected(link).then(work), late.promise]);
-      } finally {
-        cancel();
-      }
+      if (answer !== TIMED_OUT) return answer;
+      throw new LogUnavailableError(
+        `${NO_ANSWER} (${CALL_MS_MAX} ms)`,
+        "check whether the brokers of KAFKA_SERVER hang, and whether a clock was set back",
+      );
     },
     async [Symbol.asyncDispose]() {
       const link = current;
-      // It waits for the answers that are out.
+      // disconnect() waits for the answers that are out.
       const cancel = clock.after(CLOSE_MS_MAX, () => drop(link));
       try {
         await link.producer.disconnect();
@@ -95,4 +60,35 @@ export function openBoundedProducer(
       }
     },
   };
+}
+
+function openLink(deps: KafkaDeps, options: Options): Link {
+  const sockets = new Set<Socket>();
+  const onConnecting = (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    // kafkajs may try another broker although nobody waits any longer.
+    if (link.isDropped) socket.destroy(new Error(NO_ANSWER));
+  };
+  const producer = createKafka(deps, { onConnecting }).producer({
+    ...options,
+    allowAutoTopicCreation: false,
+    // The caller owns the retries, and knows better what has been acknowledged.
+    retry: { retries: 0 },
+  });
+  const link: Link = { producer, sockets, isConnected: false, isDropped: false };
+  return link;
+}
+
+/** With an error: otherwise kafkajs would wait for the answers before it lets a connection go. */
+function drop(link: Link): void {
+  link.isDropped = true;
+  for (const socket of link.sockets) socket.destroy(new Error(NO_ANSWER));
+}
+
+async function connected(link: Link): Promise<Producer> {
+  // Only once: later each call connects to the brokers it needs, which may be none of the settings.
+  if (!link.isConnected) await link.producer.connect();
+  link.isConnected = true;
+  return link.producer;
 }

@@ -1,204 +1,191 @@
-// The tickers' topic: which tickers are wanted, and who holds the feed. One process reads all of it from its
-// beginning, without a place in any group, and goes on reading; what it has read is the truth, and what it writes is
-// true when it has read it back. A key that begins with # is ours, every other one is a symbol. It deletes nothing.
+// The tickers' topic: which symbols are on the watchlist, and which producer has the lease of the feed. One process
+// reads the whole topic from its beginning, without a place in any group, and goes on reading. What it has read is the
+// truth; what it writes counts once it has been read back. It deletes nothing.
 
-import { backoffMs, type Clock } from "../base/clock.ts";
+import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
-import { parseObject } from "../base/json.ts";
-import type { LeaseTopic } from "../contracts/lease.ts";
-import { applyLeaseRecord, LEASE_KEY, type LeaseState, parseLeaseRecord } from "../contracts/lease.ts";
+import { retryWhile } from "../base/retry.ts";
+import { LEASE_KEY, type LeaseTopic } from "../contracts/lease.ts";
 import { RESERVED_SIGN, symbolFault, type Watchlist, type WatchlistEntry } from "../contracts/watchlist.ts";
 import type { KafkaDeps } from "./client.ts";
-import { openKeyedTopic, type TailRecord, tailKafka } from "./tail.ts";
+import { type CompactedTopic, openCompactedTopic } from "./compacted-topic.ts";
+import { ControlState, encodeWatchlistEntry } from "./control-state.ts";
+import { type TailRecord, tailKafka } from "./tail.ts";
 import { partitionId, topicNames } from "./topics.ts";
 
-export type ControlTopicOptions = KafkaDeps & Readonly<{ /** Of the trades. */ topic: string }>;
+type ControlTopicOptions = KafkaDeps & Readonly<{ /** The topic of the trades. */ topic: string }>;
 
 export interface ControlTopic extends AsyncDisposable {
   /** Follows until the signal aborts. Rejects with SetupError. Brokers that are away are waited for. */
   run(signal: AbortSignal): Promise<void>;
   /** While `run` runs: resolves when all that was there has been read, or the signal aborts. */
   ready(signal: AbortSignal): Promise<void>;
-  readonly wanted: Watchlist;
+  readonly watchlist: Watchlist;
   readonly lease: LeaseTopic;
 }
 
-/** Everything of this topic is in one order: whatever its partitions, only this one is written and believed. */
+/** All records are in one order: however many partitions there are, only this one is written and believed. */
 const PARTITION = 0;
-/** What is written here says nothing; that it was read back says that all before it was. */
+/** The value is meaningless: reading it back proves that everything before it has been read. */
 const LOOK_KEY = `${RESERVED_SIGN}look`;
-/** For a record to come back, a rejoining of the group included. */
+/** Enough for a record to come back, including a rejoin of the group. */
 const READ_BACK_MS_MAX = 10_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 3_000;
-/** Of the wanted set: more symbols than any plan of Finnhub's takes. */
-const RECORDS_MAX = 100_000;
-
-type Kept = Readonly<{ record: WatchlistEntry; offset: number }>;
 
 export function openControlTopic(options: ControlTopicOptions): ControlTopic {
   const { clock, logger } = options;
   const topic = topicNames(options.topic).tickers;
-  const only = partitionId(topic, PARTITION);
-  const writer = openKeyedTopic({ ...options, topic });
-  const kept = new Map<string, Kept>();
-  const changeListeners = new Set<() => void>();
-  const recordListeners = new Set<Parameters<LeaseTopic["onRecord"]>[0]>();
-  /** What was written here and is not read back yet, by key and value. */
-  const awaited = new Map<string, Set<() => void>>();
-  let list: readonly WatchlistEntry[] = [];
-  let state: LeaseState | null = null;
-  let lastOffset = -1;
-  let lastTimestampMs = Number.NEGATIVE_INFINITY;
-  let isUnreadableSaid = false;
-
-  function take({ partition, offset, timestampMs, key, value }: TailRecord): boolean {
-    if (partition !== only) return false;
-    if (offset <= lastOffset) {
-      // A topic that was read again from its beginning, or one that was made anew under its name.
-      if (timestampMs <= lastTimestampMs) return false;
-      beginAnew();
-    }
-    lastOffset = offset;
-    lastTimestampMs = Math.max(lastTimestampMs, timestampMs);
-    const isChange = key === LEASE_KEY ? takeHoldRecord(offset, value) : takeWanted(offset, key, value);
-    if (key !== null && value !== null) {
-      const name = nameOf(key, value);
-      for (const resolve of awaited.get(name) ?? []) resolve();
-      awaited.delete(name);
-    }
-    return isChange;
-  }
-
-  /** It was made anew, or its broker lost its end. */
-  function beginAnew(): void {
-    logger.warn("the tickers' topic begins anew: the records of before are kept until a restart", { topic });
-    state = null;
-    lastOffset = -1;
-    lastTimestampMs = Number.NEGATIVE_INFINITY;
-  }
-
-  /** Where it lands below what has been read, that is no more; a broker's clock need not show it. */
-  async function write(key: string, value: Uint8Array): Promise<void> {
-    const before = lastOffset;
-    const offset = await writer.put(key, value);
-    if (offset <= before && lastOffset >= before) beginAnew();
-  }
-
-  function takeHoldRecord(offset: number, value: Uint8Array | null): false {
-    const record = parseLeaseRecord(value);
-    if (record === null) return unreadable(offset);
-    state = applyLeaseRecord(state, offset, record);
-    for (const listener of recordListeners) listener(record, state);
-    return false;
-  }
-
-  function takeWanted(offset: number, key: string | null, value: Uint8Array | null): boolean {
-    if (key?.startsWith(RESERVED_SIGN)) return false;
-    const record = key === null ? null : parseWanted(key, value);
-    if (record === null) return unreadable(offset);
-    if (kept.size >= RECORDS_MAX && !kept.has(record.symbol)) return unreadable(offset);
-    kept.set(record.symbol, { record, offset });
-    return true;
-  }
-
-  function unreadable(offset: number): false {
-    if (!isUnreadableSaid)
-      logger.warn("the tickers' topic holds a record that is none of ours", { topic, offset });
-    isUnreadableSaid = true;
-    return false;
-  }
-
-  function onRecords(records: readonly TailRecord[]): void {
-    let isChanged = false;
-    for (const record of records) isChanged = take(record) || isChanged;
-    if (!isChanged) return;
-    list = [...kept.values()]
-      .sort((a, b) => a.record.changedAtMs - b.record.changedAtMs || a.offset - b.offset)
-      .map(({ record }) => record);
-    for (const listener of changeListeners) listener();
-  }
-
-  /** Resolves when it is acknowledged and has been read here. */
-  async function putAndRead(key: string, value: Uint8Array): Promise<void> {
-    const name = nameOf(key, value);
-    const { promise: read, resolve } = Promise.withResolvers<void>();
-    const waiting = awaited.get(name) ?? new Set();
-    awaited.set(name, waiting.add(resolve));
-    const patience = new AbortController();
-    try {
-      await write(key, value);
-      const isLate = await Promise.race([
-        read.then(() => false),
-        clock.sleep(READ_BACK_MS_MAX, patience.signal).then(() => true),
-      ]);
-      if (!isLate) return;
-      throw new LogUnavailableError(`${topic} was written, but cannot be read just now`, "try again");
-    } finally {
-      patience.abort();
-      waiting.delete(resolve);
-      if (waiting.size === 0 && awaited.get(name) === waiting) awaited.delete(name);
-    }
-  }
-
-  const readToEnd = () => putAndRead(LOOK_KEY, lookValue(clock));
+  const follower = new ControlTopicFollower(options, topic);
+  const readToEnd = () => follower.putAndRead(LOOK_KEY, uniqueValue(clock));
   return {
-    run: (signal) => tailKafka({ ...options, topic, from: "begin", onRecords, signal }),
+    run: (signal) =>
+      tailKafka({
+        ...options,
+        topic,
+        from: "begin",
+        onRecords: (records) => follower.applyAll(records),
+        signal,
+      }),
     async ready(signal) {
-      for (let attempt = 0; !signal.aborted; attempt++) {
-        try {
-          return await readToEnd();
-        } catch (error) {
-          if (!(error instanceof LogUnavailableError)) throw error;
-          if (attempt === 0) logger.warn("the tickers are not known yet: Kafka cannot be read", { error });
-          await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
-        }
-      }
+      await retryWhile(
+        () => !signal.aborted,
+        {
+          clock,
+          firstMs: RETRY_FIRST_MS,
+          maxMs: RETRY_MAX_MS,
+          signal,
+          isRetryable: (error) => error instanceof LogUnavailableError,
+          onFailure(error, attempt) {
+            if (attempt === 0) logger.warn("the tickers are not known yet: Kafka cannot be read", { error });
+          },
+        },
+        readToEnd,
+      );
     },
-    wanted: {
-      list: () => list,
-      async put(record) {
-        const fault = symbolFault(record.symbol);
-        if (fault !== null) throw new Error(`${JSON.stringify(record.symbol)} is no symbol: ${fault}`);
-        await putAndRead(record.symbol, encodeWatchlistEntry(record));
+    watchlist: {
+      list: () => follower.watchlist,
+      async put(entry) {
+        const fault = symbolFault(entry.symbol);
+        if (fault !== null) throw new Error(`${JSON.stringify(entry.symbol)} is not a symbol: ${fault}`);
+        await follower.putAndRead(entry.symbol, encodeWatchlistEntry(entry));
       },
-      onChange(listener) {
-        changeListeners.add(listener);
-        return () => changeListeners.delete(listener);
-      },
+      onChange: (listener) => subscribe(follower.onWatchlist, listener),
     },
     lease: {
-      put: (record) => write(LEASE_KEY, record),
+      put: (record) => follower.put(LEASE_KEY, record),
       readToEnd,
-      state: () => state,
-      onRecord(listener) {
-        recordListeners.add(listener);
-        return () => recordListeners.delete(listener);
-      },
+      state: () => follower.state.lease,
+      onRecord: (listener) => subscribe(follower.onLeaseRecord, listener),
     },
-    [Symbol.asyncDispose]: () => writer[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: () => follower.close(),
   };
 }
 
+/** The state, and who waits for what will be read. */
+class ControlTopicFollower {
+  readonly #options: ControlTopicOptions;
+  readonly #topic: string;
+  readonly #writer: CompactedTopic;
+  readonly state: ControlState;
+  readonly onWatchlist = new Set<() => void>();
+  readonly onLeaseRecord = new Set<Parameters<LeaseTopic["onRecord"]>[0]>();
+  /** By the name of a record (see nameOf): called when it has been read. */
+  readonly #awaited = new Map<string, Set<() => void>>();
+  #watchlist: readonly WatchlistEntry[] = [];
+  #isUnreadableLogged = false;
+
+  constructor(options: ControlTopicOptions, topic: string) {
+    this.#options = options;
+    this.#topic = topic;
+    this.#writer = openCompactedTopic({ ...options, topic });
+    this.state = new ControlState(() =>
+      options.logger.warn("the tickers' topic was recreated: its earlier records are kept until a restart", {
+        topic,
+      }),
+    );
+  }
+
+  get watchlist(): readonly WatchlistEntry[] {
+    return this.#watchlist;
+  }
+
+  applyAll(records: readonly TailRecord[]): void {
+    let isChanged = false;
+    for (const record of records) isChanged = this.#apply(record) || isChanged;
+    if (!isChanged) return;
+    this.#watchlist = this.state.watchlist();
+    for (const listener of this.onWatchlist) listener();
+  }
+
+  /** Resolves when the record is acknowledged. */
+  async put(key: string, value: Uint8Array): Promise<void> {
+    const before = this.state.lastOffset;
+    const offset = await this.#writer.put(key, value);
+    // An offset below the last one read means that the topic was recreated; timestamps of a broker need not show it.
+    if (offset <= before && this.state.lastOffset >= before) this.state.beginAgain();
+  }
+
+  /** Resolves when the record is acknowledged and has been read back. Rejects with LogUnavailableError. */
+  async putAndRead(key: string, value: Uint8Array): Promise<void> {
+    const name = nameOf(key, value);
+    const { promise: read, resolve } = Promise.withResolvers<void>();
+    const waiting = this.#awaited.get(name) ?? new Set();
+    this.#awaited.set(name, waiting.add(resolve));
+    try {
+      await this.put(key, value);
+      if ((await withTimeout(this.#options.clock, READ_BACK_MS_MAX, () => read)) !== TIMED_OUT) return;
+      throw new LogUnavailableError(`${this.#topic} was written, but cannot be read just now`, "try again");
+    } finally {
+      waiting.delete(resolve);
+      if (waiting.size === 0 && this.#awaited.get(name) === waiting) this.#awaited.delete(name);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#writer[Symbol.asyncDispose]();
+  }
+
+  /** Whether the watchlist has changed. */
+  #apply(record: TailRecord): boolean {
+    if (record.partition !== partitionId(this.#topic, PARTITION)) return false;
+    const applied = this.state.apply(record);
+    if (applied.kind === "read_before") return false;
+    if (applied.kind === "unreadable") this.#logUnreadable(record.offset);
+    if (applied.kind === "lease") {
+      for (const listener of this.onLeaseRecord) listener(applied.record, this.state.lease);
+    }
+    const { key, value } = record;
+    if (key !== null && value !== null) {
+      const name = nameOf(key, value);
+      for (const resolve of this.#awaited.get(name) ?? []) resolve();
+      this.#awaited.delete(name);
+    }
+    return applied.kind === "watchlist";
+  }
+
+  #logUnreadable(offset: number): void {
+    if (this.#isUnreadableLogged) return;
+    this.#isUnreadableLogged = true;
+    this.#options.logger.warn("the tickers' topic holds an unreadable record", {
+      topic: this.#topic,
+      offset,
+    });
+  }
+}
+
+/** The returned function ends the subscription. */
+function subscribe<T>(listeners: Set<T>, listener: T): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** Identifies a record by its key and value. */
 function nameOf(key: string, value: Uint8Array): string {
   return `${key}\n${Buffer.from(value).toString("base64")}`;
 }
 
-/** Like no other one, here or elsewhere. */
-function lookValue(clock: Clock): Uint8Array {
+/** Unlike any other value, of this process or another. */
+function uniqueValue(clock: Pick<Clock, "random">): Uint8Array {
   return new TextEncoder().encode(`"${clock.random()}${clock.random()}"`);
-}
-
-function encodeWatchlistEntry({ wanted, changedAtMs, by }: WatchlistEntry): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify({ wanted, changedAtMs, by }));
-}
-
-/** Null: none of ours. Who writes only `wanted` by hand is taken for an operator of long ago. */
-function parseWanted(symbol: string, value: Uint8Array | null): WatchlistEntry | null {
-  const fields = parseObject(value);
-  if (symbolFault(symbol) !== null || fields === null) return null;
-  const { wanted, changedAtMs = 0, by } = fields;
-  if (typeof wanted !== "boolean") return null;
-  if (typeof changedAtMs !== "number" || !Number.isSafeInteger(changedAtMs) || changedAtMs < 0) return null;
-  return { symbol, wanted, changedAtMs, by: by === "setting" ? "setting" : "operator" };
 }

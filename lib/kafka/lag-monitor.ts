@@ -1,5 +1,5 @@
-// How far the processors are behind, as the broker tells it, asked again and again: of each partition when its
-// commit last moved. It judges nothing; health/pipeline.ts does.
+// Polls the broker for how far the processors are behind, and remembers for each partition when its commit last moved.
+// It judges nothing; health/pipeline.ts does.
 
 import type { Clock } from "../base/clock.ts";
 import type { BrokerSnapshot, LagSnapshot } from "../health/pipeline.ts";
@@ -26,13 +26,13 @@ export function createLagMonitor(
         const lags = asked.map(({ partition, committed, endOffset: end, lag }): LagSnapshot => {
           const offset = committed?.offset ?? null;
           const last = before.get(partition);
-          // Where nothing waited, what came since has waited for less than one round.
+          // Where no record waited at the last poll, those that came since have waited for less than one round.
           const isMoved = last === undefined || last.lag === 0 || lag === 0 || last.committed !== offset;
           return { partition, committed: offset, end, lag, movedAtMs: isMoved ? nowMs : last.movedAtMs };
         });
         known = { askedAtMs: nowMs, problem: null, lags };
       } catch (error) {
-        // Said in the health document; it is asked again at the next round.
+        // The health document shows it, and the next round polls again.
         known = { ...known, problem: error instanceof Error ? error.message : String(error) };
       }
     },

@@ -1,21 +1,22 @@
-// A stretch of a topic read once more, from given offsets to the ends that were there at the start, under a group
-// made up for this process that never commits: for an operator's replay. Partitions come in any order, each of them
-// in its own. It ends by itself.
+// Reads a range of a topic again, from a time to the ends that the topic had at the start, for an operator's replay. Its
+// group is of its own, named for this process, and never commits. Partitions come in any order; the records of one
+// partition come in theirs. It ends by itself.
 
 import type { Admin, EachBatchPayload } from "kafkajs";
-import type { Clock } from "../base/clock.ts";
+import { type Clock, withTimeout } from "../base/clock.ts";
 import type { PartitionId } from "../contracts/log.ts";
-import { createKafka, isKafkaError, type KafkaDeps, kafkaError } from "./client.ts";
+import { createKafka, type KafkaDeps } from "./client.ts";
+import { isKafkaError, kafkaError } from "./errors.ts";
 import { missingTopic, partitionId } from "./topics.ts";
 
-export type RangeRecord = Readonly<{
+type RangeRecord = Readonly<{
   partition: PartitionId;
   offset: number;
   timestampMs: number;
   value: Uint8Array;
 }>;
 
-export type RangeOptions = KafkaDeps &
+type RangeOptions = KafkaDeps &
   Readonly<{
     /** Its full name. */
     topic: string;
@@ -28,14 +29,15 @@ const SESSION_MS = 30_000;
 const FETCH_WAIT_MS_MAX = 500;
 const FETCH_PARTITION_BYTES_MAX = 256 * 1024;
 
-type Stretch = { next: number; readonly end: number };
+/** The offsets of one partition that are still to be read: [next, end). */
+type Remaining = { next: number; readonly end: number };
 
-/** Rejects with LogUnavailableError, SetupError, or the signal's reason. Tombstones are left out. */
+/** Rejects with LogUnavailableError, SetupError, or the signal's reason. Tombstones are omitted. */
 export async function* readKafkaRange(options: RangeOptions): AsyncGenerator<RangeRecord> {
   const { topic, clock, signal } = options;
-  const kafka = createKafka(options, "insisting");
-  const stretches = await stretchesOf(kafka.admin(), options);
-  if (stretches.size === 0) return;
+  const kafka = createKafka(options, { outlastsRestart: true });
+  const ranges = await rangesOf(kafka.admin(), options);
+  if (ranges.size === 0) return;
 
   const groupId = `${topic}.range.${Math.floor(clock.random() * 2 ** 48).toString(16)}`;
   const consumer = kafka.consumer({
@@ -46,14 +48,14 @@ export async function* readKafkaRange(options: RangeOptions): AsyncGenerator<Ran
     allowAutoTopicCreation: false,
   });
   const handover = createHandover(clock);
-  const left = new Set(stretches.keys());
+  const unfinished = new Set(ranges.keys());
 
-  async function takeBatch({ batch, heartbeat }: EachBatchPayload): Promise<void> {
-    const stretch = stretches.get(batch.partition);
-    if (stretch === undefined || !left.has(batch.partition)) return;
+  async function handOver({ batch, heartbeat }: EachBatchPayload): Promise<void> {
+    const range = ranges.get(batch.partition);
+    if (range === undefined || !unfinished.has(batch.partition)) return;
     const records = batch.messages.flatMap(({ offset, timestamp, value }) => {
       const at = Number(offset);
-      if (value === null || at < stretch.next || at >= stretch.end) return [];
+      if (value === null || at < range.next || at >= range.end) return [];
       return {
         partition: partitionId(topic, batch.partition),
         offset: at,
@@ -61,15 +63,15 @@ export async function* readKafkaRange(options: RangeOptions): AsyncGenerator<Ran
         value,
       };
     });
-    // A batch that a rejoin brings again is left out by its offsets.
-    stretch.next = Math.max(stretch.next, Number(batch.lastOffset()) + 1);
-    if (stretch.next >= stretch.end) left.delete(batch.partition);
+    // Offsets also leave out a batch that comes again after a rejoin.
+    range.next = Math.max(range.next, Number(batch.lastOffset()) + 1);
+    if (range.next >= range.end) unfinished.delete(batch.partition);
     if (records.length > 0) await handover.give(records, heartbeat);
-    if (left.size === 0) handover.end(null);
+    if (unfinished.size === 0) handover.end(null);
   }
 
   consumer.on(consumer.events.GROUP_JOIN, () => {
-    for (const [partition, { next }] of stretches) consumer.seek({ topic, partition, offset: String(next) });
+    for (const [partition, { next }] of ranges) consumer.seek({ topic, partition, offset: String(next) });
   });
   consumer.on(consumer.events.CRASH, ({ payload }) => {
     if (!payload.restart) handover.end(kafkaError(payload.error, `${topic} cannot be read`));
@@ -80,8 +82,8 @@ export async function* readKafkaRange(options: RangeOptions): AsyncGenerator<Ran
     signal.throwIfAborted();
     await consumer.connect();
     await consumer.subscribe({ topics: [topic], fromBeginning: true });
-    await consumer.run({ autoCommit: false, eachBatch: takeBatch });
-    for await (const records of handover.taken()) yield* records;
+    await consumer.run({ autoCommit: false, eachBatch: handOver });
+    for await (const records of handover.batches()) yield* records;
   } catch (error) {
     throw kafkaError(error, `${topic} cannot be read`);
   } finally {
@@ -91,8 +93,8 @@ export async function* readKafkaRange(options: RangeOptions): AsyncGenerator<Ran
   }
 }
 
-/** Where each partition begins and ends; those without a record between are not in it. */
-async function stretchesOf(admin: Admin, { topic, fromMs }: RangeOptions): Promise<Map<number, Stretch>> {
+/** By partition, without those that have nothing to read. */
+async function rangesOf(admin: Admin, { topic, fromMs }: RangeOptions): Promise<Map<number, Remaining>> {
   try {
     await admin.connect();
     const ends = await admin.fetchTopicOffsets(topic);
@@ -100,8 +102,8 @@ async function stretchesOf(admin: Admin, { topic, fromMs }: RangeOptions): Promi
     const startOf = new Map(starts.map(({ partition, offset }) => [partition, Number(offset)]));
     return new Map(
       ends
-        .map(({ partition, low, high }): [number, Stretch] => {
-          // Where nothing is as young the client answers with the end.
+        .map(({ partition, low, high }): [number, Remaining] => {
+          // Where no record is that young, the client answers with the end.
           const start = startOf.get(partition) ?? Number(low);
           return [partition, { next: Math.max(start, Number(low)), end: Number(high) }];
         })
@@ -116,10 +118,10 @@ async function stretchesOf(admin: Admin, { topic, fromMs }: RangeOptions): Promi
 }
 
 type Batch = readonly RangeRecord[];
-/** How long a batch may wait to be taken before the membership is kept alive again. */
+/** While a batch waits to be consumed: how often the membership is kept alive. */
 const HEARTBEAT_MS = 3_000;
 
-/** One batch at a time from push to pull: whoever gives waits until it is taken. */
+/** One batch at a time from push to pull: `give` waits until the previous batch has been consumed. */
 function createHandover(clock: Clock) {
   let waiting: Batch | null = null;
   let ended: Readonly<{ error: unknown }> | null = null;
@@ -131,9 +133,7 @@ function createHandover(clock: Clock) {
   return {
     async give(batch: Batch, heartbeat: () => Promise<void>): Promise<void> {
       while (waiting !== null && ended === null) {
-        const patience = new AbortController();
-        await Promise.race([changed.promise, clock.sleep(HEARTBEAT_MS, patience.signal)]);
-        patience.abort();
+        await withTimeout(clock, HEARTBEAT_MS, () => changed.promise);
         await heartbeat();
       }
       if (ended !== null) return;
@@ -144,7 +144,7 @@ function createHandover(clock: Clock) {
       ended ??= { error };
       change();
     },
-    async *taken(): AsyncGenerator<Batch> {
+    async *batches(): AsyncGenerator<Batch> {
       for (;;) {
         if (waiting !== null) {
           const batch = waiting;

@@ -1,87 +1,91 @@
-// The writing half of the log on Kafka: the far end of an outbox. It sends, looks which partitions have
-// acknowledged, and never tries again by itself; what a partition has not acknowledged counts as not written.
+// The far end of an outbox on Kafka. It sends, looks which partitions have acknowledged, and never retries by itself:
+// what a partition has not acknowledged counts as not written.
 
 import assert from "node:assert/strict";
 import { Partitioners, type RecordMetadata } from "kafkajs";
-import { LogUnavailableError, RestartError, RowRefusedError } from "../base/errors.ts";
-import type {
-  LogEntry,
-  LogWriter,
-  PartitionId,
-  PartitionSender,
-  RecordKind,
-  SendBatch,
-  SendOutcome,
-} from "../contracts/log.ts";
-import { encodeDeadLetter } from "../model/codec.ts";
-import type { DeadLetter } from "../model/trade.ts";
-import { openBoundedProducer } from "./bounded-producer.ts";
-import {
-  checkKafka,
-  compressionOf,
-  createKafka,
-  isKafkaError,
-  type KafkaDeps,
-  kafkaError,
-} from "./client.ts";
+import { LogUnavailableError, RestartError } from "../base/errors.ts";
+import type { PartitionId, PartitionSender, RecordKind, SendBatch, SendOutcome } from "../contracts/log.ts";
+import { type BoundedProducer, openBoundedProducer } from "./bounded-producer.ts";
+import { checkKafka, compressionOf, createKafka, type KafkaDeps } from "./client.ts";
+import { isKafkaError, kafkaError } from "./errors.ts";
 import { missingTopic, partitionId, placeOf, topicNames } from "./topics.ts";
 
 /** A broker waits so long for its replicas; then the batch may or may not have been written. */
 const ACK_MS_MAX = 10_000;
 /**
- * kafkajs asks again where partitions live when one has not been acknowledged, but an answer may be late in coming:
- * a leader that hangs must not be asked for longer than this when another has taken its place.
+ * kafkajs asks again where partitions are when one has not been acknowledged, but that answer may be late: a leader
+ * that hangs must not be used for longer than this when another one has taken its place.
  */
 const METADATA_MS_MAX = 10_000;
-/** Symbols are some thousands at most; a topic fed with keys without end must not fill the memory. */
+/** Symbols are some thousands at most; a topic fed with unlimited keys must not fill the memory. */
 const KEYS_REMEMBERED_MAX = 50_000;
+
+type SenderDeps = KafkaDeps & Readonly<{ topic: string }>;
 
 /**
  * The number of partitions is read once, by ready(): keys keep their partition for as long as the sender lives,
  * even when the topic grows meanwhile.
  */
-export function openKafkaSender(
-  deps: KafkaDeps & Readonly<{ topic: string }>,
-): PartitionSender & AsyncDisposable {
-  const names = topicNames(deps.topic);
-  /** As of the last send; the topic may have been made anew since ready(). */
-  const partitionCountsNow = new Map<string, number>();
-  const opened = openBoundedProducer(deps, {
-    metadataMaxAge: METADATA_MS_MAX,
-    createPartitioner:
-      () =>
-      ({ topic, partitionMetadata, message }) => {
-        partitionCountsNow.set(topic, partitionMetadata.length);
-        return message.partition ?? assert.fail("every message is given its partition");
-      },
-  });
-  const choosePartition = createPartitionChoice();
-  let partitionCounts: ReadonlyMap<string, number> | null = null;
+export function openKafkaSender(deps: SenderDeps): PartitionSender & AsyncDisposable {
+  const sender = new KafkaSender(deps);
+  // An object of its own, because callers spread it to replace a method.
+  return {
+    partitionOf: (kind, key) => sender.partitionOf(kind, key),
+    ready: () => sender.ready(),
+    send: (batches) => sender.send(batches),
+    [Symbol.asyncDispose]: () => sender.close(),
+  };
+}
 
-  function partitionOf(kind: RecordKind, key: string): PartitionId {
-    const topic = names[kind];
-    const count = partitionCounts?.get(topic);
-    if (count === undefined) throw new Error("partitionOf before ready() has resolved");
-    return partitionId(topic, choosePartition(key, count));
+class KafkaSender implements PartitionSender {
+  readonly #deps: SenderDeps;
+  readonly #names: ReturnType<typeof topicNames>;
+  readonly #producer: BoundedProducer;
+  readonly #choosePartition = createPartitionChoice();
+  /** By topic, as ready() read them; null = not yet. */
+  #partitionCounts: ReadonlyMap<string, number> | null = null;
+  /** By topic, at the last send: the topic may have been recreated since ready(). */
+  readonly #partitionCountsNow = new Map<string, number>();
+
+  constructor(deps: SenderDeps) {
+    this.#deps = deps;
+    this.#names = topicNames(deps.topic);
+    this.#producer = openBoundedProducer(deps, {
+      metadataMaxAge: METADATA_MS_MAX,
+      createPartitioner:
+        () =>
+        ({ topic, partitionMetadata, message }) => {
+          this.#partitionCountsNow.set(topic, partitionMetadata.length);
+          return message.partition ?? assert.fail("every message is given its partition");
+        },
+    });
   }
 
-  async function ready(): Promise<void> {
+  partitionOf(kind: RecordKind, key: string): PartitionId {
+    const topic = this.#names[kind];
+    const count = this.#partitionCounts?.get(topic);
+    if (count === undefined) throw new Error("partitionOf before ready() has resolved");
+    return partitionId(topic, this.#choosePartition(key, count));
+  }
+
+  async ready(): Promise<void> {
+    const { trades, event, dead } = this.#names;
     try {
-      // Once, at the start: it looks closer than a mere connection, and says what the operator must change.
-      if (partitionCounts === null) await checkKafka(deps);
-      await opened.run((producer) => producer.connect());
-      partitionCounts ??= await readPartitionCounts(deps, [names.trades, names.event, names.dead]);
+      // Once, at the start: it checks more than a connection does, and says what the operator must change.
+      if (this.#partitionCounts === null) await checkKafka(this.#deps);
+      await this.#producer.run((producer) => producer.connect());
+      this.#partitionCounts ??= await readPartitionCounts(this.#deps, [trades, event, dead]);
     } catch (error) {
       throw kafkaError(error, "Kafka cannot be reached");
     }
   }
 
-  async function send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]> {
+  async send(batches: readonly SendBatch[]): Promise<readonly SendOutcome[]> {
     const filled = batches.filter(({ entries }) => entries.length > 0);
     const answers = new Map<PartitionId, RecordMetadata>();
     let failure: unknown = null;
     try {
-      for (const answer of filled.length === 0 ? [] : await produce(filled)) {
+      for (const answer of filled.length === 0 ? [] : await this.#produce(filled)) {
         answers.set(partitionId(answer.topicName, answer.partition), answer);
       }
     } catch (error) {
@@ -91,33 +95,37 @@ export function openKafkaSender(
       if (batch.entries.length === 0) return { kind: "acknowledged" };
       if (failure !== null) return { kind: "unavailable", error: kafkaError(failure, NOT_ACKNOWLEDGED) };
       const answer = answers.get(batch.partition);
-      if (answer === undefined) return { kind: "unavailable", error: unanswered(batch.partition) };
+      if (answer === undefined) return { kind: "unavailable", error: this.#unanswered(batch.partition) };
       return outcomeOf(answer, batch);
     });
   }
 
-  function produce(filled: readonly SendBatch[]): Promise<RecordMetadata[]> {
-    // Before anything is waited for: the entries are the caller's.
+  async close(): Promise<void> {
+    await this.#producer[Symbol.asyncDispose]();
+  }
+
+  #produce(filled: readonly SendBatch[]): Promise<RecordMetadata[]> {
+    // Before the first wait, because the entries belong to the caller.
     const topicMessages = messagesOf(filled);
-    return opened.run((producer) =>
+    return this.#producer.run((producer) =>
       producer.sendBatch({
         acks: -1,
         timeout: ACK_MS_MAX,
-        compression: compressionOf(deps.settings),
+        compression: compressionOf(this.#deps.settings),
         topicMessages,
       }),
     );
   }
 
   /** kafkajs leaves out what is not in its list of the topic's partitions. */
-  function unanswered(id: PartitionId): Error {
+  #unanswered(id: PartitionId): Error {
     const { topic, partition } = placeOf(id);
-    const count = partitionCountsNow.get(topic);
-    const countAtStart = partitionCounts?.get(topic);
+    const count = this.#partitionCountsNow.get(topic);
+    const countAtStart = this.#partitionCounts?.get(topic);
     if (count !== undefined && countAtStart !== undefined && count < countAtStart && partition >= count) {
       return new RestartError(
         `${topic} has ${count} partitions now, ${countAtStart} when this process started: restart it`,
-        "the topic was made anew; only a new start puts its keys into the partitions that are left",
+        "the topic was recreated; only a new start puts its keys into the partitions that are left",
       );
     }
     return new LogUnavailableError(
@@ -125,20 +133,13 @@ export function openKafkaSender(
       "it is sent again: the partition may be moving to another broker",
     );
   }
-
-  return {
-    partitionOf,
-    ready,
-    send,
-    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
-  };
 }
 
 async function readPartitionCounts(
   deps: KafkaDeps,
   topics: readonly string[],
 ): Promise<ReadonlyMap<string, number>> {
-  const admin = createKafka(deps, "once").admin();
+  const admin = createKafka(deps).admin();
   try {
     await admin.connect();
     const counts = new Map<string, number>();
@@ -156,7 +157,7 @@ async function readPartitionCounts(
   }
 }
 
-/** Where Java's default partitioner would put it, since others may rely on that: murmur2, once for each key. */
+/** The choice of Java's default partitioner (murmur2), which other programs may rely on; computed once per key. */
 export function createPartitionChoice(): (key: string, partitionCount: number) => number {
   const chooseAsJava = Partitioners.DefaultPartitioner();
   const known = new Map<string, number>();
@@ -165,7 +166,7 @@ export function createPartitionChoice(): (key: string, partitionCount: number) =
     const name = `${partitionCount} ${key}`;
     let partition = known.get(name);
     if (partition === undefined) {
-      // It looks at no more of a partition than that there is one.
+      // Of each partition it uses nothing but its existence.
       const partitionMetadata = Array.from({ length: partitionCount }, (_, id) => ({
         partitionErrorCode: 0,
         partitionId: id,
@@ -198,9 +199,9 @@ function messagesOf(batches: readonly SendBatch[]) {
 const NOT_ACKNOWLEDGED = "Kafka has not acknowledged";
 
 /**
- * MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_RECORD: what another try cannot mend. Not so CORRUPT_MESSAGE,
- * which befalls a message on its way, and INVALID_TIMESTAMP, by which a wrong clock would have every message
- * refused: such a lane waits, and /health says why.
+ * MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_RECORD: no retry can help. CORRUPT_MESSAGE is not among them: it
+ * happens to a message on its way. Nor is INVALID_TIMESTAMP, by which a wrong clock would have every message refused:
+ * such a partition queue waits, and /health says why.
  */
 const BLAMES_MESSAGE: ReadonlySet<number> = new Set([10, 18, 87]);
 
@@ -208,86 +209,6 @@ function outcomeOf({ errorCode, error: reason }: RecordMetadata, { entries }: Se
   if (errorCode === 0) return { kind: "acknowledged" };
   const error = kafkaError(reason, NOT_ACKNOWLEDGED);
   if (!BLAMES_MESSAGE.has(errorCode)) return { kind: "unavailable", error };
-  // Halved until the one that is at fault stands alone.
+  // The caller halves the batch until the entry at fault is alone.
   return { kind: entries.length > 1 ? "too_large" : "refused", error };
-}
-
-/** Of one append of the writer below; the outbox bounds its own batches. */
-const APPEND_BYTES_MAX = 256 * 1024;
-
-/**
- * The sender as a LogWriter, for one who keeps no outbox: an append resolves when every partition has acknowledged
- * all of it. Appends go one after the other. RowRefusedError when Kafka refuses an entry for good.
- */
-export function createKafkaWriter(sender: PartitionSender): LogWriter {
-  let last: Promise<void> = Promise.resolve();
-
-  async function appendNow(entries: readonly LogEntry[]): Promise<void> {
-    await sender.ready();
-    const waiting = new Map<PartitionId, LogEntry[]>();
-    for (const entry of entries) {
-      const id = sender.partitionOf(entry.kind, entry.key);
-      const ofPartition = waiting.get(id);
-      if (ofPartition) ofPartition.push(entry);
-      else waiting.set(id, [entry]);
-    }
-    // One after the other: what is too large is halved, and nobody here is in a hurry.
-    for (const [partition, ofPartition] of waiting) {
-      for (const group of groupsOf(ofPartition)) await sendWhole(partition, group);
-    }
-  }
-
-  async function sendWhole(partition: PartitionId, entries: readonly LogEntry[]): Promise<void> {
-    const [outcome] = await sender.send([{ partition, entries }]);
-    assert(outcome !== undefined);
-    switch (outcome.kind) {
-      case "acknowledged":
-        return;
-      case "too_large": {
-        const middle = Math.ceil(entries.length / 2);
-        await sendWhole(partition, entries.slice(0, middle));
-        return sendWhole(partition, entries.slice(middle));
-      }
-      case "refused":
-        throw new RowRefusedError(outcome.error.message, "see max.message.bytes of the topic", outcome.error);
-      case "unavailable":
-        throw outcome.error;
-    }
-  }
-
-  return {
-    append(entries) {
-      const appended = last.then(() => appendNow(entries));
-      // The next one waits for this one's end, not for its success.
-      last = appended.catch(() => {});
-      return appended;
-    },
-  };
-}
-
-/** Every group within the bound, but for an entry that alone is larger. */
-function groupsOf(entries: readonly LogEntry[]): LogEntry[][] {
-  const groups: LogEntry[][] = [];
-  let bytes = Number.POSITIVE_INFINITY;
-  for (const entry of entries) {
-    if (bytes + entry.value.length > APPEND_BYTES_MAX) {
-      groups.push([]);
-      bytes = 0;
-    }
-    groups.at(-1)?.push(entry);
-    bytes += entry.value.length;
-  }
-  return groups;
-}
-
-/** What a store on another engine does with its dead letters: resolves when `.dead` has them. */
-export function createDeadWriter(log: LogWriter): (deadLetters: readonly DeadLetter[]) => Promise<void> {
-  return (deadLetters) =>
-    log.append(
-      deadLetters.map((deadLetter) => ({
-        kind: "dead",
-        key: deadLetter.session,
-        value: encodeDeadLetter(deadLetter),
-      })),
-    );
 }

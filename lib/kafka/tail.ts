@@ -1,20 +1,13 @@
-// A topic followed without a place in the pipeline: under a group of its own name, made up for this process, that
-// never commits. The admin's live view begins at the end; who needs a compacted topic begins at its beginning. It
-// promises no more than that: after a lost connection it goes on where it was, unless that was long ago.
+// Follows a topic without a place in the pipeline: under a group of its own, named for this process, that never
+// commits. The admin's live view begins at the end; a reader of a compacted topic begins at the beginning. After a lost
+// connection it goes on where it was, unless the records there are gone. It promises nothing more.
 
 import type { Consumer, EachBatchPayload } from "kafkajs";
-import { backoffMs } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
+import { retryWhile } from "../base/retry.ts";
 import type { PartitionId } from "../contracts/log.ts";
-import { openBoundedProducer } from "./bounded-producer.ts";
-import {
-  checkKafka,
-  compressionOf,
-  createKafka,
-  isKafkaError,
-  type KafkaDeps,
-  kafkaError,
-} from "./client.ts";
+import { checkKafka, createKafka, type KafkaDeps } from "./client.ts";
+import { isKafkaError, kafkaError } from "./errors.ts";
 import { missingTopic, partitionId } from "./topics.ts";
 
 export type TailRecord = Readonly<{
@@ -31,66 +24,68 @@ export type TailOptions = KafkaDeps &
     /** Its full name. */
     topic: string;
     from: "now" | "begin";
-    /** A batch of one partition, in order. The next waits until it resolves; what it throws ends the tail. */
+    /** A batch of one partition, in order. The next one waits until it resolves; an error of it ends the tail. */
     onRecords(records: readonly TailRecord[]): void | Promise<void>;
-    /** Once, when everything that was there at the start has been handed over. */
-    onCaughtUp?(): void;
     signal: AbortSignal;
   }>;
 
-/** The broker forgets a member that was killed after so long; nobody waits for it, the group is its own. */
+/** The broker forgets a killed member after this time. Nobody waits for that: the group has no other member. */
 const SESSION_MS = 10_000;
 const HEARTBEAT_MS = 3_000;
-/** See kafka/consumer.ts. */
+/** A broker holds a fetch for so long when there is nothing. No member waits here, unlike in kafka/consumer.ts. */
 const FETCH_WAIT_MS_MAX = 500;
 const FETCH_PARTITION_BYTES_MAX = 256 * 1024;
 /**
- * A group may be dealt out anew several times before anything is read. But where the offset is gone, Kafka refuses it,
- * and each refusal is a joining too: then reading begins where `from` says.
+ * A group may rebalance several times before anything is read. But where the offset is gone Kafka refuses the fetch,
+ * and each refusal is a join too: after so many of them reading begins where `from` says.
  */
 const SEEKS_MAX = 5;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
 /**
- * Resolves when the signal aborts. Rejects with SetupError, or with what `onRecords` threw. Brokers that are away
- * are waited for.
+ * Resolves when the signal aborts. Rejects with SetupError, or with the error of `onRecords`. Brokers that are away are
+ * waited for.
  */
 export async function tailKafka(options: TailOptions): Promise<void> {
   const { topic, logger, clock, signal } = options;
-  /** Where each partition goes on after a reconnection. */
-  const next = new Map<string, number>();
-  const progress: Progress = { next, seeks: new Map(), toReach: null };
-  for (let attempt = 0; !signal.aborted; attempt++) {
-    try {
-      await checkKafka(options);
-      await follow(options, progress);
-      attempt = 0;
-    } catch (error) {
-      const known = kafkaError(error, `${topic} cannot be followed`);
-      if (!(known instanceof LogUnavailableError)) throw known;
-      logger.warn("the topic cannot be followed just now; trying until it can", { topic, error: known });
-    }
-    await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
-  }
+  const progress: Progress = { next: new Map(), seeks: new Map() };
+  await retryWhile(
+    () => !signal.aborted,
+    {
+      clock,
+      firstMs: RETRY_FIRST_MS,
+      maxMs: RETRY_MAX_MS,
+      signal,
+      isRetryable: (error) => error instanceof LogUnavailableError,
+      onFailure: (error) =>
+        logger.warn("the topic cannot be followed just now; retrying until it can", { topic, error }),
+    },
+    async () => {
+      try {
+        await checkKafka(options);
+        await follow(options, progress);
+      } catch (error) {
+        throw kafkaError(error, `${topic} cannot be followed`);
+      }
+    },
+  );
 }
 
-type Progress = {
-  readonly next: Map<string, number>;
+/** By partition. */
+type Progress = Readonly<{
+  /** Where reading goes on after a reconnection. */
+  next: Map<number, number>;
   /** How often that offset was sought without a record since. */
-  readonly seeks: Map<string, number>;
-  /** The ends that were there at the start and are not reached yet; null = not asked yet. */
-  toReach: Map<string, number> | null;
-};
+  seeks: Map<number, number>;
+}>;
 
-/** Until the signal aborts (resolves) or the consumer gives up (rejects). */
+/** Resolves when the signal aborts; rejects when the consumer gives up. */
 async function follow(options: TailOptions, progress: Progress): Promise<void> {
   const { topic, from, onRecords, clock, signal } = options;
-  const kafka = createKafka(options, "insisting");
   const ended = Promise.withResolvers<void>();
-  const groupId = `${topic}.tail.${Math.floor(clock.random() * 2 ** 48).toString(16)}`;
-  const consumer = kafka.consumer({
-    groupId,
+  const consumer = createKafka(options, { outlastsRestart: true }).consumer({
+    groupId: `${topic}.tail.${Math.floor(clock.random() * 2 ** 48).toString(16)}`,
     sessionTimeout: SESSION_MS,
     heartbeatInterval: HEARTBEAT_MS,
     maxWaitTimeInMs: FETCH_WAIT_MS_MAX,
@@ -99,9 +94,10 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
     retry: { restartOnFailure: async (error) => !(kafkaError(error, "") instanceof SetupError) },
   });
 
-  async function takeBatch({ batch, heartbeat }: EachBatchPayload): Promise<void> {
+  async function handOver({ batch, heartbeat }: EachBatchPayload): Promise<void> {
+    const { partition } = batch;
     const records = batch.messages.map(({ offset, timestamp, key, value }) => ({
-      partition: partitionId(topic, batch.partition),
+      partition: partitionId(topic, partition),
       offset: Number(offset),
       timestampMs: Number(timestamp),
       key: key === null ? null : key.toString(),
@@ -110,25 +106,22 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
     try {
       await onRecords(records);
     } catch (error) {
-      // Not kafkajs's to repeat.
+      // kafkajs must not retry it.
       ended.reject(error);
       return;
     }
-    const nextOffset = Number(batch.lastOffset()) + 1;
-    progress.next.set(String(batch.partition), nextOffset);
-    progress.seeks.delete(String(batch.partition));
-    reach(options, progress, String(batch.partition), nextOffset);
+    progress.next.set(partition, Number(batch.lastOffset()) + 1);
+    progress.seeks.delete(partition);
     await heartbeat();
   }
 
   const onAbort = () => ended.resolve();
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    listen(consumer, options, progress, (error) => ended.reject(error));
+    listen(consumer, topic, progress, (error) => ended.reject(error));
     await consumer.connect();
-    await readEnds(options, progress);
     await consumer.subscribe({ topics: [topic], fromBeginning: from === "begin" });
-    await consumer.run({ autoCommit: false, eachBatch: takeBatch });
+    await consumer.run({ autoCommit: false, eachBatch: handOver });
     if (signal.aborted) return;
     await ended.promise;
   } catch (error) {
@@ -141,82 +134,21 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
 
 function listen(
   consumer: Consumer,
-  { topic }: TailOptions,
+  topic: string,
   { next, seeks }: Progress,
   fail: (error: Error) => void,
 ): void {
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
     for (const partition of payload.memberAssignment[topic] ?? []) {
-      const name = String(partition);
-      const offset = next.get(name);
+      const offset = next.get(partition);
       if (offset === undefined) continue;
-      const seekCount = (seeks.get(name) ?? 0) + 1;
-      seeks.set(name, seekCount);
+      const seekCount = (seeks.get(partition) ?? 0) + 1;
+      seeks.set(partition, seekCount);
       if (seekCount <= SEEKS_MAX) consumer.seek({ topic, partition, offset: String(offset) });
-      else next.delete(name);
+      else next.delete(partition);
     }
   });
   consumer.on(consumer.events.CRASH, ({ payload }) => {
     if (!payload.restart) fail(payload.error);
   });
-}
-
-async function readEnds(options: TailOptions, progress: Progress): Promise<void> {
-  if (progress.toReach !== null || options.onCaughtUp === undefined) return;
-  const admin = createKafka(options, "once").admin();
-  try {
-    await admin.connect();
-    const ends = await admin.fetchTopicOffsets(options.topic);
-    const isFilled = ({ low, high }: { low: string; high: string }) =>
-      options.from === "begin" && Number(high) > Number(low);
-    progress.toReach = new Map(
-      ends.filter(isFilled).map(({ partition, high }) => [String(partition), Number(high)]),
-    );
-  } finally {
-    await admin.disconnect();
-  }
-  if (progress.toReach.size === 0) options.onCaughtUp();
-}
-
-function reach({ onCaughtUp }: TailOptions, { toReach }: Progress, partition: string, nextOffset: number) {
-  const end = toReach?.get(partition);
-  if (toReach === null || end === undefined || nextOffset < end) return;
-  toReach.delete(partition);
-  if (toReach.size === 0) onCaughtUp?.();
-}
-
-export interface KeyedTopic extends AsyncDisposable {
-  /**
-   * Resolves when it is acknowledged, with its offset. Rejects with LogUnavailableError (it may have been written) or
-   * SetupError.
-   */
-  put(key: string, value: Uint8Array): Promise<number>;
-}
-
-/** For a compacted topic of one partition. */
-export function openKeyedTopic(deps: KafkaDeps & Readonly<{ topic: string }>): KeyedTopic {
-  const { topic } = deps;
-  const opened = openBoundedProducer(deps, { createPartitioner: () => () => 0 });
-  return {
-    async put(key, value) {
-      try {
-        const [answer] = await opened.run(async (producer) => {
-          await producer.connect();
-          return producer.send({
-            topic,
-            acks: -1,
-            compression: compressionOf(deps.settings),
-            messages: [{ key, value }],
-          });
-        });
-        if (answer?.errorCode !== 0) {
-          throw answer?.error ?? new LogUnavailableError(`${topic} has not acknowledged ${key}`, "try again");
-        }
-        return Number(answer.baseOffset);
-      } catch (error) {
-        throw kafkaError(error, `${topic} cannot be written`);
-      }
-    },
-    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
-  };
 }

@@ -1,5 +1,5 @@
-// What a batch of the log holds, taken apart: rows, feed events and dead letters, each with the ticket of the
-// record it came in. Nothing is left out: what cannot be read, or cannot be true, is a dead letter with a reason.
+// Decodes a batch of the log into rows, feed events and dead letters, each with the in-flight record it came in.
+// Nothing is left out: what cannot be read, or cannot be true, becomes a dead letter with a reason.
 
 import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
 import { derivedSequence, derivedSession, identityOf, tradeUuids } from "../model/identity.ts";
@@ -17,7 +17,7 @@ import {
 import type { InFlight } from "./offset-tracker.ts";
 import type { PartitionState, PendingRow } from "./partition-state.ts";
 
-/** What intake needs of a record of the log (contracts/log.ts says what each field is). */
+/** The fields of a log record that are decoded; contracts/log.ts describes them. */
 type UndecodedRecord = Readonly<{
   kind: "trades" | "event" | "dead";
   offset: number;
@@ -34,7 +34,7 @@ export type DecodedBatch = {
   deadLetters: Pending<DeadLetter>[];
 };
 
-/** Synchronous, so that sessions and tickets are met in offset order. `partitionId` as in contracts/log.ts. */
+/** Synchronous, so that sessions and in-flight records are seen in offset order. `partitionId`: `topic/number`. */
 export function decodeBatch(
   partition: PartitionState,
   partitionId: string,
@@ -43,12 +43,12 @@ export function decodeBatch(
   const decoded: DecodedBatch = { rows: [], events: [], deadLetters: [] };
   for (const record of records) {
     if (record.kind === "trades") decodeTrades(partition, partitionId, record, decoded);
-    else decodeSide(partition, partitionId, record, decoded);
+    else decodeSideRecord(partition, partitionId, record, decoded);
   }
   return decoded;
 }
 
-/** The rows of one message as they will stand in the table; none of what will be a dead letter. For a view. */
+/** The rows of one message as the table will hold them, without trades that will be dead letters. For a live view. */
 export function rowsIn(value: Uint8Array): TradeRow[] {
   const decoded = decodeMessage(value);
   if (!decoded.ok) return [];
@@ -81,9 +81,9 @@ function decodeTrades(
   }
   const { session, sequence, receivedAtMs, trades } = decoded.message;
   const isResend = partition.observeMessage(session, sequence);
-  // The earlier of the two: a message may have waited for its append.
-  const heldSinceMs = Math.min(record.timestampMs, receivedAtMs);
-  const inFlight = partition.tracker.open(record.offset + 1, heldSinceMs, trades.length);
+  // The earlier of the two: a message may have waited to be appended.
+  const receivedSinceMs = Math.min(record.timestampMs, receivedAtMs);
+  const inFlight = partition.tracker.open(record.offset + 1, receivedSinceMs, trades.length);
   const uuidOf = tradeUuids(session, sequence, receivedAtMs);
   for (const [item, trade] of trades.entries()) {
     const reason = badTrade(trade, receivedAtMs);
@@ -102,7 +102,7 @@ function decodeTrades(
   }
 }
 
-function decodeSide(
+function decodeSideRecord(
   partition: PartitionState,
   partitionId: string,
   record: UndecodedRecord,
@@ -118,7 +118,7 @@ function decodeSide(
   deadLetters.push({ item: deadLetter ?? wholeDeadLetter(partitionId, record, "undecodable"), inFlight });
 }
 
-/** With the identity of what is in it where it has one, so that a copy of it is the same letter. */
+/** It takes the identity of its content where there is one, so that a copy becomes the same dead letter. */
 function wholeDeadLetter(partitionId: string, record: UndecodedRecord, reason: DeadReason): DeadLetter {
   const derived = {
     session: derivedSession(partitionId, ""),

@@ -1,15 +1,22 @@
-// How far one partition is stored: the highest offset below which everything is acknowledged. Acknowledgements
-// come in any order; the watermark passes a record when all its rows, and all records before it, are in.
+// How far one partition is stored. The watermark (of offsets, not of event time) is the highest offset below which
+// everything is acknowledged. Acknowledgements come in any order; the watermark passes a record when all rows of that
+// record and of all earlier records are acknowledged.
 
 import assert from "node:assert/strict";
 
 /** One record of the log on its way into the store. */
-export type InFlight = { readonly nextOffset: number; readonly heldSinceMs: number; pending: number };
+export type InFlight = {
+  readonly nextOffset: number;
+  /** Not after the receipt of what the record holds, ms since 1970. */
+  readonly receivedSinceMs: number;
+  /** Acknowledgements that are still due. */
+  pending: number;
+};
 
 export class OffsetTracker {
   #watermark: number;
-  #passedAtMs: number | null = null;
-  /** Records not yet passed, in offset order, from #head on. */
+  #passedSinceMs: number | null = null;
+  /** Records that the watermark has not passed, in offset order, from #head on. */
   #open: InFlight[] = [];
   #head = 0;
 
@@ -17,25 +24,25 @@ export class OffsetTracker {
     this.#watermark = offset;
   }
 
-  /** The next offset to read after a restart from here. */
+  /** Where reading goes on after a restart that loses everything in flight. */
   get watermark(): number {
     return this.#watermark;
   }
 
-  /** Since when we hold the last record below the watermark, ms since 1970; null = none was passed yet. */
-  get passedAtMs(): number | null {
-    return this.#passedAtMs;
+  /** `receivedSinceMs` of the last record below the watermark; null = none has been passed yet. */
+  get passedSinceMs(): number | null {
+    return this.#passedSinceMs;
   }
 
   get openCount(): number {
     return this.#open.length - this.#head;
   }
 
-  /** Opens a record that waits for `pending` acknowledgements; to be called in offset order. */
-  open(nextOffset: number, heldSinceMs: number, pending: number): InFlight {
+  /** A record that waits for `pending` acknowledgements. Records are opened in offset order. */
+  open(nextOffset: number, receivedSinceMs: number, pending: number): InFlight {
     const last = this.#open.at(-1);
     assert(nextOffset >= (last ? last.nextOffset : this.#watermark), "records are opened in offset order");
-    const inFlight = { nextOffset, heldSinceMs, pending };
+    const inFlight = { nextOffset, receivedSinceMs, pending };
     this.#open.push(inFlight);
     this.#advance();
     return inFlight;
@@ -51,9 +58,9 @@ export class OffsetTracker {
     while (this.#head < this.#open.length && this.#open[this.#head]!.pending === 0) {
       const passed = this.#open[this.#head++]!;
       this.#watermark = passed.nextOffset;
-      this.#passedAtMs = passed.heldSinceMs;
+      this.#passedSinceMs = passed.receivedSinceMs;
     }
-    // Dropping the passed half at a time keeps this O(1) a record.
+    // Dropping passed records only when they are half of the list costs O(1) per record.
     if (this.#head > 64 && this.#head * 2 > this.#open.length) {
       this.#open = this.#open.slice(this.#head);
       this.#head = 0;

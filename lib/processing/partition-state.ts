@@ -1,48 +1,48 @@
-// What one partition's processor remembers, in one epoch: a cache of "an aggregate is a pure function of the
-// trades table", and the exact knowledge of what that cache may answer for. Synchronous and told the time, so
-// each method is one step that nothing interleaves with; all of it is dropped when the epoch ends.
+// What the processor remembers of one partition during one epoch. An aggregate is a pure function of the trades
+// table; this is a cache of that function, with exact knowledge of what the cache may answer for. It is synchronous
+// and is told the time, so each method is one step that nothing interleaves with. All of it is dropped when the epoch
+// ends.
 //
-// The rule that everything rests on: each symbol has a HORIZON. A pane that begins after it is in memory whole,
-// and absent means empty. Every other pane is only in the table and must be read, touched or not.
+// The rule that everything rests on: each symbol has a HORIZON. A pane that begins after the horizon is completely in
+// memory; if it is absent, it is empty. Every other pane is complete only in the table and must be read from there,
+// whether or not a row of this epoch has touched it. A horizon only rises.
 
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
 import type { TradeRow } from "../model/trade.ts";
 import { panesOfWindow, type Window, windowsOfPane } from "../model/windows.ts";
+import type { Bound } from "./bound.ts";
 import { type InFlight, OffsetTracker } from "./offset-tracker.ts";
 
 /** About 600 bytes each: 6 MB. A 1-minute candle of 50 symbols needs 600, the rest is for late trades and replays. */
-export const PANES_MAX = 10_000;
-/** A pane that nobody touched for so long is cheaper to read again than to keep. */
+const PANES_MAX = 10_000;
+/** A pane that no row has touched for so long is cheaper to read again than to keep. */
 export const PANE_IDLE_MS = 180_000;
-/** One entry a producer run, kept for the epoch. Beyond it every message counts as a resend: dearer, never wrong. */
+/**
+ * One entry per run of a producer, kept for the epoch. Above it every message of a new session counts as a resend,
+ * which costs reads and is never wrong.
+ */
 export const SESSIONS_MAX = 100_000;
-/** Receipts follow the order of the log but for this: an append that was repeated, a clock set back a little. */
+/** Receipts may be out of the log's order by this much: an append was repeated, a clock was set back a little. */
 const RECEIPT_MARGIN_MS = 60_000;
-/** Panes read back and kept until their next row; dropping one costs a read. */
+/** Panes read back and kept until their next row. Dropping one costs another read. */
 const READS_MAX = 10_000;
 
 /** One row on its way into the store, with the record it came in. */
 export type PendingRow = Readonly<{ row: TradeRow; inFlight: InFlight; isResend: boolean }>;
 
-/** What is known of the rows at a position of the log; it travels in the commit's metadata. */
-export type Bound = Readonly<{
-  /** Not below the largest trade time below the position; -Infinity = there is none. */
-  maxTradeMs: number;
-  /** Not above the receipt of any row at or above the position; null = unknown. */
-  receivedSinceMs: number | null;
-}>;
-
-/** What query 2 has taken to write: when it is all stored, `offset` may be committed, with `bound`. */
-export type Flush = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
+/** What query 2 drained: once all windows are stored, `offset` may be committed, with `bound`. */
+type Flush = Readonly<{ windows: readonly Window[]; offset: number; bound: Bound }>;
 
 type MemoryPane = { pane: Pane; touchedAtMs: number };
-/** A pane being read from the table, or read. The object is its identity: replaced or deleted, it is void. */
-export type PaneRead = { pane: Pane | null };
+/** A read of a pane; `pane` is null until it has ended. Once the object is replaced or deleted, the read is void. */
+type PaneRead = { pane: Pane | null };
 type SymbolMemory = {
+  /** Memory answers for each pane that starts after it, ms since 1970. */
   horizonMs: number;
+  /** By start; each after the horizon. */
   panes: Map<number, MemoryPane>;
   reads: Map<number, PaneRead>;
-  /** Starts of panes whose windows are all in #changed since the last take. */
+  /** Starts of panes whose windows have all been put into #dirtyWindows since the last flush. */
   dirtyPanes: Set<number>;
 };
 
@@ -51,7 +51,7 @@ export class PartitionState {
   /** Where the next batch must begin. */
   expectedOffset: number;
   committedOffset: number;
-  /** A take whose windows are neither all acknowledged nor put back. */
+  /** Whether there is a flush whose windows are neither all stored nor dirty again. */
   isFlushing = false;
 
   readonly #horizonAtStartMs: number;
@@ -59,9 +59,9 @@ export class PartitionState {
   #bound: Bound;
   readonly #sessions = new Map<string, number>();
   readonly #symbols = new Map<string, SymbolMemory>();
-  /** Symbol and start of each pane in memory, in the order of creation: the order of eviction. */
+  /** Symbol and start of each pane in memory, in order of creation, which is the order of eviction. */
   readonly #created = new Map<MemoryPane, Readonly<{ symbol: string; startMs: number }>>();
-  #changed = new Map<string, Window>();
+  #dirtyWindows = new Map<string, Window>();
   #readCount = 0;
 
   constructor(offset: number, bound: Bound, panesMax = PANES_MAX) {
@@ -74,14 +74,14 @@ export class PartitionState {
   }
 
   get unwrittenCount(): number {
-    return this.#changed.size;
+    return this.#dirtyWindows.size;
   }
 
   get paneCount(): number {
     return this.#created.size;
   }
 
-  /** Panes read back and kept, or being read. */
+  /** Panes that were read back and kept, or are being read. */
   get readCount(): number {
     return this.#readCount;
   }
@@ -90,7 +90,7 @@ export class PartitionState {
     return this.#sessions.size;
   }
 
-  /** Whether a message, met in offset order, may be a copy of an earlier one. Remembers it. */
+  /** Whether a message may be a copy of an earlier one. To be called in offset order: it remembers the message. */
   observeMessage(session: string, sequence: number): boolean {
     const highest = this.#sessions.get(session);
     if (highest !== undefined && sequence <= highest) return true;
@@ -99,12 +99,12 @@ export class PartitionState {
     return false;
   }
 
-  /** To be called for every trade that may reach the table, before its record can be passed. */
+  /** To be called for every trade that may reach the table, before the watermark can pass its record. */
   observeTradeTime(tradedAtMs: number): void {
     if (tradedAtMs > this.#bound.maxTradeMs) this.#bound = { ...this.#bound, maxTradeMs: tradedAtMs };
   }
 
-  /** The store has the row: it enters its pane, its windows have changed, the watermark moves. One step. */
+  /** The store has the row: in one step it enters its pane, its windows are dirty and the watermark may move. */
   acknowledgeRow({ row, inFlight, isResend }: PendingRow, nowMs: number): void {
     const startMs = paneStart(row.trade_timestamp);
     const memory = this.#symbol(row.symbol);
@@ -127,7 +127,7 @@ export class PartitionState {
     if (this.#created.size > this.#panesMax) this.#evictOldest();
   }
 
-  /** The row is a dead letter, but an earlier attempt may have stored it: only the table knows. One step. */
+  /** One step for a row that became a dead letter. An earlier attempt may have stored it: only the table knows. */
   acknowledgeRefused({ row, inFlight }: PendingRow): void {
     const startMs = paneStart(row.trade_timestamp);
     this.#raiseHorizon(this.#symbol(row.symbol), startMs);
@@ -135,34 +135,34 @@ export class PartitionState {
     this.tracker.acknowledge(inFlight);
   }
 
-  /** The windows of this pane are written by the next take. */
+  /** The next flush writes the windows of this pane. */
   markDirty(symbol: string, paneStartMs: number): void {
     const { dirtyPanes } = this.#symbol(symbol);
     if (dirtyPanes.has(paneStartMs)) return;
     dirtyPanes.add(paneStartMs);
-    for (const window of windowsOfPane(symbol, paneStartMs)) this.#changed.set(keyOf(window), window);
+    for (const window of windowsOfPane(symbol, paneStartMs)) this.#dirtyWindows.set(keyOf(window), window);
   }
 
-  /** Takes every changed window, and remembers how far the rows were stored at this moment. One step. */
+  /** In one step: every dirty window, and how far the rows are stored at this moment. */
   drainDirty(): Flush {
-    const windows = [...this.#changed.values()];
-    this.#changed = new Map();
+    const windows = [...this.#dirtyWindows.values()];
+    this.#dirtyWindows = new Map();
     for (const { dirtyPanes } of this.#symbols.values()) dirtyPanes.clear();
-    const { watermark: offset, passedAtMs } = this.tracker;
-    if (passedAtMs !== null)
-      this.#bound = { ...this.#bound, receivedSinceMs: passedAtMs - RECEIPT_MARGIN_MS };
+    const { watermark: offset, passedSinceMs } = this.tracker;
+    if (passedSinceMs !== null)
+      this.#bound = { ...this.#bound, receivedSinceMs: passedSinceMs - RECEIPT_MARGIN_MS };
     return { windows, offset, bound: this.#bound };
   }
 
-  /** Windows that could not be written wait for the next take. */
+  /** The next flush writes windows that this one could not write. */
   markDirtyAgain(windows: readonly Window[]): void {
-    for (const window of windows) this.#changed.set(keyOf(window), window);
+    for (const window of windows) this.#dirtyWindows.set(keyOf(window), window);
   }
 
   /**
-   * Classifies all panes of a window, in one step: its panes, or the starts that must be read first. `fresh`:
-   * what the take in hand has read since it was taken; such a pane holds every row acknowledged before the
-   * take, which is all that its commit speaks for.
+   * In one step, either all panes of a window or the starts of those that must be read first. `readNow` holds what
+   * the current flush has read since its drain. Such a pane has every row that was acknowledged before the drain,
+   * which is all that the flush's commit speaks for.
    */
   panesOf(window: Window, readNow: ReadonlyMap<string, Pane>): { panes: Pane[]; missing: number[] } {
     const memory = this.#symbol(window.symbol);
@@ -181,7 +181,7 @@ export class PartitionState {
     return { panes, missing };
   }
 
-  /** A read of a pane begins now: rows acknowledged from here on may be missing in what it brings. */
+  /** A read of a pane begins now. Rows acknowledged from here on may be missing from its result. */
   beginRead(symbol: string, startMs: number): PaneRead {
     const read: PaneRead = { pane: null };
     const { reads } = this.#symbol(symbol);
@@ -191,12 +191,12 @@ export class PartitionState {
     return read;
   }
 
-  /** It brought this. It is kept for later takes only if no row of the pane was acknowledged meanwhile. */
+  /** The result of a read. It is kept for later flushes only if no row of the pane was acknowledged meanwhile. */
   endRead(symbol: string, startMs: number, read: PaneRead, pane: Pane): void {
     if (this.#symbol(symbol).reads.get(startMs) === read) read.pane = pane;
   }
 
-  /** Drops what nobody touched for PANE_IDLE_MS. */
+  /** Drops panes that no row has touched for PANE_IDLE_MS. */
   dropIdle(nowMs: number): void {
     for (const [cached, { symbol, startMs }] of this.#created) {
       if (nowMs - cached.touchedAtMs > PANE_IDLE_MS) this.#raiseHorizon(this.#symbol(symbol), startMs);
@@ -217,7 +217,7 @@ export class PartitionState {
     return memory;
   }
 
-  /** From now on this pane and every older one of the symbol is answered by the table. */
+  /** From now on the table answers for this pane and for every older pane of the symbol. */
   #raiseHorizon(memory: SymbolMemory, startMs: number): void {
     if (startMs <= memory.horizonMs) return;
     memory.horizonMs = startMs;

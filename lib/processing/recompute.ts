@@ -1,8 +1,7 @@
-// Windows computed from the trades table alone, as if no process had ever remembered anything: what a verification
-// compares with, and what a replay writes. It writes nothing itself.
+// Windows computed from the trades table alone, as if no process had ever remembered anything. A verification compares
+// with them, a replay writes them. This file writes nothing.
 
-import type { Clock } from "../base/clock.ts";
-import { createYielder } from "../base/clock.ts";
+import { type Clock, createYielder } from "../base/clock.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
 import { HOUR_MS, type WindowRow } from "../model/trade.ts";
@@ -10,7 +9,7 @@ import { panesOfWindow, WINDOW_MS, type Window, windowRow, windowsOfPane } from 
 
 export type Trades = Pick<StoreWriter, "scanTrades">;
 
-/** Every pane of the symbol that holds a trade of [fromMs, toMs), by its start. About 600 bytes each. */
+/** Every pane that holds a trade of the symbol in [fromMs, toMs), by its start. About 600 bytes each. */
 export async function readPanes(
   store: Trades,
   clock: Clock,
@@ -34,7 +33,7 @@ export async function readPanes(
   return panes;
 }
 
-/** The row of a window from panes that were read over all of it; null when nothing was traded in it. */
+/** The row of a window from panes that cover all of it; null when the window holds no trade. */
 export function rowFromPanes(window: Window, panes: ReadonlyMap<number, Pane>): WindowRow | null {
   return windowRow(
     window,
@@ -42,7 +41,7 @@ export function rowFromPanes(window: Window, panes: ReadonlyMap<number, Pane>): 
   );
 }
 
-/** The row of one window, read now. */
+/** The row of one window, read from the table now. */
 export async function recomputeWindow(
   store: Trades,
   clock: Clock,
@@ -62,7 +61,7 @@ export async function* recomputeAround(
   let run: number[] = [];
   for (const startMs of [...paneStarts].sort((a, b) => a - b)) {
     const [first, last] = [run[0] ?? startMs, run.at(-1) ?? startMs];
-    // Panes that are near each other are read together: their windows share panes.
+    // Panes near each other are read together, since their windows share panes.
     if (startMs - last > WINDOW_MS.candle || startMs - first >= HOUR_MS) {
       yield await recomputeRun(store, clock, symbol, run);
       run = [];

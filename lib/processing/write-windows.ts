@@ -1,5 +1,5 @@
-// Query 2's work: the rows of changed windows, from memory where memory may answer and from the trades table
-// where it may not, written at versions by which the fuller row wins. It commits nothing.
+// Computes and writes the rows of dirty windows: from memory where memory may answer, from the trades table where it
+// may not. Rows are written at versions that let the fuller row win. It commits nothing.
 
 import { type Clock, createYielder } from "../base/clock.ts";
 import { RowRefusedError } from "../base/errors.ts";
@@ -11,20 +11,20 @@ import type { WindowRow } from "../model/trade.ts";
 import { type Window, windowRow } from "../model/windows.ts";
 import { type PartitionState, paneKey } from "./partition-state.ts";
 
-export type WriteWindowsDeps = Readonly<{
+type WriteWindowsDeps = Readonly<{
   store: StoreWriter;
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
 }>;
 
-/** Windows of one put: about 2 ms of an embedded store. */
+/** Windows per put: about 2 ms of an embedded store. */
 const WINDOWS_PER_PUT_MAX = 500;
 
 /**
- * Writes the windows of one take, slice by slice; `onWritten` hears how many of them are stored so far. Rejects
- * with what the store rejects with; from the first unwritten window on they must be put back. Stops early when
- * `isWanted` says so.
+ * Writes the windows of one flush, slice by slice. `onWritten` is called with how many of them are stored so far.
+ * Rejects with the store's error; the windows that are not written must then be marked dirty again. Stops early when
+ * `isWanted` answers false.
  */
 export async function writeWindows(
   { store, clock, logger, metrics }: WriteWindowsDeps,
@@ -33,7 +33,7 @@ export async function writeWindows(
   isWanted: () => boolean,
   onWritten: (count: number) => void,
 ): Promise<void> {
-  /** What this take has read: each holds every row acknowledged before the take. */
+  /** What this flush has read. Each pane has every row that was acknowledged before the flush's drain. */
   const readNow = new Map<string, Pane>();
   const yieldIfDue = createYielder(clock);
   for (let index = 0; index < windows.length && isWanted(); index += WINDOWS_PER_PUT_MAX) {
@@ -51,7 +51,7 @@ export async function writeWindows(
 
   async function rowOf(window: Window): Promise<WindowRow | null> {
     for (;;) {
-      // Classified anew after every wait: a pane that was in memory may have been dropped meanwhile.
+      // Classified again after every wait: a pane that was in memory may have been dropped meanwhile.
       const { panes, missing } = partition.panesOf(window, readNow);
       if (missing.length === 0) return windowRow(window, panes);
       for (const startMs of missing) {
@@ -80,7 +80,7 @@ export async function writeWindows(
         for (const row of rows) await put([row]);
         return;
       }
-      // It would be refused for ever, and with it every commit: said, counted, and left to a verification.
+      // A retry would be refused for ever and block every commit: it is logged, counted and left to `verify`.
       metrics.refusedForGoodTotal.inc({ kind: "window" });
       logger.error("the store refuses an aggregate for good", { error, window: rows[0] });
       return;

@@ -1,5 +1,5 @@
-// Which fault befalls the next frame or the next handshake, by a seeded die or because a test asked for it.
-// Pure: it says what is to happen; connections.ts and upgrade.ts make it happen.
+// Which fault the next frame or the next handshake meets, by seeded chance or because a test planned it. It only decides:
+// delivery.ts and upgrade.ts carry it out.
 
 import { seededRandom } from "../base/random.ts";
 
@@ -7,7 +7,7 @@ import { seededRandom } from "../base/random.ts";
 export type FaultRates = Readonly<{
   /** The connection is cut after the frame, without a close frame. */
   reset?: number;
-  /** A frame that is no JSON goes out before it. */
+  /** A frame that is not JSON is sent before it. */
   garbage?: number;
   error?: number;
   news?: number;
@@ -40,11 +40,11 @@ export type FramePlan = Readonly<{
   reset: boolean;
 }>;
 
-export const NO_FAULT: FramePlan = { extras: [], copies: 1, againAfterMs: [], holdBackMs: 0, reset: false };
+const NO_FAULT: FramePlan = { extras: [], copies: 1, againAfterMs: [], holdBackMs: 0, reset: false };
 
 /** As measured in 2026: the second copy came 18 to 97 ms after the first. */
-export const DUPLICATE_MS_MIN = 18;
-export const DUPLICATE_MS_MAX = 100;
+const DUPLICATE_MS_MIN = 18;
+const DUPLICATE_MS_MAX = 100;
 const HOLD_BACK_MS_MAX = 8;
 export const SLOW_HANDSHAKE_MS = 12_000;
 
@@ -75,7 +75,7 @@ export class FaultPlanner {
     this.#anyFrameRate = Object.values(frameRates).some((rate) => rate > 0);
   }
 
-  /** The next frames get these plans, in this order, whatever the die says. */
+  /** The next frames get these plans, in this order, whatever chance says. */
   planFrames(plan: Partial<FramePlan>, count: number) {
     for (let left = count; left > 0; left -= 1) this.#framePlans.push({ ...NO_FAULT, ...plan });
   }

@@ -1,6 +1,6 @@
-// The simulator's account of what it handed to whom and when, so that a test can tell which trades a client may
-// have missed. Keeps and counts; decides nothing. "Sent" means handed to the socket: what was in flight when a
-// client died was sent, and `takenIndex` says how far it is known to have read.
+// The simulator's record of what it sent to whom and when, so that a test can tell which trades a client may have missed.
+// It keeps and counts, and decides nothing. "Sent" means handed to the socket: what was in flight when a client died was
+// sent, and `takenIndex` says how far the client is known to have read.
 
 export type FrameKind = "trade" | "ping" | "error" | "news" | "pr" | "garbage" | "other";
 
@@ -13,7 +13,7 @@ export type UnsentReason =
 
 export type SentFault = "duplicate" | "held back" | "injected";
 
-export type LedgerEntry = Readonly<{
+type LedgerEntry = Readonly<{
   /** 0, 1, 2 ... in the order in which things were handed over; unsent ones count too. */
   index: number;
   /** The simulator's clock when it was handed to the socket, or was not. */
@@ -41,7 +41,7 @@ export type LedgerConnection = Readonly<{
   takenIndex: number;
 }>;
 
-export type LedgerCounts = Readonly<{
+type LedgerCounts = Readonly<{
   framesSent: number;
   tradesSent: number;
   framesUnsent: number;

@@ -1,4 +1,4 @@
-// What a client says to the simulator, and what follows: symbols come and go, on the market too. Nothing is ever
+// What clients send to the simulator, and what follows: symbols come and go, on the market too. Nothing is ever
 // acknowledged; only an invalid symbol and one above the cap are answered.
 
 import type { Clock } from "../base/clock.ts";
@@ -9,7 +9,7 @@ import type { Market } from "./market.ts";
 import type { Player } from "./player.ts";
 import type { Later } from "./timers.ts";
 
-type Deps = Readonly<{
+type ListenerDeps = Readonly<{
   clock: Clock;
   connections: Connections;
   later: Later;
@@ -21,11 +21,11 @@ type Deps = Readonly<{
   symbolsAccepted: number;
 }>;
 
-/** Who has not subscribed to everything this long after its first subscription will not. */
+/** A client that has not subscribed to everything this long after its first subscription will not. */
 const SUBSCRIBE_GRACE_MS = 2_000;
 const TOO_MANY_TEXT = '{"msg":"Subscribing to too many symbols","type":"error"}';
 
-export function createListener(deps: Deps) {
+export function createListener(deps: ListenerDeps) {
   const { clock, connections, later, market, player, tapeSymbols, symbolsAccepted } = deps;
 
   function subscribe(from: Connection, symbol: string): void {
@@ -68,10 +68,10 @@ export function createListener(deps: Deps) {
   }
 
   return {
-    /** A new client has this long to say what it wants. */
+    /** A new client has this long to subscribe. */
     greet: () => void later(SUBSCRIBE_GRACE_MS, stopUnwanted),
 
-    /** What Finnhub does with anything else is unknown; silence is the likeliest, and the hardest on a client. */
+    /** It is unknown what Finnhub does with anything else; silence is the likeliest, and the hardest on a client. */
     listen(from: Connection, text: string): void {
       let message: unknown;
       try {

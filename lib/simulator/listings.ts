@@ -1,5 +1,5 @@
-// What the simulated exchange lists, and what may be said of a symbol it does not list: its asset class, a base
-// price, how busy it is. Pure and without state; nothing here knows a clock, a socket or a client.
+// What the simulated exchange lists, and what holds for a symbol that it does not list: its asset class, a base price, how
+// busy it is. Pure and without state; nothing here knows a clock, a socket or a client.
 
 import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
 
@@ -15,8 +15,8 @@ export type Instrument = Readonly<{
   tradesPerSecond: number;
 }>;
 
-/** What the exchange does with a subscription: stream it, refuse it in words, or say nothing for ever. */
-export type Treatment = AssetClass | "invalid" | "silent";
+/** What the exchange does with a subscription: it streams the symbol, refuses it with an error, or stays silent. */
+type Treatment = AssetClass | "invalid" | "silent";
 
 /** Exchanges as `/crypto/exchange` names them, in its mixed case. */
 export const CRYPTO_EXCHANGES = [

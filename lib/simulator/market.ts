@@ -7,13 +7,13 @@ import { type Instrument, instrumentOf } from "./listings.ts";
 import { createSessions, type Session } from "./session.ts";
 import { burst, burstMean, inExtendedHours, newWalk, type Walk } from "./walk.ts";
 
-export type TradeFrame = Readonly<{
+type TradeFrame = Readonly<{
   /** When it is due, ms since 1970; no trade in it is dated later. */
   atMs: number;
   trades: readonly WireTrade[];
 }>;
 
-export type MarketOptions = Readonly<{
+type MarketOptions = Readonly<{
   seed: number;
   /** All streamed symbols together; without it each symbol keeps its natural rate. */
   tradesPerSecond?: number | undefined;
@@ -55,7 +55,7 @@ const SYMBOLS_REMEMBERED_MAX = 10_000;
 /** Per symbol; keeps the size of one slot sane whatever rate was asked for. */
 const TRADES_PER_SECOND_MAX = 50_000;
 
-/** Of the regular hours' bursts, before and after them. */
+/** The share of bursts outside of the regular hours. */
 const EXTENDED_HOURS_SHARE = 0.1;
 /** A halt is for minutes; whoever halts ever new symbols must not fill the memory. */
 const HALTS_MAX = 1_000;
@@ -67,7 +67,7 @@ export function createMarket(options: MarketOptions): Market {
 class RandomMarket implements Market {
   readonly #options: MarketOptions;
   readonly #instruments: ReadonlyMap<string, Instrument>;
-  /** Of every symbol that ever traded, the latest started last. */
+  /** One for every symbol that ever traded, the latest started last. */
   readonly #walks = new Map<string, Walk>();
   readonly #active = new Map<string, Walk>();
   readonly #haltedUntilMs = new Map<string, number>();

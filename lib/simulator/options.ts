@@ -17,7 +17,7 @@ export type SimulatorOptions = Readonly<{
   token?: string | readonly string[] | undefined;
   clock?: Clock | undefined;
   logger?: Logger | undefined;
-  /** Of the market and of the faults. */
+  /** For the market and the faults. */
   seed?: number | undefined;
   /** A whole day as a person would describe it; options beside it win over its own. */
   scenario?: ScenarioName | undefined;
@@ -58,36 +58,30 @@ export type SimulatorOptions = Readonly<{
   searchOutage?: SearchOutage | undefined;
 }>;
 
-/** An hour in a few milliseconds; more is "max". */
-export const SPEED_FACTOR_MAX = 1_000_000;
+/** An hour in a few milliseconds; what is faster is "max". */
+const SPEED_FACTOR_MAX = 1_000_000;
 const TRADES_PER_SECOND_MAX = 100_000;
 /** Nobody reported a longer delay than 40 minutes. */
-export const DELAY_MS_MAX = 3_600_000;
+const DELAY_MS_MAX = 3_600_000;
 
-/** SIMULATOR_SPEED as it is written: a factor above 0, or `max`. Null: neither. */
-export function parseSpeed(text: string): number | "max" | null {
-  if (text.trim().toLowerCase() === "max") return "max";
-  const factor = text.trim() === "" ? Number.NaN : Number(text);
-  return factor > 0 && factor <= SPEED_FACTOR_MAX ? factor : null;
-}
-
+/** Throws a SetupError for an option that is not possible. */
 export function checkOptions({ speed, tradesPerSecond, delayMs }: SimulatorOptions): void {
   if (typeof speed === "number" && !(speed > 0 && speed <= SPEED_FACTOR_MAX)) {
     throw new SetupError(
-      `A simulator speed of ${speed} is not possible.`,
-      `SIMULATOR_SPEED is a number above 0 and up to ${SPEED_FACTOR_MAX}, or max.`,
+      `a simulator speed of ${speed} is not possible`,
+      `set SIMULATOR_SPEED to a number above 0 and up to ${SPEED_FACTOR_MAX}, or to max`,
     );
   }
   if (tradesPerSecond !== undefined && !(tradesPerSecond > 0 && tradesPerSecond <= TRADES_PER_SECOND_MAX)) {
     throw new SetupError(
-      `The simulator cannot make ${tradesPerSecond} trades per second.`,
-      `The rate is a number above 0 and up to ${TRADES_PER_SECOND_MAX}.`,
+      `the simulator cannot make ${tradesPerSecond} trades per second`,
+      `give a rate above 0 and up to ${TRADES_PER_SECOND_MAX}`,
     );
   }
   if (delayMs !== undefined && !(delayMs >= 0 && delayMs <= DELAY_MS_MAX)) {
     throw new SetupError(
-      `The simulator cannot delay trades by ${delayMs} ms.`,
-      `A delay is a number from 0 to ${DELAY_MS_MAX}.`,
+      `the simulator cannot delay trades by ${delayMs} ms`,
+      `give a delay from 0 to ${DELAY_MS_MAX}`,
     );
   }
 }

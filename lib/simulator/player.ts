@@ -1,5 +1,5 @@
-// Plays the market or a tape in time: decides WHICH frame is due WHEN, and hands it to the stage. It knows no
-// socket; who is connected, and how much they take, the stage answers.
+// Plays the market or a tape in time: decides WHICH frame is due WHEN, and hands it to the stage. It knows no socket; the
+// stage tells who is connected, and whether they have room for more.
 
 import type { Clock } from "../base/clock.ts";
 import { frameText, type WireTrade } from "./frames.ts";

@@ -4,11 +4,9 @@
 import { RestAnswers, type RestAnswersOptions } from "./rest-answers.ts";
 import { RestLimit, type RestLimitOptions } from "./rest-limit.ts";
 
-export type RestOptions = RestAnswersOptions &
-  RestLimitOptions &
-  Readonly<{ accepts: (token: string) => boolean }>;
+type RestOptions = RestAnswersOptions & RestLimitOptions & Readonly<{ accepts: (token: string) => boolean }>;
 
-export type Rest = (url: URL, headers: Headers, nowMs: number) => Response;
+type Rest = (url: URL, headers: Headers, nowMs: number) => Response;
 
 export const API_PATH = "/api/v1";
 export const NO_KEY_BODY = { error: "Please use an API key." };

@@ -6,7 +6,7 @@ import type { Connection } from "./connections.ts";
 
 type Answer = Response | undefined;
 
-export type Handlers = Readonly<{
+type Handlers = Readonly<{
   fetch(request: Request, server: Server<Connection>): Answer | Promise<Answer>;
   open(socket: ServerWebSocket<Connection>): void;
   message(socket: ServerWebSocket<Connection>, message: string | Buffer): void;
@@ -42,8 +42,8 @@ export function serveSimulator(portWanted: number, handlers: Handlers) {
     return { port: server.port, stop: (force: boolean) => server.stop(force) };
   } catch (error) {
     throw new SetupError(
-      `The simulator cannot listen on 127.0.0.1:${portWanted}.`,
-      "Another process may have the port; 0 takes any free one.",
+      `the simulator cannot listen on 127.0.0.1:${portWanted}`,
+      "another process may have the port; 0 takes any free one",
       error,
     );
   }

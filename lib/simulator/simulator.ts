@@ -14,7 +14,7 @@ import { LEDGER_ENTRIES_MAX, type Ledger, LedgerBook } from "./ledger.ts";
 import { createListener } from "./listener.ts";
 import { type Instrument, instrumentOf } from "./listings.ts";
 import { createMarket, type Market } from "./market.ts";
-import { checkOptions, parseSpeed, type SimulatorOptions, SPEED_FACTOR_MAX } from "./options.ts";
+import { checkOptions, type SimulatorOptions } from "./options.ts";
 import { type Player, playMarket, playTape, type Stage } from "./player.ts";
 import { API_PATH, createRest } from "./rest.ts";
 import type { SearchOutage } from "./rest-answers.ts";
@@ -25,7 +25,7 @@ import { readTape, type Tape } from "./tape.ts";
 import { createTimers, type Later } from "./timers.ts";
 import { createUpgrade, KICKED } from "./upgrade.ts";
 
-export { parseSpeed, type SimulatorFaults, type SimulatorOptions, SPEED_FACTOR_MAX };
+export type { SimulatorFaults, SimulatorOptions };
 
 export interface Simulator extends AsyncDisposable {
   readonly port: number;
@@ -41,7 +41,7 @@ export interface Simulator extends AsyncDisposable {
 }
 
 /** A random walk has no end: unthrottled it would only fill the disk. */
-export const MARKET_TRADES_PER_SECOND_AT_MAX = 20_000;
+const MARKET_TRADES_PER_SECOND_AT_MAX = 20_000;
 const PING_INTERVAL_MS = 60_000;
 const SYMBOLS_MAX = 50;
 const REST_CALLS_PER_MINUTE_MAX = 60;

@@ -21,15 +21,15 @@ export type Tape = Readonly<{ frames: readonly TapeFrame[]; symbols: ReadonlySet
 /** Tapes are held in memory whole; these are some hundred times the recorded ones. */
 const PACKED_BYTES_MAX = 64 * 2 ** 20;
 const UNPACKED_BYTES_MAX = 512 * 2 ** 20;
-const FORMAT_HINT = 'Each line must be {"at": <ms since 1970>, "frame": "<text of the frame>"}.';
+const FORMAT_HINT = 'each line must be {"at": <ms since 1970>, "frame": "<text of the frame>"}';
 
 export async function readTape(path: string): Promise<Tape> {
   const file = Bun.file(path);
   if (!(await file.exists())) {
-    throw new SetupError(`The tape ${path} does not exist.`, "SIMULATOR_TAPE names a gzip NDJSON file.");
+    throw new SetupError(`the tape ${path} does not exist`, "set SIMULATOR_TAPE to a gzip NDJSON file");
   }
   if (file.size > PACKED_BYTES_MAX) {
-    throw new SetupError(`The tape ${path} is larger than ${PACKED_BYTES_MAX} bytes.`, "Cut it into parts.");
+    throw new SetupError(`the tape ${path} is larger than ${PACKED_BYTES_MAX} bytes`, "cut it into parts");
   }
   let text: string;
   try {
@@ -38,15 +38,15 @@ export async function readTape(path: string): Promise<Tape> {
     text = new TextDecoder("utf-8", { fatal: true }).decode(unpacked);
   } catch (error) {
     throw new SetupError(
-      `The tape ${path} cannot be unpacked.`,
-      "It must be a gzip file of UTF-8 lines.",
+      `the tape ${path} cannot be unpacked`,
+      "it must be a gzip file of UTF-8 lines",
       error,
     );
   }
   return parseTape(text, path);
 }
 
-/** The name is for the sentence that says what is wrong. */
+/** `name`: for error messages. Throws a SetupError. */
 export function parseTape(text: string, name: string): Tape {
   const frames: TapeFrame[] = [];
   const symbols = new Set<string>();
@@ -72,11 +72,11 @@ export function parseTape(text: string, name: string): Tape {
     atMsLast = Math.max(atMsLast, at);
     frames.push({ atMs: atMsLast, text: frame, symbols: list, tradeCount: trades.length });
   }
-  if (symbols.size === 0) throw new SetupError(`The tape ${name} holds no trade.`, FORMAT_HINT);
+  if (symbols.size === 0) throw new SetupError(`the tape ${name} holds no trade`, FORMAT_HINT);
   return { frames, symbols };
 }
 
-/** The trades of a frame; none for a ping, for news, and for what is no JSON at all. */
+/** The trades of a frame; empty for a ping, for news, and for what is not JSON. */
 export function tradesOf(text: string): readonly WireTrade[] {
   const frame = asObject(parsed(text));
   if (frame?.type !== "trade" || !Array.isArray(frame.data)) return [];
@@ -93,7 +93,7 @@ export function retimed(text: string, timeMs: (recordedMs: number) => number): s
   return text.replace(/"t":\s*(\d+)/g, (_, digits: string) => `"t":${timeMs(Number(digits))}`);
 }
 
-/** The frame's trades of wanted symbols, and the rest; null where there is none. */
+/** The frame's trades of the wanted symbols, and the rest; null where there are none. */
 export function split(text: string, wanted: (symbol: string) => boolean) {
   const taken: WireTrade[] = [];
   const left: WireTrade[] = [];
@@ -121,5 +121,5 @@ function isGzip(bytes: Uint8Array): boolean {
 }
 
 function malformed(name: string, lineNumber: number, what: string): SetupError {
-  return new SetupError(`The tape ${name} is malformed: line ${lineNumber} ${what}.`, FORMAT_HINT);
+  return new SetupError(`the tape ${name} is malformed: line ${lineNumber} ${what}`, FORMAT_HINT);
 }

@@ -1,5 +1,5 @@
-// The simulator's door: what becomes of a request for a websocket. Refusals are Finnhub's, by status; who is let
-// in becomes a connection. No token is reported.
+// The simulator's handshakes: a request for a websocket becomes a connection, or is refused with Finnhub's status. No token
+// is reported.
 
 import type { Server } from "bun";
 import type { CloseReason, Connection, Connections } from "./connections.ts";
@@ -8,7 +8,7 @@ import type { SimulatorOptions } from "./options.ts";
 import { BAD_KEY_BODY, LIMIT_BODY, NO_KEY_BODY } from "./rest.ts";
 import type { Later } from "./timers.ts";
 
-type Parts = Readonly<{
+type UpgradeDeps = Readonly<{
   connections: Connections;
   planner: FaultPlanner;
   later: Later;
@@ -19,18 +19,17 @@ type Parts = Readonly<{
 /** Undefined: it is a websocket now. */
 type Answer = Response | undefined;
 
-export function createUpgrade({ connections, planner, later, accepts, secondConnection }: Parts) {
+export function createUpgrade({ connections, planner, later, accepts, secondConnection }: UpgradeDeps) {
   function answer(request: Request, token: string, via: Server<Connection>): Answer {
     const fault = planner.nextHandshake();
     if (token === "") return Response.json(NO_KEY_BODY, { status: 401 });
     if (!accepts(token)) return refusal(401);
     if (fault !== null) return refusal(fault);
-    const held = connections.of(token);
-    // The old session of this token is still held.
-    if (held !== undefined && secondConnection === "reject") return refusal(429);
-    if (held !== undefined) connections.drop(held, KICKED);
+    const older = connections.of(token);
+    if (older !== undefined && secondConnection === "reject") return refusal(429);
+    if (older !== undefined) connections.drop(older, KICKED);
     const connection = connections.admit(token);
-    connection.isDoomed = held !== undefined && secondConnection === "kick-both";
+    connection.isDoomed = older !== undefined && secondConnection === "kick-both";
     if (via.upgrade(request, { data: connection })) return undefined;
     connections.dismiss(connection);
     return new Response("Upgrade failed", { status: 400 });
@@ -41,7 +40,7 @@ export function createUpgrade({ connections, planner, later, accepts, secondConn
     if (delayMs === 0) return answer(request, token, via);
     return new Promise((resolve) => {
       later(delayMs, () => {
-        // Who does not wait for the answer must not hold the token's one session.
+        // A client that no longer waits must not take the token's one session.
         resolve(request.signal.aborted ? undefined : answer(request, token, via));
       });
     });

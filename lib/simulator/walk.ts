@@ -23,7 +23,7 @@ const LATE_MS_MAX = 4;
 /** From the print to the moment the burst is on its way. */
 const AGE_MS_MAX = 8;
 const SUB_PENNY_CHANCE = 0.08;
-/** Of the price, one standard deviation a burst. */
+/** One standard deviation of the price a burst, as a fraction. */
 const STEP = { stock: 0.000_15, crypto: 0.000_2, forex: 0.000_03 } as const;
 /** Pulls a price home slowly, so that a soak test of days stays near the base price. */
 const HOMING = 0.000_02;

@@ -40,7 +40,7 @@ export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>
 
 export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
   /** Which tickers are wanted: in embedded mode nobody else writes it. */
-  readonly wanted: Watchlist;
+  readonly watchlist: Watchlist;
   readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
   /**
    * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a
@@ -71,7 +71,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
     ...aggregatesOf(db),
     ...sideWriter(db),
     ...reader(db),
-    wanted: openWatchlistTable(db, options.sync),
+    watchlist: openWatchlistTable(db, options.sync),
     commits: commitStore(db, options.sync),
     dropReceivedBefore(cutoffMs) {
       keptHours.clear();

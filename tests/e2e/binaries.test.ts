@@ -18,7 +18,7 @@ import {
 import { services, sharedCassandra, sharedKafka, uniqueName } from "../support/services/shared.ts";
 
 const SERVICES = ["producer", "processor", "admin"] as const;
-const VERBS = {
+const COMMANDS = {
   producer: ["healthcheck", "replay"],
   processor: ["healthcheck"],
   admin: ["healthcheck", "init", "replay", "verify"],
@@ -47,7 +47,7 @@ async function stopMs(service: ServiceProcess): Promise<number> {
 
 for (const name of SERVICES) {
   test(
-    `${name} answers --version, --help with its verbs, and --check-config from an empty directory and leaves it empty`,
+    `${name} answers --version, --help with its commands, and --check-config from an empty directory and leaves it empty`,
     async () => {
       using directory = temporaryDirectory();
       const settings = { ...SOURCE, DATA_DIR: directory.path };
@@ -57,8 +57,8 @@ for (const name of SERVICES) {
       expect(version.out).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
       const help = await run("--help");
       expect(help).toMatchObject({ code: 0, err: "" });
-      const commands = [...help.out.matchAll(/^ {2}([a-z]+) /gm)].map(([, verb]) => verb!);
-      expect(commands.sort()).toEqual(VERBS[name]);
+      const commands = [...help.out.matchAll(/^ {2}([a-z]+) /gm)].map(([, command]) => command!);
+      expect(commands.sort()).toEqual(COMMANDS[name]);
       const config = await run("--check-config");
       expect(config).toMatchObject({ code: 0, err: "" });
       expect(config.out).toContain("KAFKA_TOPIC_NAME=market");
@@ -293,7 +293,7 @@ describe.skipIf(!services.available)("on real engines", () => {
       for (const isLast of [false, true]) {
         await using heir = await startService(binaries.path("producer"), other);
         await eventually(READY_MS_MAX, "it waits", async () =>
-          ((await heir.health()).reason ?? "").includes("the hold on the topic"),
+          ((await heir.health()).reason ?? "").includes("the lease on the feed"),
         );
         if (isLast) await eventually(READY_MS_MAX, "it holds the topic", () => isHolding(heir));
         expect(await stopMs(heir)).toBeLessThan(STOP_MS_MAX);

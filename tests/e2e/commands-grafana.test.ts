@@ -204,12 +204,12 @@ test(
 );
 
 test.each([
-  ["nothing", [], "where is Grafana?"],
-  ["a word", ["--url", "grafana"], "where is Grafana?"],
+  ["nothing", [], "the address of Grafana is missing or not valid"],
+  ["a word", ["--url", "grafana"], "the address of Grafana is missing or not valid"],
   [
     "a password in the address",
     ["--url", "http://admin:hush-hush@127.0.0.1:1"],
-    "holds a user or a password",
+    "contains a user or a password",
   ],
 ])(
   "an address is wanted, and %s is none",

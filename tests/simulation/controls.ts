@@ -12,21 +12,22 @@ export type Control = Readonly<{
   seedsMax?: number;
 }>;
 
-const PIPELINE = "lib/processing/processor.ts";
-const PARTITION = "lib/processing/partition-state.ts";
-const INTAKE = "lib/processing/decode.ts";
-const FORWARD = "lib/ingest/relay.ts";
+const FLUSH = "lib/processing/flush.ts";
+const PARTITION_STATE = "lib/processing/partition-state.ts";
+const DECODE = "lib/processing/decode.ts";
+const WRITE_WINDOWS = "lib/processing/write-windows.ts";
+const RELAY = "lib/ingest/relay.ts";
 
 export const CONTROLS: readonly Control[] = [
   {
     name: "commit before write",
     edits: [
       {
-        file: PIPELINE,
-        find: "      await writeWindows({ store, clock, logger, metrics }, partition, windows, isWanted, (count) => {",
+        file: FLUSH,
+        find: "      await writeWindows(state.deps, partition, windows, isWanted, (count) => {",
         replace:
-          "      if (offset > partition.committedOffset) await log.commit(ownEpoch, id, { offset, metadata: encodeBound(bound) });\n" +
-          "      await writeWindows({ store, clock, logger, metrics }, partition, windows, isWanted, (count) => {",
+          "      if (offset > partition.committedOffset) await log.commit(epoch, id, { offset, metadata: encodeBound(bound) });\n" +
+          "      await writeWindows(state.deps, partition, windows, isWanted, (count) => {",
       },
     ],
   },
@@ -34,7 +35,7 @@ export const CONTROLS: readonly Control[] = [
     name: "commit guard deleted: the watermark is not waited for",
     edits: [
       {
-        file: PIPELINE,
+        file: FLUSH,
         find: "const { windows, offset, bound } = partition.drainDirty();",
         replace:
           "const { windows, bound } = partition.drainDirty(); const offset = partition.expectedOffset;",
@@ -43,13 +44,13 @@ export const CONTROLS: readonly Control[] = [
   },
   {
     name: "commit past an unwritten window",
-    edits: [{ file: PIPELINE, find: "partition.markDirtyAgain(windows.slice(writtenCount));", replace: "" }],
+    edits: [{ file: FLUSH, find: "partition.markDirtyAgain(windows.slice(writtenCount));", replace: "" }],
   },
   {
     name: "two triggers overlapping on one partition",
     edits: [
       {
-        file: PIPELINE,
+        file: FLUSH,
         find: "if (partition.isFlushing) {",
         replace: "if (partition.isFlushing && false) {",
       },
@@ -69,7 +70,7 @@ export const CONTROLS: readonly Control[] = [
     name: "uuid from a clock",
     edits: [
       {
-        file: INTAKE,
+        file: DECODE,
         find: "trades.length);\n  const uuidOf = tradeUuids(session, sequence, receivedAtMs)",
         replace: "trades.length);\n  const uuidOf = tradeUuids(session, sequence, record.timestampMs)",
       },
@@ -80,9 +81,9 @@ export const CONTROLS: readonly Control[] = [
     from: 0,
     seedsMax: 1,
     edits: [
-      { file: INTAKE, find: "function decodeTrades(", replace: "let met = 0;\nfunction decodeTrades(" },
+      { file: DECODE, find: "function decodeTrades(", replace: "let met = 0;\nfunction decodeTrades(" },
       {
-        file: INTAKE,
+        file: DECODE,
         find: "    if (reason === null) {",
         replace:
           "    if (++met % 100_000 === 0) partition.tracker.acknowledge(inFlight);\n    else if (reason === null) {",
@@ -93,7 +94,7 @@ export const CONTROLS: readonly Control[] = [
     name: "resend counted twice",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "if (isResend) this.#raiseHorizon(memory, startMs);",
         replace: "void isResend;",
       },
@@ -103,7 +104,7 @@ export const CONTROLS: readonly Control[] = [
     name: "last seen instead of highest seen",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "if (highest !== undefined && sequence <= highest) return true;",
         replace:
           "if (highest !== undefined && sequence <= highest) {\n      this.#sessions.set(session, sequence);\n      return true;\n    }",
@@ -114,7 +115,7 @@ export const CONTROLS: readonly Control[] = [
     name: "recompute skipped after a crash",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "horizonMs: this.#horizonAtStartMs",
         replace: "horizonMs: Number.NEGATIVE_INFINITY",
       },
@@ -124,13 +125,13 @@ export const CONTROLS: readonly Control[] = [
     name: "a pane believed whole: untouched",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "    const memory = this.#symbol(row.symbol);\n    // Whether",
         replace:
           "    const memory = this.#symbol(row.symbol);\n    (memory.touched ??= new Set()).add(startMs);\n    // Whether",
       },
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "if (read === undefined) missing.push(startMs);",
         replace:
           "if (read === undefined && !memory.touched?.has(startMs)) continue;\n      if (read === undefined) missing.push(startMs);",
@@ -141,7 +142,7 @@ export const CONTROLS: readonly Control[] = [
     name: "a pane believed whole: dropped and forgotten",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "    if (oldest) this.#raiseHorizon(this.#symbol(oldest.symbol), oldest.startMs);",
         replace:
           "    const [held] = this.#created.keys();\n    this.#created.delete(held);\n    this.#symbol(oldest.symbol).panes.delete(oldest.startMs);",
@@ -152,12 +153,12 @@ export const CONTROLS: readonly Control[] = [
     name: "a pane believed whole: marked for reading while another was read",
     edits: [
       {
-        file: "lib/processing/write-windows.ts",
+        file: WRITE_WINDOWS,
         find: "    for (;;) {\n      // Classified",
         replace: "    for (let round = 0; ; round++) {\n      // Classified",
       },
       {
-        file: "lib/processing/write-windows.ts",
+        file: WRITE_WINDOWS,
         find: "if (missing.length === 0) return windowRow(window, panes);",
         replace: "if (missing.length === 0 || round > 0) return windowRow(window, panes);",
       },
@@ -167,7 +168,7 @@ export const CONTROLS: readonly Control[] = [
     name: "a read kept although a row of its pane was acknowledged meanwhile",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "if (memory.reads.delete(startMs)) this.#readCount -= 1;",
         replace: "void memory.reads.has(startMs);",
       },
@@ -177,7 +178,7 @@ export const CONTROLS: readonly Control[] = [
     name: "late trade ignored: its row",
     edits: [
       {
-        file: "lib/ingest/ingest.ts",
+        file: "lib/ingest/entries.ts",
         find: "        for (const trade of item.trades) {",
         replace:
           "        for (const trade of item.trades) {\n          if (trade.tradedAtMs < item.receivedAtMs - 600_000) continue;",
@@ -188,7 +189,7 @@ export const CONTROLS: readonly Control[] = [
     name: "late trade ignored: its windows",
     edits: [
       {
-        file: PARTITION,
+        file: PARTITION_STATE,
         find: "    this.markDirty(row.symbol, startMs);\n    this.tracker.acknowledge(inFlight);\n    if (this.#created",
         replace:
           "    if (nowMs - startMs < 600_000) this.markDirty(row.symbol, startMs);\n    this.tracker.acknowledge(inFlight);\n    if (this.#created",
@@ -216,35 +217,35 @@ export const CONTROLS: readonly Control[] = [
     ],
   },
   {
-    name: "forwarder deletes before the acknowledgement",
+    name: "relay deletes before the acknowledgement",
     edits: [
       {
-        file: FORWARD,
-        find: "    sender\n      .send(batches)",
+        file: RELAY,
+        find: "    this.#deps.sender\n      .send(batches)",
         replace:
-          "    outbox.remove(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset)));\n" +
-          "    sender\n      .send(batches)",
+          "    this.#deps.outbox.remove(batches.flatMap(({ entries }) => entries.map(({ offset }) => offset)));\n" +
+          "    this.#deps.sender\n      .send(batches)",
       },
     ],
   },
   {
-    name: "forwarder takes a whole send's acknowledgement for each partition's own",
+    name: "relay takes a whole send's acknowledgement for each partition's own",
     edits: [
       {
-        file: FORWARD,
-        find: "        settle(sent, outcomes);",
+        file: RELAY,
+        find: "        this.#outcomes.settle(sent, outcomes);",
         replace:
-          '        settle(sent, outcomes.some(({ kind }) => kind === "acknowledged") ? outcomes.map(() => ({ kind: "acknowledged" })) : outcomes);',
+          '        this.#outcomes.settle(sent, outcomes.some(({ kind }) => kind === "acknowledged") ? outcomes.map(() => ({ kind: "acknowledged" })) : outcomes);',
       },
     ],
   },
   {
-    name: "forwarder forgets what a full partition was passed with",
+    name: "relay forgets what a full partition was passed with",
     edits: [
       {
-        file: FORWARD,
-        find: "if (queue.isTaking) queue.from = Math.max(queue.from, next);",
-        replace: "queue.from = Math.max(queue.from, next);",
+        file: "lib/ingest/partition-queue.ts",
+        find: "if (this.#isTaking) this.#from = Math.max(this.#from, next);",
+        replace: "this.#from = Math.max(this.#from, next);",
       },
     ],
   },

@@ -16,7 +16,7 @@ import { Faults, type Machine, request, type World } from "./world.ts";
 
 type FakePartition = {
   id: PartitionId;
-  /** By offset, minus beginOffset. */
+  /** The index is the offset minus beginOffset. */
   records: LogRecord[];
   beginOffset: number;
   committed: Position | null;
@@ -35,9 +35,9 @@ export class FakeLog {
   readonly partitions = new Map<PartitionId, FakePartition>();
   /** Probability that a batch begins where nobody asked for it. */
   misplacedRate = 0;
-  /** Whether trades are refused; events still find room. */
+  /** Whether trades are refused; there is still room for events. */
   isFull = false;
-  /** Before each commit that will be taken. It may throw: that fails the test, not the process. */
+  /** Called before each commit that will be accepted. It may throw: that fails the test, not the process. */
   onCommit: (id: PartitionId, position: Position, before: Position | null) => void = () => {};
   onAppend: (id: PartitionId, record: LogRecord) => void = () => {};
   readonly #world: World;
@@ -81,7 +81,7 @@ export class FakeLog {
     return this.ids[sum % this.partitions.size]!;
   }
 
-  /** At once and without faults. The offset of each entry. */
+  /** Appends at once and without faults. Answers the offset of each entry. */
   append(entries: readonly LogEntry[]): { id: PartitionId; offset: number }[] {
     const places = entries.map(({ kind, key, value }) => {
       const id = this.partitionOf(key);
@@ -111,20 +111,20 @@ export class FakeLog {
     };
   }
 
-  /** Retention: what lies below is gone. */
+  /** Retention: everything below the offset is gone. */
   dropBelow(id: PartitionId, offset: number): void {
     const partition = this.partition(id);
     partition.records = partition.records.slice(offset - partition.beginOffset);
     partition.beginOffset = offset;
   }
 
-  /** A power cut took the end. */
+  /** A power cut: everything from the offset on is lost. */
   loseFrom(id: PartitionId, offset: number): void {
     const partition = this.partition(id);
     partition.records = partition.records.slice(0, offset - partition.beginOffset);
   }
 
-  /** Offsets below a commit are used up, also when the records there were lost: log-sqlite.ts sees to it. */
+  /** Offsets below a commit are never used again, even when their records were lost, as in outbox/log.ts. */
   useUp(id: PartitionId, offset: number): void {
     if (this.endOffset(id) >= offset) return;
     const partition = this.partition(id);
@@ -139,7 +139,7 @@ export class FakeLog {
     return reader;
   }
 
-  /** Deals the partitions out anew; who is not named keeps working for an epoch that is over. */
+  /** Reassigns the partitions. A reader that is not named keeps working for an epoch that is over. */
   assign(shares: ReadonlyMap<FakeReader, readonly PartitionId[]>): void {
     this.#epoch += 1;
     this.#owners.clear();
@@ -150,7 +150,7 @@ export class FakeLog {
     }
   }
 
-  /** It left, or the group gave it up; it hears of nothing until it is named again. */
+  /** The reader left, or the group gave it up: it hears of nothing until `assign` names it again. */
   forget(reader: FakeReader): void {
     this.#readers.delete(reader);
   }
@@ -163,7 +163,7 @@ export class FakeLog {
 
   commit(id: PartitionId, position: Position): void {
     const partition = this.partition(id);
-    if (position.metadata.length > 1_000) throw new Error("metadata holds up to 1,000 characters");
+    if (position.metadata.length > 1_000) throw new Error("metadata may have up to 1,000 characters");
     this.onCommit(id, position, partition.committed);
     partition.committed = position;
   }
@@ -175,7 +175,7 @@ export class FakeReader implements LogReader {
   readonly #log: FakeLog;
   readonly #machine: Machine;
   readonly #batchMax: number;
-  /** As this client knows it: the broker may be further. */
+  /** The epoch as this client knows it; the broker may be further. */
   #epoch = -1;
   readonly #fetches = new Map<PartitionId, Fetching>();
   #inbox: Delivery[] = [];
@@ -229,7 +229,7 @@ export class FakeReader implements LogReader {
 
   seek(epoch: number, id: PartitionId, offset: number): void {
     if (epoch !== this.#epoch) throw new StaleEpochError(`epoch ${epoch} of this reader has ended`);
-    // What is on its way for the old place is dropped: another object stands for the new one.
+    // What is on its way for the old place is dropped, because the new place is another object.
     this.#inbox = this.#inbox.filter((delivery) => delivery.type !== "batch" || delivery.partition !== id);
     this.#fetches.set(id, { epoch, offset, isBusy: false });
     this.#fetch(id);
@@ -254,7 +254,7 @@ export class FakeReader implements LogReader {
     return this.#machine.world.between(...this.#log.faults.latencyMs);
   }
 
-  /** One batch of a partition is on its way at a time, and the next is asked for when it was taken. */
+  /** One batch per partition is on its way; the next one is asked for when it has been consumed. */
   #fetch(id: PartitionId): void {
     const fetching = this.#fetches.get(id);
     if (fetching === undefined || fetching.isBusy || this.#log.endOffset(id) <= fetching.offset) return;
@@ -266,7 +266,7 @@ export class FakeReader implements LogReader {
       if (world.chance(this.#log.misplacedRate)) fromOffset += world.pick(7) - 3;
       // What the reader has not read is kept: a reader below the beginning waits for its next epoch.
       if (fetching.offset < beginOffset) return;
-      // Never at the end: a batch of nothing would skip what nobody was shown.
+      // Never at the end: an empty batch would skip records that were never delivered.
       fromOffset = Math.max(Math.min(fromOffset, this.#log.endOffset(id) - 1), beginOffset);
       const count = 1 + world.pick(this.#batchMax);
       const taken = records.slice(fromOffset - beginOffset, fromOffset - beginOffset + count);

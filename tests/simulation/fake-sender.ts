@@ -1,4 +1,4 @@
-// lib/contracts/log.ts's LogSender in front of the log in memory, as a broker's client would be: each partition's batch has a
+// lib/contracts/log.ts's PartitionSender in front of the log in memory, as a broker's client would be: each partition's batch has a
 // fate of its own, and one send answers when all of it has. It is honest: nothing is acknowledged that was not
 // written, and what is not acknowledged may have been, now or later, whatever became of the process that sent it.
 

@@ -1,7 +1,8 @@
-// The tickers' topic of tests in virtual time: one partition that is slow, away, faulty and compacted, as each process
-// reads it through lib's fold; and the memory of an outbox that holds no records.
+// The control topic of tests in virtual time: one partition that is slow, away, faulty and compacted, as each process
+// reads it through lib's fold, with a watchlist beside it; and the lease journal of an outbox that holds no records.
 
 import { LogUnavailableError } from "../../lib/base/errors.ts";
+import { retryWhile } from "../../lib/base/retry.ts";
 import type { LeaseTopic } from "../../lib/contracts/lease.ts";
 import {
   applyLeaseRecord,
@@ -10,6 +11,8 @@ import {
   type LeaseState,
   parseLeaseRecord,
 } from "../../lib/contracts/lease.ts";
+import type { Watchlist, WatchlistEntry } from "../../lib/contracts/watchlist.ts";
+import type { ControlTopic } from "../../lib/kafka/control-topic.ts";
 import type { Machine, World } from "./world.ts";
 
 type Entry = { offset: number; atMs: number; value: Uint8Array | null };
@@ -21,6 +24,8 @@ export class VirtualTopic {
   isAway = false;
   lastAwayMs = Number.NEGATIVE_INFINITY;
   readonly readers = new Set<() => void>();
+  readonly watchlist = new Map<string, WatchlistEntry>();
+  readonly watchlistListeners = new Set<() => void>();
   readonly world: World;
   faultRate: number;
 
@@ -114,7 +119,44 @@ export class VirtualTopic {
   }
 }
 
-/** Of an outbox without records. */
+/** All of the topic as one process has it. A change of the watchlist takes as long as a look, and fails as one does. */
+export function connectControl(
+  topic: VirtualTopic,
+  machine: Machine,
+  lease = topic.connect(machine),
+): Pick<ControlTopic, "run" | "ready" | "lease" | "watchlist"> {
+  const watchlist: Watchlist = {
+    list: () => [...topic.watchlist.values()],
+    async put(record) {
+      await lease.readToEnd();
+      topic.watchlist.set(record.symbol, record);
+      for (const listener of topic.watchlistListeners) listener();
+    },
+    onChange(listener) {
+      const hear = () => {
+        if (machine.state !== "dead") listener();
+      };
+      topic.watchlistListeners.add(hear);
+      return () => topic.watchlistListeners.delete(hear);
+    },
+  };
+  return {
+    run: untilAborted,
+    async ready(signal) {
+      const waits = { clock: machine.clock, firstMs: 100, maxMs: 3_000 };
+      await retryWhile(() => !signal.aborted, waits, lease.readToEnd);
+    },
+    lease,
+    watchlist,
+  };
+}
+
+export async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
+
+/** The journal of an outbox without records. */
 export function journalOf(holder: string): LeaseJournal {
   const own = new Set<string>();
   return {

@@ -1,11 +1,12 @@
-// One seed of the distributed shape: an upstream, one producer, two or three processors that share the partitions
-// of a log, a store. All loops are lib's; only what lies behind its contracts is played. Every seed has a mix of
-// misfortunes of its own (none, one kind, some, all), tiny limits or usual ones, and ends in calm: then all that
-// was received must be stored, once, and every window must be the function of the rows.
+// One seed of the distributed form: an upstream, one producer, two or three processors that share the partitions of a
+// log, and a store. All loops are those of lib; only what is behind its contracts is simulated. Each seed has its own
+// mix of faults (none, one kind, some, all) and tiny or usual limits, and ends in calm: then everything that was
+// received must be stored exactly once, and every window must be the function of the rows.
 
 import type { LogReader } from "../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../lib/contracts/store.ts";
-import { createProcessor, type Processor, type ProcessorLimits } from "../../lib/processing/processor.ts";
+import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
+import type { ProcessorLimits } from "../../lib/processing/processor-state.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeReader } from "./fake-log.ts";
 import { FakeStore } from "./fake-store.ts";
@@ -39,7 +40,7 @@ type Member = {
   readonly processor: Processor;
   readonly reader: FakeReader;
   readonly stop: () => void;
-  /** As it knows it. */
+  /** The current epoch as this member knows it. */
   epoch: number;
   isGone: boolean;
 };
@@ -144,7 +145,7 @@ export class GroupRun {
     };
   }
 
-  /** Swarm testing: what every seed had would hide what only few together bring out. */
+  /** Swarm testing: faults that every seed had would hide what only a few faults together bring out. */
   #mix(): ReadonlySet<Kind> {
     const { world } = this;
     const character = world.pick(20);
@@ -161,7 +162,7 @@ export class GroupRun {
       return this.#run();
     } finally {
       this.#outbox.end();
-      // What still moves in a dead process moves now, and not in the next run.
+      // What still runs in a dead process runs now, and not in the next run.
       this.world.run(0);
     }
   }
@@ -174,7 +175,7 @@ export class GroupRun {
     this.#deal();
     this.#misfortune();
     world.run(this.#activeMs);
-    const recoveryMs = this.#settle();
+    const recoveryMs = this.#recover();
     return this.#outcome(recoveryMs);
   }
 
@@ -184,7 +185,7 @@ export class GroupRun {
     const host = newHost(this.world, skewMs);
     const options = { symbols: this.#symbols, queueWeightMax: this.#queueWeightMax };
     const { writer, drain } = this.#outbox.start(host);
-    // Known before it begins: it may be handed a frame in no time.
+    // Known before it begins, because it may be handed a frame at once.
     const producer = startProducer(host, writer, this.#upstream, options, drain);
     this.#producers.push(producer);
   }
@@ -197,7 +198,7 @@ export class GroupRun {
     const host = newHost(this.world, this.world.pick(2_000) - 1_000);
     const controller = new AbortController();
     const reader = this.#log.reader(host.machine);
-    const parts = { clock: host.clock, logger, metrics, limits: this.#limits };
+    const deps = { clock: host.clock, logger, metrics, limits: this.#limits };
     const member: Member = {
       host,
       reader,
@@ -205,7 +206,7 @@ export class GroupRun {
       epoch: -1,
       isGone: false,
       processor: createProcessor({
-        ...parts,
+        ...deps,
         log: this.#watchReader(reader, () => member),
         store: this.#watchStore(this.#store.connect(host.machine), () => member),
       }),
@@ -222,7 +223,7 @@ export class GroupRun {
     return member;
   }
 
-  /** A bug was met: the process ends, as in life another takes its place, and the run is red. */
+  /** A bug was found: the process ends, another takes its place as in production, and the run is red. */
   #fail(member: Member, error: unknown): void {
     this.chronicle.note(`failure ${String(error)}`);
     if (this.#failures.length < FAILURES_MAX) {
@@ -359,7 +360,7 @@ export class GroupRun {
     const jump = (sign: 1 | -1, kind: Kind) => {
       const hosts = [this.#producer.host, ...this.#members.map(({ host }) => host)];
       const host = hosts[world.pick(hosts.length)]!;
-      // Where the end of the log may be lost, receipts follow the log by a minute: lib says so.
+      // Where the log may lose its end, receipts may be out of its order by a minute (RECEIPT_MARGIN_MS).
       const jumpMsMax = this.#hasScanReceived ? 10_000 : world.chance(0.5) ? 3_000 : 2 * HOUR_MS;
       host.skewMs += sign * Math.floor(world.between(1, jumpMsMax));
       if (this.#hasScanReceived) host.skewMs = Math.max(-15_000, Math.min(15_000, host.skewMs));
@@ -367,7 +368,7 @@ export class GroupRun {
     };
     const replaceProducer = () => {
       world.after(soon(), () => {
-        // It owns the outbox; the power that came back may have started one before.
+        // A producer owns the outbox; the end of a power cut may have started one already.
         if (this.#isPowerOff || this.#producer.state === "running") return;
         this.#startProducer(this.#producer.host.skewMs);
       });
@@ -431,7 +432,7 @@ export class GroupRun {
         if (producer.state !== "running" || producer.host.machine.state !== "awake") return;
         fireIf(producer.host.flightCount > 0 || !isDrained(producer), "producer_stopped");
         producer.stop();
-        // Two at a time would be handed every trade twice; the next one waits until this one is through.
+        // Two at a time would be handed every trade twice, so the next one waits until this one has ended.
         const again = () => {
           if (producer.state === "running") world.after(50, again);
           else replaceProducer();
@@ -514,7 +515,7 @@ export class GroupRun {
     this.#log.append(entries);
   }
 
-  /** One power supply for all: every process dies, and the log loses what was not synced. */
+  /** All share one power supply: every process dies, and the log loses what was not synced. */
   #cutPower(): void {
     const { world } = this;
     if (this.#isPowerOff) return;
@@ -532,7 +533,7 @@ export class GroupRun {
       this.#log.loseFrom(id, offset);
       this.#received.forgetFrom(id, offset);
     }
-    // Nothing that the dead sent is on its way any more when the power is back.
+    // When the power is back, nothing that the killed processes sent is still on its way.
     world.after(world.between(LATE_MS_MAX, LATE_MS_MAX + 3_000), () => {
       this.#isPowerOff = false;
       if (this.#producer.state !== "running") this.#startProducer(producer.host.skewMs);
@@ -543,8 +544,8 @@ export class GroupRun {
 
   // ---- The end ----------------------------------------------------------------------------------------------
 
-  /** Faults stop, and trading with them. How long until all is stored, written and committed; null: too long. */
-  #settle(): number | null {
+  /** Faults and trading stop. How long until everything is stored, written and committed, in ms; null: too long. */
+  #recover(): number | null {
     const { world } = this;
     this.#isCalm = true;
     for (const weather of [this.#logWeather, this.#storeWeather]) {
@@ -560,7 +561,7 @@ export class GroupRun {
     this.#producer.host.machine.wake();
     const startedMs = world.elapsedMs;
     this.chronicle.note("calm");
-    // Whoever is still to come back comes back; what was sent before arrives.
+    // Processes that were to come back do so, and what was sent before arrives.
     const isSettled = () =>
       this.#members.length > 0 &&
       this.#producer.state === "running" &&
@@ -577,7 +578,7 @@ export class GroupRun {
     }
     world.run(LATE_MS_MAX);
     if (recoveryMs !== null && !isSettled()) {
-      // What arrived late asked for work once more.
+      // What arrived late caused work once more.
       world.run(SETTLED_MS_MAX - LATE_MS_MAX);
       if (!isSettled()) recoveryMs = null;
     }

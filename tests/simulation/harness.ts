@@ -1,6 +1,6 @@
-// Processors on machines, over one log and one store, and the ledger of what was appended: what must be
-// stored for it, checked at EVERY commit and at the end. The ledger's identities and aggregates are computed
-// here or in reference.ts, never by lib.
+// Processors on simulated machines, over one log and one store, and a ledger of what was appended. The ledger knows what
+// must be stored, and checks it at EVERY commit and at the end. Its identities and aggregates are computed here or in
+// reference.ts, never by lib.
 
 import { expect } from "bun:test";
 import { silentLogger } from "../../lib/base/logger.ts";
@@ -8,7 +8,8 @@ import { createMetrics } from "../../lib/base/metrics.ts";
 import type { LogEntry, PartitionId, Position } from "../../lib/contracts/log.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../../lib/model/codec.ts";
 import type { DeadLetter, FeedEventRow, Message, Trade } from "../../lib/model/trade.ts";
-import { createProcessor, type Processor, type ProcessorLimits } from "../../lib/processing/processor.ts";
+import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
+import type { ProcessorLimits } from "../../lib/processing/processor-state.ts";
 import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeLogOptions, type FakeReader } from "./fake-log.ts";
@@ -29,14 +30,14 @@ type OwedRecord = Readonly<{
 }>;
 
 export class Ledger {
-  /** By partition, one entry a record. */
+  /** By partition, one entry per record. */
   readonly #records = new Map<PartitionId, OwedRecord[]>();
   readonly #store: FakeStore;
   readonly problems: string[] = [];
   commitCount = 0;
-  /** Whether a commit may lie below the one before: only where that one proves nothing. */
+  /** Whether a commit may lie below the previous one: only when the previous one proves nothing. */
   mayRewind = false;
-  /** How far each partition's records are counted in, and each window's identities. */
+  /** How far each partition's records have been checked, and the identities in each window. */
   readonly #checked = new Map<PartitionId, { offset: number; windows: Map<string, Set<string>> }>();
 
   constructor(store: FakeStore) {
@@ -49,7 +50,7 @@ export class Ledger {
     else records.push(record);
   }
 
-  /** The end of the log was lost, and with it the duty; the next record comes at `nextOffset`. */
+  /** The end of the log was lost, so nothing of it is owed; the next record comes at `nextOffset`. */
   forget(id: PartitionId, fromOffset: number, nextOffset: number): void {
     const records = this.#records.get(id) ?? [];
     records.length = Math.min(records.length, fromOffset);
@@ -142,7 +143,7 @@ export type StageOptions = Readonly<{
   log?: FakeLogOptions;
   store?: FakeStoreOptions;
   limits?: Partial<ProcessorLimits>;
-  /** null: only the test calls the trigger (and the shutdown). */
+  /** null: only the test (and a stop) calls the trigger. */
   triggerMs?: number | null;
 }>;
 
@@ -152,7 +153,7 @@ export class PipelineHarness {
   readonly store: FakeStore;
   readonly ledger: Ledger;
   readonly metrics = createMetrics();
-  /** All that ever ran, dead ones too. */
+  /** All that ever ran, including dead ones. */
   readonly processes: Process[] = [];
   readonly #options: StageOptions;
   #sequence = 0;
@@ -198,7 +199,7 @@ export class PipelineHarness {
     );
   }
 
-  /** Bytes that are no message of ours: they must end among the dead, whole. */
+  /** Bytes that are not a message of this pipeline: they must end as one whole dead letter. */
   sendPoison(key: string, value: Uint8Array, kind: LogEntry["kind"] = "trades"): void {
     const payload = Buffer.from(value).toString("hex");
     this.#append({ kind, key, value }, { rows: [], deadLetters: [], payload });
@@ -228,7 +229,7 @@ export class PipelineHarness {
 
   // ---- Who runs -------------------------------------------------------------------------------------------
 
-  /** A new processor, without any memory. It works when `deal` gives it partitions (here: all of them). */
+  /** A new processor without any memory. It works once `deal` gives it partitions (here: all of them). */
   start(deals: "deal" | "wait" = "deal"): Process {
     const machine = this.world.machine();
     const reader = this.log.reader(machine);
@@ -268,7 +269,7 @@ export class PipelineHarness {
     return process;
   }
 
-  /** Deals all partitions out to these, in turn; the others hear nothing of it. */
+  /** Assigns all partitions to these, in turn; the others hear nothing of it. */
   deal(processes: readonly Process[]): void {
     const shares = new Map<FakeReader, PartitionId[]>(processes.map(({ reader }) => [reader, []]));
     for (const [index, id] of this.log.ids.entries()) {
@@ -284,9 +285,9 @@ export class PipelineHarness {
     return this.start();
   }
 
-  // ---- What must hold -------------------------------------------------------------------------------------
+  // ---- What must be true ----------------------------------------------------------------------------------
 
-  /** Until every partition is committed to its end; then long enough for whatever is late. */
+  /** Runs until every partition is committed to its end, and then long enough for whatever is late. */
   settle(limitMs = 120_000): void {
     const isSettled = () =>
       this.log.ids.every((id) => this.log.partition(id).committed?.offset === this.log.endOffset(id));

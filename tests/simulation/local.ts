@@ -1,4 +1,4 @@
-// One seed of the embedded shape: feed, publisher, processor, lib's SQLite log and lib's SQLite store in ONE
+// One seed of the embedded shape: feed, ingest, processor, lib's SQLite log and lib's SQLite store in ONE
 // process that is killed between any two steps and opens its files again. Requests to both take virtual time and
 // fail as in the other shape; the files are real, so what they keep is what SQLite kept.
 

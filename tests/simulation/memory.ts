@@ -1,9 +1,9 @@
-// How much the processors of a run remember, at its peak: read from partition.ts's own counts at each row and at
-// each take.
+// How much the processors of a run remember at its peak: read from the counts of processing/partition-state.ts at each
+// row and at each drain.
 
 import { PartitionState } from "../../lib/processing/partition-state.ts";
 
-/** Of one partition each. `unwritten`: windows; `tickets`: records read and not yet stored. */
+/** The peak of any one partition. `unwritten`: windows; `inFlights`: records read and not yet stored. */
 export type Peak = { panes: number; reads: number; sessions: number; inFlights: number; unwritten: number };
 
 let peak = newPeak();

@@ -1,5 +1,5 @@
 // What lies between a producer and the log of a run: lib's outbox on a real file that outlives every process, and
-// lib's forwarder to brokers that misbehave a partition at a time. One process has it at a time.
+// lib's outbox relay to brokers that misbehave a partition at a time. One process has it at a time.
 
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -21,7 +21,7 @@ const REFUSED_ONE_IN = 40;
 
 export class Outbox {
   readonly brokers: FakeBrokers;
-  /** Bugs that a forwarder met. */
+  /** Bugs that a relay met. */
   readonly failures: string[] = [];
   readonly #world: World;
   readonly #chronicle: Chronicle;
@@ -61,7 +61,7 @@ export class Outbox {
     return Number(BigInt(Bun.hash(value)) % BigInt(REFUSED_ONE_IN)) === 0;
   }
 
-  /** A process opens the file. `drain` stops forwarding, and closes. */
+  /** A process opens the file. `drain` stops the relay, and closes. */
   start(host: Host): { writer: LogWriter; drain: () => Promise<void> } {
     const { clock, machine } = host;
     const log = openSqliteLog({

@@ -1,4 +1,4 @@
-// The producers of a run: lib's feed and publisher on a machine each, one after the other, and the account of
+// The producers of a run: lib's feed and ingest on a machine each, one after the other, and the account of
 // what was handed over to each: what must be in the log, and what may be.
 
 import { LogFullError } from "../../lib/base/errors.ts";

@@ -73,7 +73,7 @@ export function handClock(startMs: number) {
 
 export type Line = { level: keyof Logger; message: string; fields: Readonly<Record<string, unknown>> };
 
-export function recordingReport() {
+export function recordingLogger() {
   const lines = watched<Line>();
   const at =
     (level: keyof Logger) =>

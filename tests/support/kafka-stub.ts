@@ -1,12 +1,12 @@
-// A cluster of stub brokers: as much of Kafka's protocol as a producer needs (ApiVersions, Metadata, Produce), so
-// that a test decides which broker leads, what it answers and when, and sees what was truly written.
+// A cluster of stub brokers with as much of Kafka's protocol as a producer needs (ApiVersions, Metadata, Produce). A test
+// decides which broker leads, what it answers and when, and sees what was really written.
 
 import { createServer, type Server, type Socket } from "node:net";
 
 export type StubPartition = {
-  /** Number of the broker; -1 = none. */
+  /** The number of the leading broker; -1 = none. */
   leader: number;
-  /** Records of every produce request that its leader took. */
+  /** Records of all produce requests that its leader accepted. */
   written: number;
   /** The error code that its leader answers with instead of writing; 0 = it writes. */
   refusal: number;
@@ -14,24 +14,24 @@ export type StubPartition = {
 
 export interface StubCluster extends AsyncDisposable {
   readonly addresses: readonly string[];
-  /** Those that are taken away are unknown from then on. */
+  /** A partition that is removed from this list is unknown from then on. */
   readonly partitions: StubPartition[];
-  /** Requests of either sort that have come. */
+  /** How many requests of each kind have come. */
   readonly counts: { metadata: number; produce: number };
-  /** That are open now. */
+  /** Connections that are open now. */
   readonly connectionCount: number;
   /** Breaks its connections without an answer. */
   hangUp(broker: number): void;
-  /** As kill -9 does it: connections break without an answer, new ones are refused. The others still name it. */
+  /** Like kill -9: connections break without an answer, new ones are refused. Other brokers still name it. */
   kill(broker: number): Promise<void>;
-  /** Before a broker answers a produce request: what the test wants to happen, or wait for, first. */
+  /** Called before a broker answers a produce request, which waits for it. */
   beforeProduce(broker: number): void | Promise<void>;
 }
 
 const PRODUCE = 0;
 const METADATA = 3;
 const API_VERSIONS = 18;
-/** The newest of each that is spoken here; kafkajs takes the newest both know. */
+/** The newest version of each that this stub speaks; kafkajs uses the newest that both know. */
 const VERSIONS = [
   [PRODUCE, 3],
   [METADATA, 1],

@@ -1,5 +1,5 @@
-// Builders for the tests that need a real Kafka: settings of a client, topics of one test, a log as the contract
-// suite drives it. Names are unique, so tests share one broker.
+// Builders for the tests that need a real Kafka: settings of a client, the topics of one test, a log as the contract
+// suite drives it. Names are unique, so that tests can share one broker.
 
 import type { Kafka } from "kafkajs";
 import { systemClock } from "../../lib/base/clock.ts";
@@ -7,13 +7,10 @@ import type { Config } from "../../lib/base/config.ts";
 import { silentLogger } from "../../lib/base/logger.ts";
 import type { PartitionId, RecordKind } from "../../lib/contracts/log.ts";
 import { createKafka, type KafkaDeps } from "../../lib/kafka/client.ts";
-import {
-  createKafkaWriter,
-  type KafkaReader,
-  openKafkaReader,
-  openKafkaSender,
-} from "../../lib/kafka/consumer.ts";
+import { type KafkaReader, openKafkaReader } from "../../lib/kafka/consumer.ts";
+import { openKafkaSender } from "../../lib/kafka/sender.ts";
 import { openTopics } from "../../lib/kafka/topics.ts";
+import { createKafkaWriter } from "../../lib/kafka/writer.ts";
 import type { OpenLog } from "../contract/log.ts";
 import { eventually } from "./builders.ts";
 import type { Address } from "./services/server.ts";
@@ -21,7 +18,7 @@ import { uniqueName } from "./services/shared.ts";
 
 export type KafkaSettings = Config["kafka"];
 
-/** The least that every broker takes. */
+/** The shortest that every broker accepts. */
 export const SESSION_MS = 6_000;
 
 export function kafkaDeps({ host, port }: Address, changed: Partial<KafkaSettings> = {}): KafkaDeps {
@@ -38,28 +35,28 @@ export function kafkaDeps({ host, port }: Address, changed: Partial<KafkaSetting
   return { settings, clientId: "test", clock: systemClock, logger: silentLogger };
 }
 
-/** Topics of one test, made as `admin init` makes them. */
-export async function createTopics(parts: KafkaDeps, partitions: number): Promise<string> {
+/** The topics of one test, created as `admin init` creates them. */
+export async function createTopics(deps: KafkaDeps, partitions: number): Promise<string> {
   const topic = uniqueName("market");
-  await using topics = openTopics({ ...parts, topic });
+  await using topics = openTopics({ ...deps, topic });
   await topics.create({ partitions, retentionDays: 30, force: false });
   return topic;
 }
 
 const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];
 
-/** Reassigns by leaving: the member that was there is gone, and another one takes its place. */
-export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promise<OpenLog> {
-  const topic = await createTopics(parts, partitions);
+/** Reassigns by leaving: the old member is gone, and another one takes its place. */
+export async function openKafkaLog(deps: KafkaDeps, partitions: number): Promise<OpenLog> {
+  const topic = await createTopics(deps, partitions);
   const groupId = uniqueName("processor");
   const readers: KafkaReader[] = [];
-  let sender = openKafkaSender({ ...parts, topic });
+  let sender = openKafkaSender({ ...deps, topic });
   let writer = createKafkaWriter(sender);
   const close = async () => {
     await Promise.all(readers.splice(0).map((reader) => reader[Symbol.asyncDispose]()));
   };
   const openReader = () => {
-    const reader = openKafkaReader({ ...parts, topic, groupId, kinds: ALL_KINDS });
+    const reader = openKafkaReader({ ...deps, topic, groupId, kinds: ALL_KINDS });
     readers.push(reader);
     return reader;
   };
@@ -75,7 +72,7 @@ export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promis
     async reopen() {
       await close();
       await sender[Symbol.asyncDispose]();
-      sender = openKafkaSender({ ...parts, topic });
+      sender = openKafkaSender({ ...deps, topic });
       writer = createKafkaWriter(sender);
     },
     async [Symbol.asyncDispose]() {
@@ -85,17 +82,17 @@ export async function openKafkaLog(parts: KafkaDeps, partitions: number): Promis
   };
 }
 
-/** Polls until it holds. Fails with what it waited for. */
-export function until(what: string, holds: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
-  return eventually(msMax, what, holds);
+/** Polls until the condition is true. Fails with what it waited for. */
+export function until(what: string, isTrue: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
+  return eventually(msMax, what, isTrue);
 }
 
 /** As retention does it: everything below the offset is gone. */
-export async function deleteRecords(parts: KafkaDeps, id: PartitionId, belowOffset: number): Promise<void> {
+export async function deleteRecords(deps: KafkaDeps, id: PartitionId, belowOffset: number): Promise<void> {
   const [topic = "", partition = ""] = id.split("/");
-  const admin = createKafka(parts, "once").admin();
+  const admin = createKafka(deps).admin();
   await admin.connect();
-  // kafkajs deletes only from topics that it has looked at.
+  // kafkajs deletes only from topics whose metadata it has fetched.
   await admin.fetchTopicOffsets(topic);
   await admin.deleteTopicRecords({
     topic,
@@ -105,8 +102,8 @@ export async function deleteRecords(parts: KafkaDeps, id: PartitionId, belowOffs
 }
 
 /**
- * Resolves when the group has committed all that the topic holds: then its rows are stored, repeats or not. What a
- * processor counts would not tell, since it counts repeats too.
+ * Resolves when the group has committed all that the topic holds: then its rows are stored, resends or not. A
+ * processor's own counts would not tell, since they include resends.
  */
 export async function allCommitted(
   client: Kafka,

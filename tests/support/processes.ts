@@ -1,4 +1,4 @@
-// The binaries, compiled or from their sources, as a user starts them: services to their address, verbs to their end.
+// The binaries, compiled or from their sources, as a user starts them: services to their address, commands to their end.
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ import { uniqueName } from "./services/shared.ts";
 const ROOT = join(import.meta.dir, "../..");
 const START_MS_MAX = 30_000;
 const BUILD_MS_MAX = 60_000;
-const VERB_MS_MAX = 60_000;
+const COMMAND_MS_MAX = 60_000;
 const QUIET_LOOKS = 50;
 
 export type Settings = Readonly<Record<string, string>>;
@@ -158,14 +158,14 @@ export async function receivedAll(
   return sentCount;
 }
 
-/** A verb of a binary, to its end. */
+/** Runs a command of a binary to its end. */
 export async function runCommand(command: Command, args: readonly string[], settings: Settings) {
-  const { child } = spawn(command, args, settings, VERB_MS_MAX);
+  const { child } = spawn(command, args, settings, COMMAND_MS_MAX);
   const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { out, err, code };
 }
 
-/** A verb that has to end well: what it printed. Fails with all that it said. */
+/** Runs a command that has to end well. Resolves with what it printed; rejects with everything that it printed. */
 export async function mustRun(
   command: Command,
   args: readonly string[],

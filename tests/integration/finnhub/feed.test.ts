@@ -10,7 +10,7 @@ import {
   counted,
   handClock,
   readAll,
-  recordingReport,
+  recordingLogger,
   refusal,
   serveRaw,
   serveSockets,
@@ -27,7 +27,7 @@ const TOO_MANY = '{"msg":"Subscribing to too many symbols","type":"error"}';
 function openFeed(url: string, options: Partial<FinnhubOptions> = {}) {
   const clock = handClock(NOON_MS);
   const metrics = createMetrics();
-  const { logger, lines } = recordingReport();
+  const { logger, lines } = recordingLogger();
   const stopping = new AbortController();
   const feed = openFinnhubFeed({
     url,

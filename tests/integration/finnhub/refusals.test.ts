@@ -5,7 +5,7 @@ import { expect, test } from "bun:test";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import { openFinnhubFeed } from "../../../lib/finnhub/feed.ts";
 import { NOON_MS } from "../../support/builders.ts";
-import { handClock, readAll, recordingReport, serveSockets, turns } from "../../support/feed.ts";
+import { handClock, readAll, recordingLogger, serveSockets, turns } from "../../support/feed.ts";
 
 const TOO_MANY = '{"msg":"Subscribing to too many symbols","type":"error"}';
 const PING = '{"type":"ping"}';
@@ -16,7 +16,7 @@ const trade = (symbol: string, price = 1) =>
 
 function openFeed(url: string, symbols: readonly string[], symbolsMax = 50) {
   const clock = handClock(NOON_MS);
-  const { logger, lines } = recordingReport();
+  const { logger, lines } = recordingLogger();
   const stopping = new AbortController();
   const { signal } = stopping;
   const metrics = createMetrics();

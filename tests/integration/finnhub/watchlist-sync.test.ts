@@ -1,5 +1,5 @@
-// Tickers while it runs, each part with real neighbours where they are cheap: the wanted set in its table, the
-// setting's seed, the follower between set and feed, and the control that writes the set.
+// The watchlist at run time, each part with real neighbours where they are cheap: the watchlist in its table, the
+// seeding from the setting, the sync between watchlist and feed, and the commands that write the watchlist.
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -15,7 +15,8 @@ import { createWatchlistSync, seedWatchlist } from "../../../lib/ingest/watchlis
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
 import { createWatchlistCommands } from "../../../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
-import { handClock, until } from "../../support/simulator.ts";
+import { handClock, turns } from "../../support/feed.ts";
+import { until } from "../../support/simulator.ts";
 
 const FOUND: SymbolCheckResult = { kind: "found" };
 const MISSING: SymbolCheckResult = { kind: "not_found", suggestions: ["AAPL"] };
@@ -26,13 +27,13 @@ function openTable() {
   const open = () => openSqliteStore({ directory: directory.path, sync: "normal" });
   let store = open();
   return {
-    get wanted() {
-      return store.wanted;
+    get watchlist() {
+      return store.watchlist;
     },
     restart() {
       store[Symbol.dispose]();
       store = open();
-      return store.wanted;
+      return store.watchlist;
     },
     [Symbol.dispose]() {
       store[Symbol.dispose]();
@@ -41,47 +42,46 @@ function openTable() {
   };
 }
 
-const symbolsOf = (wanted: Watchlist) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+const symbolsOf = (watchlist: Watchlist) => watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
 /** Verdicts by symbol, which a test may change; what was asked, in order. */
-function fakeCheck(verdicts: Record<string, SymbolCheckResult> = {}) {
+function fakeCheck(results: Record<string, SymbolCheckResult> = {}) {
   const asked: string[] = [];
   const check: SymbolCheck = {
     async check(symbol) {
       asked.push(symbol);
-      return verdicts[symbol] ?? FOUND;
+      return results[symbol] ?? FOUND;
     },
   };
-  return { asked, verdicts, check };
+  return { asked, results, check };
 }
 
-async function openFollower(
-  wanted: Watchlist,
-  verdicts: Record<string, SymbolCheckResult> = {},
+async function openSync(
+  watchlist: Watchlist,
+  results: Record<string, SymbolCheckResult> = {},
   fields: Partial<Parameters<typeof createWatchlistSync>[0]> = {},
 ) {
-  const { asked, check } = fakeCheck(verdicts);
+  const { asked, check } = fakeCheck(results);
   const clock = handClock(NOON_MS);
   const heard: (readonly string[])[] = [];
   const said: unknown[] = [];
   const warnings: [string, Fields | undefined][] = [];
-  /** Sleeps that end when the test says so. */
-  let wakeUp = () => {};
+  /** Ends the wait for the next round of checks. */
+  let timeOut = () => {};
   const sync = createWatchlistSync({
     feed: { subscribe: (symbols) => heard.push(symbols) },
-    wanted,
+    watchlist,
     check,
     hasTraded: () => false,
     emitEvent: async (type, detail) => void said.push({ type, ...detail }),
     clock: {
       ...clock,
-      sleep: (_, signal) =>
-        new Promise((resolve) => {
-          wakeUp = resolve;
-          signal?.addEventListener("abort", () => resolve());
-        }),
+      after: (_, callback) => {
+        timeOut = callback;
+        return () => {};
+      },
     },
-    logger: { ...silentLogger, warn: (message, words) => warnings.push([message, words]) },
+    logger: { ...silentLogger, warn: (message, fields) => warnings.push([message, fields]) },
     ...fields,
   });
   const stopped = new AbortController();
@@ -92,7 +92,7 @@ async function openFollower(
     heard,
     said,
     warnings,
-    wakeUp: () => wakeUp(),
+    timeOut: () => timeOut(),
     async [Symbol.asyncDispose]() {
       stopped.abort();
       await running;
@@ -100,10 +100,10 @@ async function openFollower(
   };
 }
 
-const put = (wanted: Watchlist, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
-  wanted.put({ symbol, wanted: isWanted, changedAtMs, by: "operator" });
+const put = (watchlist: Watchlist, symbol: string, isWanted = true, changedAtMs = NOON_MS) =>
+  watchlist.put({ symbol, wanted: isWanted, changedAtMs, by: "operator" });
 
-// --- The wanted set --------------------------------------------------------------------------------------------
+// --- The watchlist ---------------------------------------------------------------------------------------------
 
 test("what was put is there after a restart, removals too, oldest change first", async () => {
   using table = openTable();
@@ -113,28 +113,28 @@ test("what was put is there after a restart, removals too, oldest change first",
     ["B", 1],
     ["D", 2],
   ] as const) {
-    await put(table.wanted, symbol, true, atMs);
+    await put(table.watchlist, symbol, true, atMs);
   }
-  await put(table.wanted, "D", false, 2);
-  await put(table.wanted, "A", true, 1); // Of equal age the newer put comes later.
+  await put(table.watchlist, "D", false, 2);
+  await put(table.watchlist, "A", true, 1); // Of equal age the newer put comes later.
   const expected = [
     { symbol: "B", wanted: true, changedAtMs: 1, by: "operator" },
     { symbol: "A", wanted: true, changedAtMs: 1, by: "operator" },
     { symbol: "D", wanted: false, changedAtMs: 2, by: "operator" },
     { symbol: "C", wanted: true, changedAtMs: 3, by: "operator" },
   ] as const;
-  expect(table.wanted.list()).toEqual(expected);
+  expect(table.watchlist.list()).toEqual(expected);
   expect(table.restart().list()).toEqual(expected);
 });
 
 test("listeners hear of a change after the list shows it, until they end it", async () => {
   using table = openTable();
   const heard: string[][] = [];
-  const unlisten = table.wanted.onChange(() => heard.push(symbolsOf(table.wanted)));
-  await put(table.wanted, "A");
-  await put(table.wanted, "A", false);
+  const unlisten = table.watchlist.onChange(() => heard.push(symbolsOf(table.watchlist)));
+  await put(table.watchlist, "A");
+  await put(table.watchlist, "A", false);
   unlisten();
-  await put(table.wanted, "B");
+  await put(table.watchlist, "B");
   expect(heard).toEqual([["A"], []]);
 });
 
@@ -151,42 +151,42 @@ test("a text that no exchange can mean is no symbol, and one of ours is kept fre
 
 test("the setting seeds in its order, and only where no operator has spoken", async () => {
   using table = openTable();
-  await put(table.wanted, "GONE", false);
-  await seedWatchlist(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
-  expect(symbolsOf(table.wanted)).toEqual(["B", "A"]);
-  await put(table.wanted, "B", false);
-  await put(table.wanted, "X");
-  await seedWatchlist(table.wanted, ["B", "A", "GONE"], handClock(NOON_MS));
+  await put(table.watchlist, "GONE", false);
+  await seedWatchlist(table.watchlist, ["B", "A", "GONE"], handClock(NOON_MS));
+  expect(symbolsOf(table.watchlist)).toEqual(["B", "A"]);
+  await put(table.watchlist, "B", false);
+  await put(table.watchlist, "X");
+  await seedWatchlist(table.watchlist, ["B", "A", "GONE"], handClock(NOON_MS));
   expect(symbolsOf(table.restart())).toEqual(["A", "X"]);
 });
 
 test("a ticker taken out of the setting goes, and comes back with it; an operator's own stays", async () => {
   using table = openTable();
-  await seedWatchlist(table.wanted, ["A", "B"], handClock(NOON_MS));
-  await put(table.wanted, "X", true, NOON_MS - 1);
-  await seedWatchlist(table.wanted, ["B"], handClock(NOON_MS + 1));
-  expect(symbolsOf(table.wanted)).toEqual(["X", "B"]);
-  await seedWatchlist(table.wanted, ["A", "B"], handClock(NOON_MS + 2));
-  expect(symbolsOf(table.wanted)).toEqual(["X", "B", "A"]);
+  await seedWatchlist(table.watchlist, ["A", "B"], handClock(NOON_MS));
+  await put(table.watchlist, "X", true, NOON_MS - 1);
+  await seedWatchlist(table.watchlist, ["B"], handClock(NOON_MS + 1));
+  expect(symbolsOf(table.watchlist)).toEqual(["X", "B"]);
+  await seedWatchlist(table.watchlist, ["A", "B"], handClock(NOON_MS + 2));
+  expect(symbolsOf(table.watchlist)).toEqual(["X", "B", "A"]);
 });
 
 test("a setting that names no possible ticker is refused before anything is written", async () => {
   using table = openTable();
-  const seeding = seedWatchlist(table.wanted, ["AAPL", "#producer"], systemClock);
+  const seeding = seedWatchlist(table.watchlist, ["AAPL", "#producer"], systemClock);
   expect(await seeding.catch((error: unknown) => error)).toBeInstanceOf(SetupError);
-  expect(table.wanted.list()).toEqual([]);
+  expect(table.watchlist.list()).toEqual([]);
 });
 
-// --- The follower ----------------------------------------------------------------------------------------------
+// --- The sync --------------------------------------------------------------------------------------------------
 
 test("what is wanted is subscribed at once, before anything is checked, in order of age", async () => {
   using table = openTable();
-  await put(table.wanted, "NEW", true, NOON_MS);
-  await put(table.wanted, "OLD", true, NOON_MS - 1);
+  await put(table.watchlist, "NEW", true, NOON_MS);
+  await put(table.watchlist, "OLD", true, NOON_MS - 1);
   const { promise: silence, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
-  await using sync = await openFollower(table.wanted, {}, { check: { check: () => silence } });
+  await using sync = await openSync(table.watchlist, {}, { check: { check: () => silence } });
   expect(sync.heard).toEqual([["OLD", "NEW"]]);
-  await put(table.wanted, "OLD", false, NOON_MS + 1);
+  await put(table.watchlist, "OLD", false, NOON_MS + 1);
   expect(sync.heard).toEqual([["OLD", "NEW"], ["NEW"]]);
   expect(sync.sync.outcome("NEW")).toEqual({ kind: "unchecked" });
   answer(FOUND);
@@ -194,8 +194,8 @@ test("what is wanted is subscribed at once, before anything is checked, in order
 
 test("only what is proven missing is dropped, and that is said once", async () => {
   using table = openTable();
-  for (const symbol of ["AAPL", "APPL", "MAYBE"]) await put(table.wanted, symbol);
-  await using running = await openFollower(table.wanted, { APPL: MISSING, MAYBE: UNKNOWN });
+  for (const symbol of ["AAPL", "APPL", "MAYBE"]) await put(table.watchlist, symbol);
+  await using running = await openSync(table.watchlist, { APPL: MISSING, MAYBE: UNKNOWN });
   const { sync, heard, said, warnings, asked } = running;
   await until(() => asked.length === 3 && warnings.length === 2, "the checks");
   expect(heard).toEqual([
@@ -219,13 +219,13 @@ test("only what is proven missing is dropped, and that is said once", async () =
       { reason: "a test has no answer", symbols: ["MAYBE"], symbolCount: 1 },
     ],
   ]);
-  expect(symbolsOf(table.wanted)).toContain("APPL");
+  expect(symbolsOf(table.watchlist)).toContain("APPL");
 });
 
 test("what trades exists, whatever a list says", async () => {
   using table = openTable();
-  await put(table.wanted, "ODD");
-  await using running = await openFollower(table.wanted, { ODD: MISSING }, { hasTraded: () => true });
+  await put(table.watchlist, "ODD");
+  await using running = await openSync(table.watchlist, { ODD: MISSING }, { hasTraded: () => true });
   await until(() => running.sync.outcome("ODD").kind === "found", "the check");
   expect(running.heard).toEqual([["ODD"]]);
   expect(running.said).toEqual([]);
@@ -233,46 +233,80 @@ test("what trades exists, whatever a list says", async () => {
 
 test("what could not be checked is tried again after a while, and what is known is not asked again", async () => {
   using table = openTable();
-  for (const symbol of ["AAPL", "MAYBE"]) await put(table.wanted, symbol);
-  const verdicts: Record<string, SymbolCheckResult> = { MAYBE: UNKNOWN };
-  await using running = await openFollower(table.wanted, verdicts);
+  for (const symbol of ["AAPL", "MAYBE"]) await put(table.watchlist, symbol);
+  const results: Record<string, SymbolCheckResult> = { MAYBE: UNKNOWN };
+  await using running = await openSync(table.watchlist, results);
   const { asked, sync } = running;
   await until(() => running.warnings.length === 1, "the first check");
-  await put(table.wanted, "NEW");
+  await put(table.watchlist, "NEW");
   await until(() => asked.includes("NEW"), "the new one's check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW"]);
-  verdicts.MAYBE = MISSING;
+  results.MAYBE = MISSING;
   await until(() => {
-    running.wakeUp();
+    running.timeOut();
     return sync.rejected().length === 1;
   }, "the second check");
   expect(asked).toEqual(["AAPL", "MAYBE", "NEW", "MAYBE"]);
   expect(running.heard.at(-1)).toEqual(["AAPL", "NEW"]);
 });
 
-test("with fresh lists a rejected ticker is looked at again, and is subscribed at once", async () => {
+test("with fresh lists a rejected ticker is looked at again, and is subscribed as soon as they have it", async () => {
   using table = openTable();
-  for (const symbol of ["AAPL", "IPO"]) await put(table.wanted, symbol);
-  const verdicts: Record<string, SymbolCheckResult> = { IPO: MISSING };
-  await using running = await openFollower(table.wanted, verdicts);
+  for (const symbol of ["AAPL", "IPO"]) await put(table.watchlist, symbol);
+  const results: Record<string, SymbolCheckResult> = { IPO: MISSING };
+  await using running = await openSync(table.watchlist, results);
   const { asked, heard, sync } = running;
   await until(() => sync.rejected().length === 1, "the first check");
-  verdicts.IPO = FOUND;
+  results.IPO = FOUND;
   sync.recheck();
-  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   await until(() => sync.outcome("IPO").kind === "found", "the second check");
   expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   expect(asked).toEqual(["AAPL", "IPO", "IPO"]);
 });
 
+test("a rejected ticker is looked for for ever, within the hour, and streams as soon as a list has it", async () => {
+  using table = openTable();
+  for (const symbol of ["AAPL", "IPO"]) await put(table.watchlist, symbol);
+  const results: Record<string, SymbolCheckResult> = { IPO: MISSING };
+  const clock = handClock(NOON_MS);
+  await using running = await openSync(table.watchlist, results, { clock });
+  const { asked, heard, sync } = running;
+  const askedCount = () => asked.filter((symbol) => symbol === "IPO").length;
+  await until(() => sync.rejected().length === 1, "the first check");
+  const gapsMin: number[] = [];
+  for (let nth = 2; nth <= 8; nth++) {
+    let minutes = 0;
+    // An answer that proves nothing is no answer: what was proven holds.
+    results.IPO = nth === 5 ? UNKNOWN : MISSING;
+    for (; askedCount() < nth && minutes <= 60; minutes++) {
+      clock.advance(60_000);
+      await turns(3);
+    }
+    gapsMin.push(minutes);
+    expect(sync.rejected()).toEqual(["IPO"]);
+  }
+  expect(gapsMin).toEqual([5, 10, 20, 40, 60, 60, 60]);
+  expect(sync.unreceived()).toMatchObject([{ symbol: "IPO", kind: "not_listed", sinceMs: NOON_MS }]);
+  expect(running.warnings.length).toBe(1);
+  results.IPO = FOUND;
+  clock.advance(60 * 60_000);
+  await until(() => sync.outcome("IPO").kind === "found", "the list that has it");
+  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
+  expect(sync.unreceived()).toEqual([]);
+  expect(running.said.map((event) => (event as { type: string }).type)).toEqual([
+    "ticker_rejected",
+    "ticker_accepted",
+  ]);
+});
+
 test("a ticker removed while it is checked is neither rejected nor remembered", async () => {
   using table = openTable();
-  await put(table.wanted, "APPL");
+  await put(table.watchlist, "APPL");
   const { promise: result, resolve: answer } = Promise.withResolvers<SymbolCheckResult>();
-  await using running = await openFollower(table.wanted, {}, { check: { check: () => result } });
-  await put(table.wanted, "APPL", false);
+  await using running = await openSync(table.watchlist, {}, { check: { check: () => result } });
+  await put(table.watchlist, "APPL", false);
   answer(MISSING);
-  await put(table.wanted, "AAPL");
+  await put(table.watchlist, "AAPL");
   await until(() => running.sync.outcome("AAPL").kind === "not_found", "the next check");
   expect(running.sync.outcome("APPL")).toEqual({ kind: "unchecked" });
   expect(running.said).toHaveLength(1);
@@ -280,21 +314,21 @@ test("a ticker removed while it is checked is neither rejected nor remembered", 
 
 test("a ticker removed and added again is asked about again", async () => {
   using table = openTable();
-  await put(table.wanted, "AAPL");
-  await using running = await openFollower(table.wanted);
+  await put(table.watchlist, "AAPL");
+  await using running = await openSync(table.watchlist);
   await until(() => running.sync.outcome("AAPL").kind === "found", "the first check");
-  await put(table.wanted, "AAPL", false);
+  await put(table.watchlist, "AAPL", false);
   expect(running.sync.outcome("AAPL").kind).toBe("unchecked");
-  await put(table.wanted, "AAPL");
+  await put(table.watchlist, "AAPL");
   await until(() => running.asked.length === 2, "the second check");
 });
 
-test("a rejection that cannot be said ends the follower", async () => {
+test("a rejection that cannot be appended ends the sync", async () => {
   using table = openTable();
-  await put(table.wanted, "APPL");
+  await put(table.watchlist, "APPL");
   const sync = createWatchlistSync({
     feed: { subscribe() {} },
-    wanted: table.wanted,
+    watchlist: table.watchlist,
     check: { check: async () => MISSING },
     hasTraded: () => false,
     emitEvent: () => Promise.reject(new Error("a test's log is gone")),
@@ -307,24 +341,24 @@ test("a rejection that cannot be said ends the follower", async () => {
 
 test("without validation everything is subscribed and nothing is asked", async () => {
   using table = openTable();
-  await put(table.wanted, "ANY");
-  await using running = await openFollower(table.wanted, {}, { check: null });
-  await put(table.wanted, "THING");
+  await put(table.watchlist, "ANY");
+  await using running = await openSync(table.watchlist, {}, { check: null });
+  await put(table.watchlist, "THING");
   expect(running.heard).toEqual([["ANY"], ["ANY", "THING"]]);
   expect(running.asked).toEqual([]);
 });
 
-// --- The control -----------------------------------------------------------------------------------------------
+// --- The commands ----------------------------------------------------------------------------------------------
 
 function openControl(
-  wanted: Watchlist,
-  verdicts: Record<string, SymbolCheckResult> = {},
+  watchlist: Watchlist,
+  results: Record<string, SymbolCheckResult> = {},
   fields: Partial<Parameters<typeof createWatchlistCommands>[0]> = {},
 ) {
   const noted: [string, SymbolCheckResult][] = [];
-  const { check, asked } = fakeCheck(verdicts);
+  const { check, asked } = fakeCheck(results);
   const control = createWatchlistCommands({
-    wanted,
+    wanted: watchlist,
     check,
     symbolsMax: 2,
     onResult: (symbol, result) => noted.push([symbol, result]),
@@ -336,12 +370,12 @@ function openControl(
 
 test("a ticker is added when it is found or cannot be checked, and refused when it is missing", async () => {
   using table = openTable();
-  const { control, noted } = openControl(table.wanted, { APPL: MISSING, MAYBE: UNKNOWN });
+  const { control, noted } = openControl(table.watchlist, { APPL: MISSING, MAYBE: UNKNOWN });
   expect(await control.add("AAPL")).toEqual({ kind: "created" });
   expect(await control.add("APPL")).toEqual(MISSING);
   expect(await control.add("MAYBE")).toEqual({ kind: "unchecked", reason: "a test has no answer" });
-  expect(symbolsOf(table.wanted)).toEqual(["AAPL", "MAYBE"]);
-  expect(table.wanted.list()[0]).toMatchObject({ by: "operator", changedAtMs: NOON_MS });
+  expect(symbolsOf(table.watchlist)).toEqual(["AAPL", "MAYBE"]);
+  expect(table.watchlist.list()[0]).toMatchObject({ by: "operator", changedAtMs: NOON_MS });
   expect(noted).toEqual([
     ["AAPL", FOUND],
     ["MAYBE", UNKNOWN],
@@ -350,7 +384,7 @@ test("a ticker is added when it is found or cannot be checked, and refused when 
 
 test("what is there, what is over the limit and what is no symbol is refused unasked", async () => {
   using table = openTable();
-  const { control, asked } = openControl(table.wanted);
+  const { control, asked } = openControl(table.watchlist);
   expect(await control.add("A")).toEqual({ kind: "created" });
   expect(await control.add("A")).toEqual({ kind: "exists" });
   expect(await control.add("#producer")).toMatchObject({ kind: "bad_symbol" });
@@ -364,7 +398,7 @@ test("what is there, what is over the limit and what is no symbol is refused una
 
 test("two that ask for one ticker, or for the last place, do not both get it", async () => {
   using table = openTable();
-  const { control } = openControl(table.wanted);
+  const { control } = openControl(table.watchlist);
   const kinds = async (...symbols: string[]) =>
     (await Promise.all(symbols.map((symbol) => control.add(symbol)))).map(({ kind }) => kind);
   expect(await kinds("A", "A")).toEqual(["created", "exists"]);
@@ -373,9 +407,9 @@ test("two that ask for one ticker, or for the last place, do not both get it", a
 
 test("a rejected ticker takes no place", async () => {
   using table = openTable();
-  await put(table.wanted, "APPL");
-  await put(table.wanted, "AAPL");
-  const { control } = openControl(table.wanted, {}, { rejected: () => ["APPL"] });
+  await put(table.watchlist, "APPL");
+  await put(table.watchlist, "AAPL");
+  const { control } = openControl(table.watchlist, {}, { rejected: () => ["APPL"] });
   expect(await control.add("MSFT")).toEqual({ kind: "created" });
   expect(await control.add("TSLA")).toEqual({ kind: "full", symbolsMax: 2 });
 });
@@ -386,9 +420,9 @@ test("who adds a ticker waits 1.5 s for the check and not longer", async () => {
   const check: SymbolCheck = {
     check: (_, signal) => new Promise((resolve) => signal.addEventListener("abort", () => resolve(UNKNOWN))),
   };
-  const { control } = openControl(table.wanted, {}, { check, clock });
+  const { control } = openControl(table.watchlist, {}, { check, clock });
   const adding = control.add("SLOW");
   clock.advance(1_500);
   expect(await adding).toEqual({ kind: "unchecked", reason: "a test has no answer" });
-  expect(symbolsOf(table.wanted)).toEqual(["SLOW"]);
+  expect(symbolsOf(table.watchlist)).toEqual(["SLOW"]);
 });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createServer } from "node:net";
 import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
 import type { Fields, Logger } from "../../../lib/base/logger.ts";
-import { checkKafka, createKafka, kafkaError } from "../../../lib/kafka/client.ts";
+import { checkKafka, createKafka } from "../../../lib/kafka/client.ts";
 import { type KafkaSettings, kafkaDeps } from "../../support/kafka.ts";
 import { type Certificates, createCertificates } from "../../support/services/certificates.ts";
 import { startKafka } from "../../support/services/kafka.ts";
@@ -43,29 +43,6 @@ test("nobody at the port, and one who hangs up, is something that passes", async
   await new Promise((resolve) => hangingUp.close(resolve));
 });
 
-test("an error is recognised wherever it is wrapped; a bug stays a bug; what is not Kafka's is left alone", () => {
-  const wrap = (inner: Error) =>
-    Object.assign(new Error("wrapped", { cause: inner }), { name: "KafkaJSError" });
-  const protocol = (type: string) => Object.assign(new Error(type), { name: "KafkaJSProtocolError", type });
-  const told = (type: string) => kafkaError(wrap(wrap(protocol(type))), "");
-  expect(told("SASL_AUTHENTICATION_FAILED")).toBeInstanceOf(SetupError);
-  expect(told("GROUP_AUTHORIZATION_FAILED")).toBeInstanceOf(SetupError);
-  expect(told("UNKNOWN_TOPIC_OR_PARTITION")).toMatchObject({ hint: expect.stringContaining("admin init") });
-  for (const passing of [
-    "NOT_LEADER_FOR_PARTITION",
-    "GROUP_COORDINATOR_NOT_AVAILABLE",
-    "REQUEST_TIMED_OUT",
-    "NOT_ENOUGH_REPLICAS",
-  ]) {
-    expect(told(passing)).toBeInstanceOf(LogUnavailableError);
-  }
-  expect(kafkaError(wrap(new TypeError("ours")), "")).toBeInstanceOf(TypeError);
-  const foreign = new Error("not Kafka's");
-  expect(kafkaError(foreign, "")).toBe(foreign);
-  const setup = new SetupError("said already");
-  expect(kafkaError(setup, "")).toBe(setup);
-});
-
 test("kafkajs is heard at debug only, and no field of a payload is", async () => {
   const lines: [string, Fields | undefined][] = [];
   const loud = () => {
@@ -77,7 +54,7 @@ test("kafkajs is heard at debug only, and no field of a payload is", async () =>
     warn: loud,
     error: loud,
   };
-  const kafkaLogger = createKafka({ ...kafkaDeps({ host: "127.0.0.1", port: 1 }), logger }, "once").logger();
+  const kafkaLogger = createKafka({ ...kafkaDeps({ host: "127.0.0.1", port: 1 }), logger }).logger();
   kafkaLogger.error("Connection error", { broker: "127.0.0.1:1", payload: PASSWORD, error: "refused" });
   expect(lines).toEqual([
     [

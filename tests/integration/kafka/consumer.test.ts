@@ -1,4 +1,4 @@
-// The log on a real Kafka: the contract's suite, and what only a consumer group can do to a reader.
+// The log on a real Kafka: the suite of the contract, and what only a consumer group can do to a reader.
 
 import { describe, expect, test } from "bun:test";
 import { createInterface } from "node:readline";
@@ -8,12 +8,9 @@ import { systemClock } from "../../../lib/base/clock.ts";
 import { PipelineError, SetupError, StaleEpochError } from "../../../lib/base/errors.ts";
 import type { Delivery, LogEntry, PartitionId } from "../../../lib/contracts/log.ts";
 import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
-import {
-  createKafkaWriter,
-  type KafkaReader,
-  openKafkaReader,
-  openKafkaSender,
-} from "../../../lib/kafka/consumer.ts";
+import { type KafkaReader, openKafkaReader } from "../../../lib/kafka/consumer.ts";
+import { openKafkaSender } from "../../../lib/kafka/sender.ts";
+import { createKafkaWriter } from "../../../lib/kafka/writer.ts";
 import { logContract } from "../../contract/log.ts";
 import { seeded } from "../../support/builders.ts";
 import {
@@ -28,8 +25,8 @@ import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
 
 const TEST_MS_MAX = 120_000;
-/** What the reader holds at most (log-kafka.ts), and a batch more. */
-const HELD_BYTES_MAX = 2.5 * 1024 * 1024;
+/** What the reader buffers at most (kafka/assignment.ts), and a batch more. */
+const BUFFERED_BYTES_MAX = 2.5 * 1024 * 1024;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -42,8 +39,8 @@ function entries(key: string, count: number, first = 1): LogEntry[] {
   }));
 }
 
-async function append(parts: KafkaDeps, topic: string, toAppend: readonly LogEntry[]): Promise<void> {
-  await using sender = openKafkaSender({ ...parts, topic });
+async function append(deps: KafkaDeps, topic: string, toAppend: readonly LogEntry[]): Promise<void> {
+  await using sender = openKafkaSender({ ...deps, topic });
   await createKafkaWriter(sender).append(toAppend);
 }
 
@@ -120,12 +117,12 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "two members share the partitions, and what one has committed the other goes on from",
     async () => {
-      const parts = kafkaDeps(await sharedKafka());
-      const topic = await createTopics(parts, 4);
+      const deps = kafkaDeps(await sharedKafka());
+      const topic = await createTopics(deps, 4);
       const groupId = uniqueName("processor");
-      const open = () => openKafkaReader({ ...parts, topic, groupId, kinds: ["trades"] });
+      const open = () => openKafkaReader({ ...deps, topic, groupId, kinds: ["trades"] });
       const keys = ["AAPL", "MSFT", "TSLA", "SPY", "AMZN", "QQQ"];
-      for (const key of keys) await append(parts, topic, entries(key, 20));
+      for (const key of keys) await append(deps, topic, entries(key, 20));
 
       await using oneReader = open();
       const one = new Follower(oneReader);
@@ -148,7 +145,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
       await expect(late).rejects.toBeInstanceOf(StaleEpochError);
       expect(() => oneReader.seek(oldEpoch, someId!, 0)).toThrow(StaleEpochError);
 
-      for (const key of keys) await append(parts, topic, entries(key, 5, 21));
+      for (const key of keys) await append(deps, topic, entries(key, 5, 21));
       await until("the rest by both", () => one.values.length + other.values.length === 150);
       expect([...one.values, ...other.values].sort()).toEqual(
         keys.flatMap((key) => entries(key, 25).map(({ value }) => decoder.decode(value))).sort(),
@@ -165,10 +162,10 @@ describe.skipIf(!services.available)("on a real broker", () => {
     "a member that was stopped for longer than its session wakes up stale, and its commit changes nothing",
     async () => {
       const address = await sharedKafka();
-      const parts = kafkaDeps(address);
-      const topic = await createTopics(parts, 1);
+      const deps = kafkaDeps(address);
+      const topic = await createTopics(deps, 1);
       const groupId = uniqueName("processor");
-      await append(parts, topic, entries("AAPL", 10));
+      await append(deps, topic, entries("AAPL", 10));
       const script = new URL("../../support/fixtures/kafka-member.ts", import.meta.url).pathname;
       const child = Bun.spawn(
         [process.execPath, script, address.host, String(address.port), topic, groupId],
@@ -181,7 +178,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
         await until("the child has read", () => told.some(({ read }) => read === 10));
         child.kill("SIGSTOP");
 
-        await using reader = openKafkaReader({ ...parts, topic, groupId, kinds: ["trades"] });
+        await using reader = openKafkaReader({ ...deps, topic, groupId, kinds: ["trades"] });
         const sync = new Follower(reader);
         await until("it was given up", () => sync.values.length === 10, 4 * SESSION_MS);
         await sync.commitAll("by the living");
@@ -190,13 +187,13 @@ describe.skipIf(!services.available)("on a real broker", () => {
         child.kill("SIGCONT");
         await until("its commit is refused", () => told.some(({ commit }) => commit !== undefined));
         expect(told.find(({ commit }) => commit !== undefined)).toEqual({ commit: "StaleEpochError" });
-        // It comes back into the group, and whoever is dealt the partition finds what the living had committed.
+        // It rejoins the group, and whoever is assigned the partition finds what the living member had committed.
         await until("it joins again", () => told.filter(({ assigned }) => assigned).length === 2);
-        await until("one holds it", () => reader.health().partitions.length === 1 || told.length > 3);
+        await until("one of them has it", () => reader.assignment.partitions.length === 1 || told.length > 3);
         child.kill("SIGKILL");
         await child.exited;
-        await until("it is all ours", () => reader.health().partitions.length === 1, 4 * SESSION_MS);
-        const { committed } = await reader.position(reader.health().epoch, `${topic}/0`);
+        await until("it is all ours", () => reader.assignment.partitions.length === 1, 4 * SESSION_MS);
+        const { committed } = await reader.position(reader.assignment.epoch, `${topic}/0`);
         expect(committed).toEqual({ offset: 10, metadata: "by the living" });
         await sync.end();
       } finally {
@@ -208,23 +205,22 @@ describe.skipIf(!services.available)("on a real broker", () => {
   );
 
   test(
-    "a consumer that asks for nothing keeps its membership, bounds what is held, and then misses nothing",
+    "a consumer that asks for nothing keeps its membership, limits what is buffered, and then misses nothing",
     async () => {
-      const parts = kafkaDeps(await sharedKafka());
-      const topic = await createTopics(parts, 1);
-      const count = await fill(parts, topic);
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      const deps = kafkaDeps(await sharedKafka());
+      const topic = await createTopics(deps, 1);
+      const count = await fill(deps, topic);
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const deliveries = reader.deliveries(new AbortController().signal)[Symbol.asyncIterator]();
       const { epoch } = await assigned(deliveries);
       reader.seek(epoch, `${topic}/0`, 0);
       const sinceMs = performance.now();
       while (performance.now() - sinceMs < 2 * SESSION_MS) {
-        expect(reader.health().heldBytes).toBeLessThan(HELD_BYTES_MAX);
+        expect(reader.assignment.bufferedBytes).toBeLessThan(BUFFERED_BYTES_MAX);
         await Bun.sleep(100);
       }
-      expect(reader.health()).toMatchObject({ epoch, lastHeartbeatAtMs: expect.any(Number) });
-      expect(Date.now() - reader.health().lastHeartbeatAtMs!).toBeLessThan(SESSION_MS);
-      expect(reader.health().heldBytes).toBeGreaterThan(1024 * 1024);
+      expect(reader.assignment.epoch).toBe(epoch);
+      expect(reader.assignment.bufferedBytes).toBeGreaterThan(1024 * 1024);
       let next = 0;
       while (next < count) {
         const { value } = await deliveries.next();
@@ -239,19 +235,19 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "records that are gone before they were read open a new epoch, and the commit is left as it was",
     async () => {
-      const parts = kafkaDeps(await sharedKafka());
-      const topic = await createTopics(parts, 1);
+      const deps = kafkaDeps(await sharedKafka());
+      const topic = await createTopics(deps, 1);
       const id = `${topic}/0`;
-      const count = await fill(parts, topic);
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      const count = await fill(deps, topic);
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const deliveries = reader.deliveries(new AbortController().signal)[Symbol.asyncIterator]();
       const { epoch } = await assigned(deliveries);
       reader.seek(epoch, id, 0);
       await reader.commit(epoch, id, { offset: 1, metadata: "kept" });
-      await until("its hands are full", () => reader.health().heldBytes > 2 * 1024 * 1024);
-      await deleteRecords(parts, id, count - 1);
+      await until("its buffer is full", () => reader.assignment.bufferedBytes > 2 * 1024 * 1024);
+      await deleteRecords(deps, id, count - 1);
 
-      // Whatever was held may still come; then the new epoch, because the next record is not there any more.
+      // Whatever was buffered may still come; then the new epoch, because the next record is not there any more.
       const newer = await assigned(deliveries);
       expect(newer.epoch).toBeGreaterThan(epoch);
       const stale = reader.commit(epoch, id, { offset: 2, metadata: "stale" });
@@ -272,9 +268,9 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "records of others that nobody may see (an aborted transaction) are passed over without a gap",
     async () => {
-      const parts = kafkaDeps(await sharedKafka());
-      const topic = await createTopics(parts, 1);
-      const producer = createKafka(parts, "insisting").producer({
+      const deps = kafkaDeps(await sharedKafka());
+      const topic = await createTopics(deps, 1);
+      const producer = createKafka(deps, { outlastsRestart: true }).producer({
         transactionalId: uniqueName("others"),
         idempotent: true,
         maxInFlightRequests: 1,
@@ -291,8 +287,8 @@ describe.skipIf(!services.available)("on a real broker", () => {
       await aborted.send({ topic, messages: [{ key: "k", value: "unseen" }] });
       await aborted.abort();
       await producer.disconnect();
-      await append(parts, topic, entries("AAPL", 1));
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      await append(deps, topic, entries("AAPL", 1));
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const sync = new Follower(reader);
       await until("the last record", () => sync.values.includes("AAPL#1"));
       expect(sync.values).toEqual(["seen", "seen", "AAPL#1"]);
@@ -305,10 +301,10 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test.each(["zstd", "gzip", "none"] as const)(
     "what was written with %s is read",
     async (compression) => {
-      const parts = kafkaDeps(await sharedKafka(), { compression });
-      const topic = await createTopics(parts, 1);
-      await append(parts, topic, entries("AAPL", 500));
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      const deps = kafkaDeps(await sharedKafka(), { compression });
+      const topic = await createTopics(deps, 1);
+      await append(deps, topic, entries("AAPL", 500));
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const sync = new Follower(reader);
       await until("all", () => sync.values.length === 500);
       expect(sync.values).toEqual(entries("AAPL", 500).map(({ value }) => decoder.decode(value)));
@@ -320,9 +316,9 @@ describe.skipIf(!services.available)("on a real broker", () => {
   test(
     "a reader without its topics ends with what to run",
     async () => {
-      const parts = kafkaDeps(await sharedKafka());
+      const deps = kafkaDeps(await sharedKafka());
       await using reader = openKafkaReader({
-        ...parts,
+        ...deps,
         topic: uniqueName("market"),
         groupId: uniqueName("processor"),
       });
@@ -346,14 +342,14 @@ describe.skipIf(!services.available)("on a real broker", () => {
           return () => {};
         },
       };
-      const parts = { ...kafkaDeps(await sharedKafka()), clock };
-      const topic = await createTopics(parts, 1);
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      const deps = { ...kafkaDeps(await sharedKafka()), clock };
+      const topic = await createTopics(deps, 1);
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const sync = new Follower(reader);
       await until("a member", () => sync.epochs.length === 1);
       const look = () => looks.at(-1)?.();
       look();
-      await append(parts, topic, entries("AAPL", 1));
+      await append(deps, topic, entries("AAPL", 1));
       await until("all is well", () => sync.values.length === 1);
       // In one step, so that nothing can be heard in between.
       for (let count = 0; count < 20; count++) look();
@@ -367,15 +363,15 @@ describe.skipIf(!services.available)("on a real broker", () => {
     "a broker that is killed and comes back costs neither the reader nor a record",
     async () => {
       await using kafka = await startKafka();
-      const parts = kafkaDeps(kafka);
-      const topic = await createTopics(parts, 2);
-      await append(parts, topic, [...entries("AAPL", 50), ...entries("MSFT", 50)]);
-      await using reader = openKafkaReader({ ...parts, topic, groupId: uniqueName("processor") });
+      const deps = kafkaDeps(kafka);
+      const topic = await createTopics(deps, 2);
+      await append(deps, topic, [...entries("AAPL", 50), ...entries("MSFT", 50)]);
+      await using reader = openKafkaReader({ ...deps, topic, groupId: uniqueName("processor") });
       const sync = new Follower(reader);
       await until("the first half", () => sync.values.length === 100);
       await sync.commitAll();
       await kafka.restart();
-      await append(parts, topic, [...entries("AAPL", 50, 51), ...entries("MSFT", 50, 51)]);
+      await append(deps, topic, [...entries("AAPL", 50, 51), ...entries("MSFT", 50, 51)]);
       await until("the other half", () => new Set(sync.values).size === 200, 60_000);
       // Committed before the restart: none of the first half comes again.
       expect(sync.values.length).toBe(200);
@@ -386,13 +382,13 @@ describe.skipIf(!services.available)("on a real broker", () => {
   );
 });
 
-/** More than a reader holds, in records of 20 kB that no codec makes smaller; answers their number. */
-async function fill(parts: KafkaDeps, topic: string): Promise<number> {
+/** More than a reader buffers, in records of 20 kB that no codec makes smaller; answers their number. */
+async function fill(deps: KafkaDeps, topic: string): Promise<number> {
   const count = 300;
   const random = seeded(1);
   const values = Array.from({ length: count }, () => Uint8Array.from({ length: 20_000 }, () => random(256)));
   await append(
-    parts,
+    deps,
     topic,
     values.map((value) => ({ kind: "trades", key: "AAPL", value })),
   );

@@ -1,4 +1,4 @@
-// The tickers' topic on a real Kafka: the wanted set as two processes see it, and the hold between two producers.
+// The tickers' topic on a real Kafka: the watchlist as two processes see it, and the lease between two producers.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -9,8 +9,8 @@ import { LEASE_KEY, type LeaseJournal } from "../../../lib/contracts/lease.ts";
 import type { Watchlist, WatchlistAuthor } from "../../../lib/contracts/watchlist.ts";
 import { acquireLease, LEASE_MS_MAX, type Lease } from "../../../lib/ingest/lease.ts";
 import { createKafka, type KafkaDeps } from "../../../lib/kafka/client.ts";
+import { openCompactedTopic } from "../../../lib/kafka/compacted-topic.ts";
 import { openControlTopic } from "../../../lib/kafka/control-topic.ts";
-import { openKeyedTopic } from "../../../lib/kafka/tail.ts";
 import { openTopics, topicNames } from "../../../lib/kafka/topics.ts";
 import { journalOf } from "../../simulation/fake-topic.ts";
 import { eventually, NOON_MS } from "../../support/builders.ts";
@@ -30,7 +30,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   }, START_MS_MAX);
   afterAll(() => stopped.abort());
 
-  const partsOf = (clientId: string, logger: Logger = silentLogger): KafkaDeps => ({
+  const depsOf = (clientId: string, logger: Logger = silentLogger): KafkaDeps => ({
     settings,
     clientId,
     clock: systemClock,
@@ -39,7 +39,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
 
   async function makeTopic(): Promise<string> {
     const topic = uniqueName("tickers");
-    await using topics = openTopics({ ...partsOf("test"), topic });
+    await using topics = openTopics({ ...depsOf("test"), topic });
     await topics.create({ partitions: 1, retentionDays: 1, force: false });
     return topic;
   }
@@ -47,7 +47,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   /** One process that follows, and has read what was there. */
   async function follow(topic: string, warnings: string[] = []) {
     const logger = { ...silentLogger, warn: (message: string) => warnings.push(message) };
-    const tickers = openControlTopic({ ...partsOf("test", logger), topic });
+    const tickers = openControlTopic({ ...depsOf("test", logger), topic });
     const stop = new AbortController();
     const running = tickers.run(stop.signal);
     await tickers.ready(stop.signal);
@@ -73,7 +73,8 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     by,
   });
 
-  const symbolsOf = (wanted: Watchlist) => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+  const symbolsOf = (watchlist: Watchlist) =>
+    watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
   test(
     "a change is known to another process within 2 s and to one that starts later, a removal as a record",
@@ -82,34 +83,38 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       await using admin = await follow(topic);
       await using producer = await follow(topic);
       let heardCount = 0;
-      producer.wanted.onChange(() => {
+      producer.watchlist.onChange(() => {
         heardCount += 1;
       });
-      await admin.wanted.put(record("NEW", true, NOON_MS + 1));
-      expect(symbolsOf(admin.wanted)).toEqual(["NEW"]);
-      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.wanted).length === 1);
-      await admin.wanted.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
-      await admin.wanted.put(record("OLD", true, NOON_MS - 1));
-      await admin.wanted.put(record("NEW", false, NOON_MS + 2));
-      await eventually(EFFECT_MS_MAX, "the removal", () => producer.wanted.list().at(-1)?.wanted === false);
+      await admin.watchlist.put(record("NEW", true, NOON_MS + 1));
+      expect(symbolsOf(admin.watchlist)).toEqual(["NEW"]);
+      await eventually(EFFECT_MS_MAX, "the change", () => symbolsOf(producer.watchlist).length === 1);
+      await admin.watchlist.put(record("IC MARKETS:1", true, NOON_MS, "setting"));
+      await admin.watchlist.put(record("OLD", true, NOON_MS - 1));
+      await admin.watchlist.put(record("NEW", false, NOON_MS + 2));
+      await eventually(
+        EFFECT_MS_MAX,
+        "the removal",
+        () => producer.watchlist.list().at(-1)?.wanted === false,
+      );
       const expected = [
         record("OLD", true, NOON_MS - 1),
         record("IC MARKETS:1", true, NOON_MS, "setting"),
         record("NEW", false, NOON_MS + 2),
       ];
-      expect(producer.wanted.list()).toEqual(expected);
+      expect(producer.watchlist.list()).toEqual(expected);
       expect(heardCount).toBeGreaterThanOrEqual(2);
       await using late = await follow(topic);
-      expect(late.wanted.list()).toEqual(expected);
+      expect(late.watchlist.list()).toEqual(expected);
     },
     TEST_MS_MAX,
   );
 
   test(
-    "records that are none of ours are said once and change nothing; a symbol with our sign is not written",
+    "unreadable records are logged once and change nothing; a symbol with the reserved sign is not written",
     async () => {
       const topic = await makeTopic();
-      await using foreign = openKeyedTopic({ ...partsOf("foreign"), topic: topicNames(topic).tickers });
+      await using foreign = openCompactedTopic({ ...depsOf("foreign"), topic: topicNames(topic).tickers });
       const write = (key: string, text: string) => foreign.put(key, new TextEncoder().encode(text));
       await write("AAPL", '{"wanted":true}');
       for (const text of ["", "{", "null", '{"wanted":1}', '{"wanted":true,"changedAtMs":-1}'])
@@ -119,20 +124,20 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       await write(LEASE_KEY, '{"type":"alive"}');
       const warnings: string[] = [];
       await using process = await follow(topic, warnings);
-      expect(process.wanted.list()).toEqual([record("AAPL", true, 0)]);
+      expect(process.watchlist.list()).toEqual([record("AAPL", true, 0)]);
       expect(process.lease.state()).toBeNull();
-      expect(warnings).toEqual(["the tickers' topic holds a record that is none of ours"]);
-      await expect(process.wanted.put(record("#producer"))).rejects.toThrow("is no symbol");
+      expect(warnings).toEqual(["the tickers' topic holds an unreadable record"]);
+      await expect(process.watchlist.put(record("#producer"))).rejects.toThrow("is not a symbol");
     },
     TEST_MS_MAX,
   );
 
   test(
-    "a topic that was made anew is read from its beginning, also where a clock that ran ahead wrote into the old one",
+    "a topic that was recreated is read from its beginning, also when a clock that ran ahead wrote into the old one",
     async () => {
       const topic = await makeTopic();
       const { tickers: name } = topicNames(topic);
-      const kafka = createKafka(partsOf("operator"), "once");
+      const kafka = createKafka(depsOf("operator"));
       const [operator, writer] = [kafka.admin(), kafka.producer()];
       const make = () =>
         operator.createTopics({
@@ -152,7 +157,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
           timestamp,
         }));
         await writer.send({ topic: name, messages });
-        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.wanted).length === 40);
+        await eventually(EFFECT_MS_MAX, "the old ones", () => symbolsOf(process.watchlist).length === 40);
         await operator.deleteTopics({ topics: [name] });
         await make();
         const endMs = performance.now() + TEST_MS_MAX / 2;
@@ -166,8 +171,8 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
           return look();
         };
         await look();
-        await process.wanted.put(record("NEW"));
-        expect(symbolsOf(process.wanted)).toContain("NEW");
+        await process.watchlist.put(record("NEW"));
+        expect(symbolsOf(process.watchlist)).toContain("NEW");
       } finally {
         await operator.disconnect();
         await writer.disconnect();
@@ -177,19 +182,19 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
   );
 
   test(
-    "one producer holds the feed, a second is refused; a release and a restart free it at once, a death after 15 s",
+    "one producer has the lease, a second is refused; a release and a restart free it at once, a death after 15 s",
     async () => {
       const topic = await makeTopic();
-      const memories = new Map<string, LeaseJournal>();
+      const journals = new Map<string, LeaseJournal>();
       const take = async (process: Awaited<ReturnType<typeof follow>>, session: string, holder = session) => {
         const startedAtMs = performance.now();
         const self = { session, host: "host", pid: 7 };
-        const journal = memories.get(holder) ?? journalOf(holder);
-        memories.set(holder, journal);
-        const { lease: held } = process;
+        const journal = journals.get(holder) ?? journalOf(holder);
+        journals.set(holder, journal);
+        const { lease: topicOfLease } = process;
         const { signal } = new AbortController();
         const lease = await acquireLease({
-          topic: held,
+          topic: topicOfLease,
           self,
           journal,
           clock: systemClock,

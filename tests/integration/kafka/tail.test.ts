@@ -1,9 +1,10 @@
-// A topic followed for a view: from its end or its beginning, for as long as somebody looks, with no trace left.
+// A topic followed for a live view: from its end or its beginning, until the signal aborts, without a trace.
 
 import { describe, expect, test } from "bun:test";
 import { SetupError } from "../../../lib/base/errors.ts";
 import { createKafka } from "../../../lib/kafka/client.ts";
-import { openKeyedTopic, type TailOptions, type TailRecord, tailKafka } from "../../../lib/kafka/tail.ts";
+import { openCompactedTopic } from "../../../lib/kafka/compacted-topic.ts";
+import { type TailOptions, type TailRecord, tailKafka } from "../../../lib/kafka/tail.ts";
 import { createTopics, kafkaDeps, until } from "../../support/kafka.ts";
 import { startKafka } from "../../support/services/kafka.ts";
 import { services, sharedKafka, uniqueName } from "../../support/services/shared.ts";
@@ -30,31 +31,25 @@ function textsOf(options: Omit<TailOptions, "signal" | "onRecords">) {
 }
 
 describe.skipIf(!services.available)("on a real broker", () => {
-  test("from the beginning everything comes in order, and it is said when that is all there was", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = `${await createTopics(parts, 1)}.tickers`;
-    await using tickers = openKeyedTopic({ ...parts, topic });
+  test("from the beginning everything comes in order, and then what is written meanwhile", async () => {
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = `${await createTopics(deps, 1)}.tickers`;
+    await using tickers = openCompactedTopic({ ...deps, topic });
     for (const key of ["AAPL", "MSFT", "AAPL"]) await tickers.put(key, bytes(`${key} wanted`));
     const seen: TailRecord[] = [];
-    let seenAtCatchUp = -1;
     const abort = new AbortController();
     const tail = tailKafka({
-      ...parts,
+      ...deps,
       topic,
       from: "begin",
       signal: abort.signal,
       onRecords: (records) => {
         seen.push(...records);
       },
-      onCaughtUp: () => {
-        expect(seenAtCatchUp).toBe(-1);
-        seenAtCatchUp = seen.length;
-      },
     });
     await until("all three", () => seen.length === 3);
     await tickers.put("TSLA", bytes("TSLA wanted"));
     await until("the new one", () => seen.length === 4);
-    expect(seenAtCatchUp).toBe(3);
     expect(seen.map(({ key, offset }) => [key, offset])).toEqual([
       ["AAPL", 0],
       ["MSFT", 1],
@@ -65,26 +60,12 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await tail;
   }, 60_000);
 
-  test("an empty topic has been caught up with at once", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = `${await createTopics(parts, 1)}.tickers`;
-    const abort = new AbortController();
-    await tailKafka({
-      ...parts,
-      topic,
-      from: "begin",
-      signal: abort.signal,
-      onRecords: () => {},
-      onCaughtUp: () => abort.abort(),
-    });
-  }, 60_000);
-
   test("from now on what was there before does not come, and nothing is committed", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("before"));
-    await using tail = textsOf({ ...parts, topic, from: "now" });
+    await using tail = textsOf({ ...deps, topic, from: "now" });
     const { seen } = tail;
     // It is not said when a tail has begun; whatever is written from then on comes, in order.
     let written = 0;
@@ -97,7 +78,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await until("the last", () => seen.includes(`after ${written}`));
     expect(seen).toEqual(Array.from({ length: written - first + 1 }, (_, index) => `after ${first + index}`));
     await tail.end();
-    const admin = createKafka(parts, "once").admin();
+    const admin = createKafka(deps).admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
     const ours = groups.filter(({ groupId }) => groupId.startsWith(`${topic}.tail`));
@@ -109,15 +90,15 @@ describe.skipIf(!services.available)("on a real broker", () => {
     await admin.disconnect();
   }, 60_000);
 
-  test("when its group is dealt out anew it goes on where it was, and repeats nothing", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+  test("when its group rebalances it goes on where it was, and repeats nothing", async () => {
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("one"));
-    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    await using tail = textsOf({ ...deps, topic, from: "begin" });
     const { seen } = tail;
     await until("the first", () => seen.length === 1);
-    const kafka = createKafka(parts, "insisting");
+    const kafka = createKafka(deps, { outlastsRestart: true });
     const admin = kafka.admin();
     await admin.connect();
     const { groups } = await admin.listGroups();
@@ -143,13 +124,13 @@ describe.skipIf(!services.available)("on a real broker", () => {
   }, 60_000);
 
   test("what the view throws ends the tail; a topic that is not there says what to run", async () => {
-    const parts = kafkaDeps(await sharedKafka());
-    const topic = await createTopics(parts, 1);
-    await using writer = openKeyedTopic({ ...parts, topic });
+    const deps = kafkaDeps(await sharedKafka());
+    const topic = await createTopics(deps, 1);
+    await using writer = openCompactedTopic({ ...deps, topic });
     await writer.put("AAPL", bytes("one"));
     const { signal } = new AbortController();
     const broken = tailKafka({
-      ...parts,
+      ...deps,
       topic,
       from: "begin",
       signal,
@@ -158,24 +139,24 @@ describe.skipIf(!services.available)("on a real broker", () => {
       },
     });
     await expect(broken).rejects.toThrow("a bug in the view");
-    const missing = { ...parts, topic: uniqueName("nowhere"), from: "now", signal, onRecords() {} } as const;
+    const missing = { ...deps, topic: uniqueName("nowhere"), from: "now", signal, onRecords() {} } as const;
     await expect(tailKafka(missing)).rejects.toBeInstanceOf(SetupError);
   }, 60_000);
 
   test("after a broker's restart it goes on where it was", async () => {
     await using kafka = await startKafka();
-    const parts = kafkaDeps(kafka);
-    const topic = await createTopics(parts, 1);
+    const deps = kafkaDeps(kafka);
+    const topic = await createTopics(deps, 1);
     {
-      await using writer = openKeyedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...deps, topic });
       for (const text of ["one", "two"]) await writer.put("AAPL", bytes(text));
     }
-    await using tail = textsOf({ ...parts, topic, from: "begin" });
+    await using tail = textsOf({ ...deps, topic, from: "begin" });
     const { seen } = tail;
     await until("both", () => seen.length === 2);
     await kafka.restart();
     {
-      await using writer = openKeyedTopic({ ...parts, topic });
+      await using writer = openCompactedTopic({ ...deps, topic });
       await writer.put("AAPL", bytes("three"));
     }
     await until("the third", () => seen.length > 2, 60_000);

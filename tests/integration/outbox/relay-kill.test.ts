@@ -1,4 +1,4 @@
-// kill -9 of a producer that appends and forwards: what it has said to be durable arrives at the log, first copies in
+// kill -9 of a producer that appends and relays: what it has said to be durable arrives at the log, first copies in
 // order in each partition, whatever send, acknowledgement or deletion the kill fell into. FORWARD_KILLS says how many.
 
 import { expect, test } from "bun:test";
@@ -37,7 +37,7 @@ test(
       // Now and then it dies before it has said anything.
       said.push(await countsUntilKilled(directory.path, round, round % 8 === 7 ? 0 : 1 + random(LINES_MAX)));
     }
-    await forwardTheRest(directory.path);
+    await relayTheRest(directory.path);
 
     let repeats = 0;
     let firstCopies = 0;
@@ -100,7 +100,7 @@ async function countsUntilKilled(directory: string, round: number, lineCount: nu
 }
 
 /** The next start: what the last one left goes out, and the outbox is empty. */
-async function forwardTheRest(directory: string): Promise<void> {
+async function relayTheRest(directory: string): Promise<void> {
   const clock = systemClock;
   const metrics = createMetrics();
   using log = openSqliteLog({

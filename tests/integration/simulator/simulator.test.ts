@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { parseSpeed, type Simulator } from "../../../lib/simulator/simulator.ts";
+import type { Simulator } from "../../../lib/simulator/simulator.ts";
 import { parseTape, tradesOf } from "../../../lib/simulator/tape.ts";
 import { NOON_MS } from "../../support/builders.ts";
 import {
@@ -512,17 +512,6 @@ test("REST calls beyond a minute's limit, or 30 a second, get 429 until the next
 test("what cannot be started is refused in a sentence", async () => {
   await using simulator = await simulate();
   await expect(simulate({ port: simulator.port })).rejects.toThrow(SetupError);
-  await expect(simulate({ speed: 0 })).rejects.toThrow("A simulator speed of 0 is not possible.");
+  await expect(simulate({ speed: 0 })).rejects.toThrow("a simulator speed of 0 is not possible");
   await expect(simulate({ tradesPerSecond: Number.NaN })).rejects.toThrow(SetupError);
-  expect(["max", " MAX ", "1", "0.5", "0", "-1", "", "fast", "1e9"].map(parseSpeed)).toEqual([
-    "max",
-    "max",
-    1,
-    0.5,
-    null,
-    null,
-    null,
-    null,
-    null,
-  ]);
 });

@@ -30,9 +30,9 @@ function openWeb(fields: { adminToken?: string | undefined; control?: WatchlistC
     MAYBE: UNKNOWN,
   };
   const check = { check: async (symbol: string) => results[symbol] ?? ({ kind: "found" } as const) };
-  const { wanted } = store;
-  const control = createWatchlistCommands({ wanted, check, symbolsMax: 3, clock });
-  const symbols = () => wanted.list().flatMap((one) => (one.wanted ? one.symbol : []));
+  const { watchlist } = store;
+  const control = createWatchlistCommands({ wanted: watchlist, check, symbolsMax: 3, clock });
+  const symbols = () => watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
   const app = createWeb({
     store,
     live: createLiveView(),
@@ -109,7 +109,7 @@ test("400: a body or a symbol that cannot be meant, with a sentence for each", a
     ['{"symbol":""}', "it is empty"],
     ['{"symbol":" AAPL"}', "it begins or ends with a blank"],
     ['{"symbol":"#producer"}', "it begins with #"],
-    ['{"symbol":"A\\u0000"}', "it holds a character that is none"],
+    ['{"symbol":"A\\u0000"}', "it contains an invalid character"],
     [JSON.stringify({ symbol: "A".repeat(129) }), "it is longer than 128 characters"],
     [JSON.stringify({ symbol: "A".repeat(5_000) }), "the body is longer than 4096 bytes"],
   ];

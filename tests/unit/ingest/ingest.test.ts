@@ -21,7 +21,7 @@ const trades = (...list: readonly Trade[]): FeedItem => ({
 });
 const of = (symbol: string, price = 1) => trade({ symbol, price });
 
-/** A feed that a test pushes ticks into, and what the publisher made of them. */
+/** A feed that a test pushes ticks into, and what ingest made of them. */
 function stage() {
   const world = new World(1, NOON_MS);
   const machine = world.machine();
@@ -46,7 +46,7 @@ function stage() {
     },
     subscribe: () => {},
     health: () => {
-      throw new Error("the publisher asks no feed for its health");
+      throw new Error("ingest asks no feed for its health");
     },
   };
   const writer = log.writer(machine);

@@ -1,6 +1,6 @@
-// The hold on the feed: its fold record by record, and whole histories by seed, in which producers start, sleep, die
-// and stop while the topic is slow, away and compacted. Two must never send in turns, and one that lives is not
-// passed over.
+// The lease on the feed: its fold record by record, and whole histories by seed, in which producers start, sleep, die
+// and stop while the topic is slow, away and compacted. Two must never send in turns, and a producer that lives does not
+// lose its lease.
 
 import { expect, test } from "bun:test";
 import type { Clock } from "../../../lib/base/clock.ts";
@@ -30,7 +30,7 @@ import { NOON_MS } from "../../support/builders.ts";
 
 // --- The fold --------------------------------------------------------------------------------------------------
 
-function words(session: string, fields: Partial<LeaseFields> = {}): LeaseFields {
+function fieldsOf(session: string, fields: Partial<LeaseFields> = {}): LeaseFields {
   return {
     holder: `outbox-${session}`,
     session,
@@ -43,24 +43,24 @@ function words(session: string, fields: Partial<LeaseFields> = {}): LeaseFields 
 }
 /** By default the term that is followed ended with its claim. */
 const claim = (session: string, after: number, seen = after): LeaseRecord => ({
-  ...words(session),
+  ...fieldsOf(session),
   type: "claim",
   after,
   seen,
 });
 const alive = (session: string, term: number): LeaseRecord => ({
-  ...words(session),
+  ...fieldsOf(session),
   type: "alive",
   term,
   number: 1,
 });
 const released = (session: string, term: number): LeaseRecord => ({
-  ...words(session),
+  ...fieldsOf(session),
   type: "released",
   term,
 });
 
-/** Folds [offset, record] pairs and says who holds, in which term. */
+/** Folds [offset, record] pairs and says who has the lease, in which term. */
 function folded(...records: readonly (readonly [number, LeaseRecord])[]) {
   const state = records.reduce<LeaseState | null>(
     (before, [offset, one]) => applyLeaseRecord(before, offset, one),
@@ -69,13 +69,13 @@ function folded(...records: readonly (readonly [number, LeaseRecord])[]) {
   return state === null ? null : `${state.session} ${state.term}${state.isReleased ? " released" : ""}`;
 }
 
-test("of two claims after one term the first holds, and its term is its offset", () => {
+test("of two claims after one term the first has the lease, and its term is its offset", () => {
   expect(folded([0, claim("a", 0)], [1, claim("b", 0)])).toBe("a 1");
   expect(folded([4, claim("a", 0)], [5, claim("b", 0)], [6, claim("c", 4)])).toBe("c 6");
   expect(folded([4, claim("a", 0)], [6, claim("c", 4)], [7, claim("b", 4)])).toBe("c 6");
 });
 
-test("signs of life of an older term change nothing; one of a later term is definitive", () => {
+test("heartbeats of an older term change nothing; one of a later term is definitive", () => {
   expect(folded([4, claim("a", 0)], [6, claim("b", 4)], [7, alive("a", 4)])).toBe("b 6");
   expect(folded([4, claim("a", 0)], [7, alive("b", 6)])).toBe("b 6");
   expect(folded([7, alive("b", 6)])).toBe("b 6");
@@ -88,8 +88,8 @@ test("a release frees the term that it names and no later one, and the term is k
   expect(folded([4, claim("a", 0)], [5, released("a", 4)], [6, claim("b", 0)])).toBe("a 4 released");
 });
 
-test("a claim whose rivals were compacted away yields to a holder that shows life", () => {
-  // b lost to a, whose claim and signs of life before are gone; c held before both.
+test("a claim whose rivals were compacted away yields to an owner that shows life", () => {
+  // b lost to a, whose claim and earlier heartbeats are gone; c had the lease before both.
   expect(folded([9, claim("b", 5)])).toBe("b 9");
   expect(folded([9, claim("b", 5)], [10, alive("a", 8)])).toBe("a 8");
   expect(folded([9, claim("b", 5)], [10, alive("c", 5)])).toBe("c 5");
@@ -97,7 +97,7 @@ test("a claim whose rivals were compacted away yields to a holder that shows lif
   expect(folded([9, claim("b", 0)], [10, alive("c", 5)])).toBe("b 9");
 });
 
-test("a claim is void when a sign of life came before it, however late it arrives", () => {
+test("a claim is void when a heartbeat came before it, however late it arrives", () => {
   expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4)])).toBe("a 4");
   expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4, 6)])).toBe("b 7");
   expect(folded([4, claim("a", 0)], [6, alive("a", 4)], [7, claim("b", 4, 6)], [8, claim("c", 4, 6)])).toBe(
@@ -105,17 +105,17 @@ test("a claim is void when a sign of life came before it, however late it arrive
   );
 });
 
-test("of two sessions in one term one is right for everybody, and a release is not undone by an earlier sign", () => {
+test("of two sessions in one term one is right for everybody, and a release is not undone by an earlier heartbeat", () => {
   expect(folded([7, alive("a", 6)], [8, alive("b", 6)])).toBe("b 6");
   expect(folded([7, alive("b", 6)], [8, alive("a", 6)])).toBe("b 6");
   expect(folded([7, alive("b", 6)], [8, released("b", 6)], [9, alive("b", 6)])).toBe("b 6 released");
 });
 
-test("where a topic was made anew terms go on rising", () => {
+test("in a topic that was recreated the terms go on rising", () => {
   expect(folded([0, alive("a", 500)], [1, claim("b", 500, 0)])).toBe("b 501");
 });
 
-test("the feed is free without a holder, after a release, and for the same outbox in its own place", () => {
+test("the lease is free without an owner, after a release, and for the same outbox in its own place", () => {
   const state = applyLeaseRecord(null, 4, claim("a", 0));
   const journal = (of: Record<string, "here" | "elsewhere">) => ({
     ownerOf: (session: string) => of[session] ?? null,
@@ -127,7 +127,7 @@ test("the feed is free without a holder, after a release, and for the same outbo
   expect(isFree(state, journal({ x: "here" }))).toBe(false);
 });
 
-test("what is no record of ours is none, whatever it holds", () => {
+test("what is not a lease record is none, whatever it contains", () => {
   for (const record of [claim("a", 0), alive("a", 4), released("a", 4)]) {
     expect(parseLeaseRecord(encodeLeaseRecord(record))).toEqual(record);
     for (const name of Object.keys(record)) {
@@ -149,7 +149,7 @@ type Process = {
   machine: Machine;
   session: string;
   holder: string;
-  result: "starting" | "holding" | "refused" | "lost" | "released" | "killed";
+  result: "starting" | "leading" | "refused" | "lost" | "released" | "killed";
   isConfirmed: () => boolean;
   stop: AbortController;
   /** When its machine last did not run. */
@@ -192,7 +192,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
       machine.kill();
     };
     const life = async () => {
-      const before = processes.find(({ result }) => result === "holding");
+      const before = processes.find(({ result }) => result === "leading");
       const lease = await acquireLease({
         topic: view,
         self: own,
@@ -201,12 +201,12 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
         logger: silentLogger,
         signal,
       });
-      const holder = before ?? processes.find(({ result }) => result === "holding");
-      if (holder !== undefined && holder !== self && holder.result === "holding") judge(holder, self);
-      self.result = "holding";
+      const holder = before ?? processes.find(({ result }) => result === "leading");
+      if (holder !== undefined && holder !== self && holder.result === "leading") judge(holder, self);
+      self.result = "leading";
       self.isConfirmed = lease.isConfirmed;
       machine.every(100, () => {
-        if (!lease.isConfirmed() || self.result !== "holding") return;
+        if (!lease.isConfirmed() || self.result !== "leading") return;
         if (sends.at(-1)?.session !== session) sends.push({ session, atMs: world.nowMs });
       });
       await lease.run(signal);
@@ -215,7 +215,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
       end("released");
     };
     life().catch((error: unknown) => {
-      if (error instanceof SetupError) end(self.result === "holding" ? "lost" : "refused");
+      if (error instanceof SetupError) end(self.result === "leading" ? "lost" : "refused");
       else if (signal.aborted || error instanceof LogUnavailableError) end("released");
       else mistakes.push(String(error));
     });
@@ -280,14 +280,14 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
   // Calm: everybody wakes, the topic is there, and somebody new wants the feed.
   topic.faultRate = 0;
   world.run(60_000);
-  const settled = alive().filter((one) => one.result === "holding");
+  const settled = alive().filter((one) => one.result === "leading");
   if (settled.length > 1) mistakes.push(`${settled.length} hold after the chaos`);
   const late = start("outbox-late");
   world.run(60_000);
-  const holding = alive().filter((one) => one.isConfirmed());
-  if (holding.length !== 1) mistakes.push(`${holding.length} are confirmed at the end`);
+  const leading = alive().filter((one) => one.isConfirmed());
+  if (leading.length !== 1) mistakes.push(`${leading.length} are confirmed at the end`);
   // One that was still waiting may have been first.
-  const isRight = late.result === "refused" || (settled.length === 0 && late.result === "holding");
+  const isRight = late.result === "refused" || (settled.length === 0 && late.result === "leading");
   if (!isRight) mistakes.push(`beside ${settled.length} holders the last one is ${late.result}`);
   const turns = sends.map(({ session }) => session);
   const isTurned = new Set(turns).size !== turns.length;
@@ -296,7 +296,7 @@ function live(seed: number, { compactAgeMs, faultRate, lastsMs }: Chaos) {
 
 const SEEDS = 150;
 
-test("by seed: two never send in turns, one that lives is not passed over, and one holds in the end", () => {
+test("by seed: two never send in turns, one that lives is not passed over, and one has the lease in the end", () => {
   const results = { held: 0, refused: 0, lost: 0, released: 0 };
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { mistakes, isTurned, turnCount, processes } = live(seed, {
@@ -317,7 +317,7 @@ test("by seed: two never send in turns, one that lives is not passed over, and o
   expect(results.released).toBeGreaterThan(SEEDS);
 }, 60_000);
 
-test("by seed: compacted down to its last record at any moment, the topic heals: one holds in the end", () => {
+test("by seed: compacted down to its last record at any moment, the topic heals: one has the lease in the end", () => {
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { mistakes } = live(seed, { compactAgeMs: 0, faultRate: 0.05, lastsMs: 300_000 });
     expect([seed, mistakes.filter((one) => !one.includes("passed over"))]).toEqual([seed, []]);
@@ -330,7 +330,7 @@ function openWorld() {
   const memories = new Map<string, LeaseJournal>();
   const begin = (session: string, fields: Partial<LeaseFields> = {}, clock: Partial<Clock> = {}) => {
     const machine = world.machine();
-    const { holder, host, pid } = words(session, fields);
+    const { holder, host, pid } = fieldsOf(session, fields);
     const journal = memories.get(holder) ?? journalOf(holder);
     memories.set(holder, journal);
     const stop = new AbortController();
@@ -484,7 +484,7 @@ function openScript(
     },
   };
   const outcome: { lease?: Lease } = {};
-  const { holder, session, host, pid } = words("b");
+  const { holder, session, host, pid } = fieldsOf("b");
   const self = { session, host, pid };
   const heard = { confirmations: 0 };
   const journal = { ...journalOf(holder), confirm: () => void heard.confirmations++ };
@@ -497,7 +497,7 @@ function openScript(
   return { world, calls, written, readBack, outcome, heard };
 }
 
-test("of the silence one look counts for 2 s at most: brokers that hang prove nobody dead", () => {
+test("one poll counts for 2 s of silence at most: brokers that hang prove nobody dead", () => {
   const slow = (_: number, world: World) => new Promise<void>((resolve) => void world.after(20_000, resolve));
   const { world, calls } = openScript(alive("a", 4), slow);
   world.run(20_000 + 7 * 21_000 + 500);
@@ -506,7 +506,7 @@ test("of the silence one look counts for 2 s at most: brokers that hang prove no
   expect(calls.indexOf("claim")).toBe(9);
 });
 
-test("a look that fails begins the silence anew", () => {
+test("after a poll that fails the silence starts again", () => {
   const fail = () => Promise.reject(new LogUnavailableError("a test's topic is away"));
   const { world, calls } = openScript(alive("a", 4), (number) =>
     number === 12 ? fail() : Promise.resolve(),
@@ -517,7 +517,7 @@ test("a look that fails begins the silence anew", () => {
   expect(calls).toContain("claim");
 });
 
-test("a sign of life counts from when it was sent, however late it is read back", () => {
+test("a heartbeat counts from when it was sent, however late it is read back", () => {
   const { world, calls, written, readBack, outcome } = openScript(null, () => Promise.resolve());
   world.run(100);
   expect(calls).toEqual(["look", "claim", "look", "alive"]);
@@ -533,13 +533,13 @@ test("a sign of life counts from when it was sent, however late it is read back"
   expect(outcome.lease?.isConfirmed()).toBe(true);
 });
 
-test("a claim that lost to the last sign of a dead process of the same outbox is made again", () => {
+test("a claim that lost to the last heartbeat of a dead process of the same outbox is made again", () => {
   const dead = { ...alive("a", 4), holder: "outbox-b" };
-  const onTheirWay = [dead];
+  const inFlight = [dead];
   const { world, calls, outcome } = openScript(
     dead,
     () => Promise.resolve(),
-    (readBack) => onTheirWay.splice(0).forEach(readBack),
+    (readBack) => inFlight.splice(0).forEach(readBack),
     ["a"],
   );
   world.run(1_000);
@@ -547,7 +547,7 @@ test("a claim that lost to the last sign of a dead process of the same outbox is
   expect(outcome.lease?.isConfirmed()).toBe(true);
 });
 
-test("one sign of life may have been on its way when its process died; two are proof", () => {
+test("one heartbeat may have been in flight when its process died; two are proof", () => {
   const { world, calls, readBack } = openScript(alive("a", 4), () => Promise.resolve());
   world.run(3_000);
   readBack(alive("a", 4));
@@ -557,7 +557,7 @@ test("one sign of life may have been on its way when its process died; two are p
   expect(calls).toContain("claim");
 });
 
-test("only a sign of life that is read back while it is fresh ends a doubt", () => {
+test("only a heartbeat that is read back while it is fresh confirms what was received", () => {
   const { world, written, readBack, heard } = openScript(null, () => Promise.resolve());
   world.run(100);
   expect(heard.confirmations).toBe(1);

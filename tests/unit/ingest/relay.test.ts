@@ -1,4 +1,4 @@
-// The producer's forwarder over the real outbox file and a log in virtual time: what was appended arrives, in order,
+// The outbox relay over the real outbox file and a log in virtual time: what was appended arrives, in order,
 // whatever fails on the way, and nothing leaves the file before its own partition has it.
 
 import { Database } from "bun:sqlite";
@@ -41,12 +41,12 @@ type Life = {
 };
 
 /** One outbox file, one log of several partitions, and producers one after the other. */
-class Stage implements Disposable {
+class RelayHarness implements Disposable {
   readonly world: World;
   readonly far: FakeLog;
   readonly brokers: FakeBrokers;
   readonly metrics = createMetrics();
-  readonly directory = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "forward-"));
+  readonly directory = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "relay-"));
   readonly limits: RelayLimits;
   readonly problems: string[];
   /** By partition, in the order of the appends. */
@@ -219,7 +219,7 @@ function keysOf(far: FakeLog): string[] {
 function history(seed: number): readonly string[] {
   const shape = new World(seed, 0);
   const limits = { batchBytesMax: 200 + shape.pick(1_500), pageRecordsMax: 1 + shape.pick(12) };
-  using stage = new Stage(seed, 1 + shape.pick(4), limits);
+  using stage = new RelayHarness(seed, 1 + shape.pick(4), limits);
   const { world, far, brokers } = stage;
   const isFaulty = world.chance(0.9);
   for (const kind of FAULT_KINDS)
@@ -281,7 +281,7 @@ test(`${HISTORIES} histories of faults, kills and stops: all arrives, in order, 
 const LIVE_MS = 50;
 
 test("a partition that is down for ten minutes neither delays the others, nor floods, nor fills the memory", async () => {
-  using stage = new Stage(7, 3, { batchBytesMax: 8_192, pageRecordsMax: 64 });
+  using stage = new RelayHarness(7, 3, { batchBytesMax: 8_192, pageRecordsMax: 64 });
   const { world, brokers, far } = stage;
   const [down, ...others] = keysOf(far);
   let isDown = true;
@@ -333,7 +333,7 @@ test("a partition that is down for ten minutes neither delays the others, nor fl
 });
 
 test("what waits goes together: a send holds everything up to the bound of each partition, one after the other", () => {
-  using stage = new Stage(8, 2, { batchBytesMax: 20_000, pageRecordsMax: 50 });
+  using stage = new RelayHarness(8, 2, { batchBytesMax: 20_000, pageRecordsMax: 50 });
   const { world, far, brokers } = stage;
   far.faults.latencyMs = [20, 20];
   const sends: number[][] = [];
@@ -364,7 +364,7 @@ test("what waits goes together: a send holds everything up to the bound of each 
 });
 
 test("what one send carried leaves the file in slices, all of it", () => {
-  using stage = new Stage(20);
+  using stage = new RelayHarness(20);
   const { world, far, brokers } = stage;
   const [key] = keysOf(far);
   stage.start();
@@ -383,7 +383,7 @@ test("what one send carried leaves the file in slices, all of it", () => {
 });
 
 test("a batch that is too large is halved until it fits, and no message is", () => {
-  using stage = new Stage(9);
+  using stage = new RelayHarness(9);
   const { world, far, brokers } = stage;
   brokers.batchBytesMax = 1_000;
   const [key] = keysOf(far);
@@ -409,7 +409,7 @@ test("a batch that is too large is halved until it fits, and no message is", () 
 });
 
 test("a message that is refused alone is put aside and said, the others go on, and a later try sends it", async () => {
-  using stage = new Stage(10, 2);
+  using stage = new RelayHarness(10, 2);
   const { world, far, brokers, metrics } = stage;
   const keys = keysOf(far);
   brokers.batchBytesMax = 5_000;
@@ -449,8 +449,8 @@ test("a message that is refused alone is put aside and said, the others go on, a
   expect(stage.problems).toEqual([]);
 });
 
-test("a far end that refuses all is one that fails: eight are put aside, the others wait and are sent in the end", () => {
-  using stage = new Stage(14, 2);
+test("a partition that refuses everything counts as failing: eight are put aside, the others wait and are sent in the end", () => {
+  using stage = new RelayHarness(14, 2);
   const { world, far } = stage;
   const [key, other] = keysOf(far);
   const { log, relay } = stage.start();
@@ -468,8 +468,8 @@ test("a far end that refuses all is one that fails: eight are put aside, the oth
   expect(relay.health().failing).toEqual([]);
 });
 
-test("a partition that is gone for some seconds ends the forwarder, for a new start; for a moment it does not", () => {
-  using stage = new Stage(15);
+test("a partition that is gone for some seconds ends the relay, for a new start; for a moment it does not", () => {
+  using stage = new RelayHarness(15);
   const { world, far, brokers } = stage;
   const [key] = keysOf(far);
   let isGone = true;
@@ -491,7 +491,7 @@ test("a partition that is gone for some seconds ends the forwarder, for a new st
 });
 
 test("a partition that fails and then refuses goes on with the rest", () => {
-  using stage = new Stage(11);
+  using stage = new RelayHarness(11);
   const { world, far, brokers } = stage;
   const [key] = keysOf(far);
   far.faults.plan("append", { fault: "before" }, { fault: "before" });
@@ -511,7 +511,7 @@ test("before the first send: unavailable is tried again for ever, a wrong settin
     send: never,
   });
   {
-    using stage = new Stage(12);
+    using stage = new RelayHarness(12);
     let tries = 0;
     const life = stage.start((machine) => ({
       ...stage.brokers.sender(machine),
@@ -529,13 +529,13 @@ test("before the first send: unavailable is tried again for ever, a wrong settin
     expect(tries).toBe(200);
   }
   {
-    using stage = new Stage(13);
+    using stage = new RelayHarness(13);
     const life = stage.start(senderWith(() => Promise.reject(new SetupError("no such topic", "admin init"))));
     stage.world.run(10);
     expect(life).toMatchObject({ state: "failed", error: expect.any(SetupError) });
   }
   {
-    using stage = new Stage(14);
+    using stage = new RelayHarness(14);
     const life = stage.start(senderWith(never));
     stage.append(["A"]);
     stage.world.run(1_000);
@@ -547,7 +547,7 @@ test("before the first send: unavailable is tried again for ever, a wrong settin
 });
 
 test("a stop sends what waits, waits for no partition that fails, and leaves the rest for the next start", () => {
-  using stage = new Stage(15, 2, { batchBytesMax: 2_000, pageRecordsMax: 16 });
+  using stage = new RelayHarness(15, 2, { batchBytesMax: 2_000, pageRecordsMax: 16 });
   const { world, far, brokers } = stage;
   const keys = keysOf(far);
   far.faults.latencyMs = [2, 4];
@@ -591,7 +591,7 @@ test("a stop sends what waits, waits for no partition that fails, and leaves the
 });
 
 test("a full outbox refuses trades while a partition is down, and its events still go out and leave", async () => {
-  using stage = new Stage(16, 2);
+  using stage = new RelayHarness(16, 2);
   const { world, far, brokers } = stage;
   const [down, other] = keysOf(far);
   stage.bytesMax = 50_000;
@@ -624,8 +624,8 @@ test("a full outbox refuses trades while a partition is down, and its events sti
   expect(stage.problems).toEqual([]);
 });
 
-test("a record that is not what was written ends the forwarder: nothing is skipped in silence", () => {
-  using stage = new Stage(17);
+test("a record that is not what was written ends the relay: nothing is skipped in silence", () => {
+  using stage = new RelayHarness(17);
   const { world } = stage;
   const life = stage.start();
   world.run(10);
@@ -643,7 +643,7 @@ test("a record that is not what was written ends the forwarder: nothing is skipp
 });
 
 test("a partition of which little fits into a batch is passed by the others", () => {
-  using stage = new Stage(22, 2, { batchBytesMax: 4_000, pageRecordsMax: 32 });
+  using stage = new RelayHarness(22, 2, { batchBytesMax: 4_000, pageRecordsMax: 32 });
   const { world, far, brokers } = stage;
   const [slow, other] = keysOf(far);
   brokers.batchBytesMax = 700;
@@ -662,7 +662,7 @@ test("a partition of which little fits into a batch is passed by the others", ()
 });
 
 test("one refused message among thousands costs some twenty sends", () => {
-  using stage = new Stage(23);
+  using stage = new RelayHarness(23);
   const { world, far, brokers } = stage;
   const [key] = keysOf(far);
   stage.start();
@@ -681,7 +681,7 @@ test("one refused message among thousands costs some twenty sends", () => {
 });
 
 test("a deletion that cannot be just now is tried again, also when nothing more is sent", () => {
-  using stage = new Stage(24);
+  using stage = new RelayHarness(24);
   const { world } = stage;
   stage.start();
   world.run(1);
@@ -702,7 +702,7 @@ test("a deletion that cannot be just now is tried again, also when nothing more 
 
 for (const where of ["a record that waits", "a record put aside", "the reason of one put aside"] as const) {
   test(`what was put aside outlives a damaged file, when the damage is in ${where}`, async () => {
-    using stage = new Stage(21);
+    using stage = new RelayHarness(21);
     const { world, brokers } = stage;
     stage.start();
     const numbers = stage.append(
@@ -750,7 +750,7 @@ for (const where of ["a record that waits", "a record put aside", "the reason of
 }
 
 test("where each append is synced a deletion is not, and what is appended after it is synced again", () => {
-  using stage = new Stage(25);
+  using stage = new RelayHarness(25);
   const { world } = stage;
   stage.sync = "full";
   stage.start();
@@ -770,15 +770,15 @@ test("where each append is synced a deletion is not, and what is appended after 
   expect(modes).toEqual([1, 2].flatMap(() => ["PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"]));
 });
 
-test("a log has a reader or a forwarder, never both", () => {
-  using stage = new Stage(18);
+test("a log has a reader or a relay, never both", () => {
+  using stage = new RelayHarness(18);
   const { log } = stage.start();
   expect(() => log.openOutbox()).toThrow("a reader or a relay");
   expect(() => log.openReader({ load: () => null, save: () => {} })).toThrow("has a relay");
 });
 
 test("a million bytes of leftovers of two sessions go first, the older before the newer", () => {
-  using stage = new Stage(19, 3);
+  using stage = new RelayHarness(19, 3);
   const { world, far, brokers } = stage;
   const keys = keysOf(far);
   brokers.isDown = () => true;

@@ -1,6 +1,6 @@
-// The hold and the outbox together, in virtual time on real files: producers on directories of their own, copied ones
+// The lease and the outbox together, in virtual time on real files: producers on directories of their own, copied ones
 // too, start, sleep, die and stop while the topic is slow and away. No trade may reach the log under two identities,
-// and none is lost that only this producer can have received. Then what is set aside, moment by moment.
+// and none is lost that only this producer can have received. Then what is quarantined, moment by moment.
 
 import { Database } from "bun:sqlite";
 import { afterAll, expect, test } from "bun:test";
@@ -10,18 +10,19 @@ import { join } from "node:path";
 import { LogUnavailableError } from "../../../lib/base/errors.ts";
 import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
+import { retry } from "../../../lib/base/retry.ts";
 import type { PartitionSender, SendOutcome } from "../../../lib/contracts/log.ts";
-import { acquireLease, LEASE_MS_MAX, type Lease, LeaseLostError } from "../../../lib/ingest/lease.ts";
+import { Leadership } from "../../../lib/ingest/leadership.ts";
+import { LEASE_MS_MAX, LeaseLostError } from "../../../lib/ingest/lease.ts";
 import { createRelay } from "../../../lib/ingest/relay.ts";
-import { stepDown } from "../../../lib/ingest/step-down.ts";
 import { openSqliteLog, type SqliteLog } from "../../../lib/outbox/log.ts";
 import { PAGE_BYTES } from "../../../lib/outbox/recovery/wal.ts";
-import { VirtualTopic } from "../../simulation/fake-topic.ts";
+import { connectControl, untilAborted, VirtualTopic } from "../../simulation/fake-topic.ts";
 import { type Machine, World } from "../../simulation/world.ts";
 import { NOON_MS } from "../../support/builders.ts";
 
 const SHARED_MEMORY = "/dev/shm";
-const root = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "hold-"));
+const root = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), "lease-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 let directoryCount = 0;
 const newDirectory = () => join(root, String(directoryCount++));
@@ -38,7 +39,7 @@ type Process = {
   machine: Machine;
   directory: string;
   log: SqliteLog;
-  lease: Lease | null;
+  leadership: Leadership;
   isFeedOpen: boolean;
   result: "living" | "killed" | "refused" | "stopped";
   stop: AbortController;
@@ -46,9 +47,9 @@ type Process = {
 };
 
 /** A trade: its number, and who received it. */
-type Receipt = Readonly<{ trade: number; identity: string; isClean: boolean; directory: string }>;
+type Receipt = Readonly<{ trade: number; identity: string; isConfirmed: boolean; directory: string }>;
 
-class Stage {
+class LeaseHarness {
   readonly world: World;
   readonly topic: VirtualTopic;
   readonly processes: Process[] = [];
@@ -69,60 +70,77 @@ class Stage {
     return this.processes.filter(({ result }) => result === "living");
   }
 
-  /** As lib/app/producer.ts connects them. */
+  /** lib's leadership over a real outbox; the feed is this stage's. */
   start(directory: string): Process {
     const machine = this.world.machine();
     const log = openLog(directory, machine);
     const { clock } = machine;
     const stop = new AbortController();
+    const { signal } = stop;
     const number = this.processes.length;
+    const sender = this.#sender(machine);
+    const logger = silentLogger;
+    const { run } = createRelay({ outbox: log.openOutbox(), sender, clock, logger, metrics });
+    const relay = {
+      run: (relayStop: AbortSignal) => {
+        const relaying = run(relayStop);
+        relaying.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+        return relaying;
+      },
+    };
+    const control = connectControl(this.topic, machine);
+    const { ready } = sender;
+    const leadership = new Leadership({
+      log,
+      relay,
+      control,
+      ready,
+      self: { host: "host", pid: number },
+      setting: ["S"],
+      waitFor: (_, work) => retry({ clock, firstMs: 100, maxMs: 2_000, signal }, work),
+      clock,
+      logger,
+      signal,
+    });
     const self: Process = {
       machine,
       directory,
       log,
-      lease: null,
+      leadership,
       isFeedOpen: false,
       result: "living",
       stop,
       end: null,
     };
     this.processes.push(self);
-    const received = new AbortController();
-    const outbox = log.openOutbox();
-    const sender = this.#sender(machine);
-    const logger = silentLogger;
-    const relaying = createRelay({ outbox, sender, clock, logger, metrics }).run(received.signal);
-    relaying.catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
-    log.lease.guard(() => self.lease?.isConfirmed() ?? false);
-    if (log.lease.isOwn) self.isFeedOpen = true;
-    const life = async () => {
-      const { signal } = stop;
-      const topic = this.topic.connect(machine);
-      const own = { session: `s${number}`, host: "host", pid: number };
-      self.lease = await acquireLease({ topic, self: own, journal: log.lease, clock, logger, signal });
+    const receive = async () => {
       self.isFeedOpen = true;
-      await self.lease.run(signal);
+      await untilAborted(leadership.feedSignal);
       self.isFeedOpen = false;
-      received.abort();
-      await relaying;
-      await self.lease.release();
     };
-    life()
+    const live = async () => {
+      await using _ = leadership;
+      await leadership.mayOpenFeed();
+      await leadership.run({ ingest: { run: receive }, watchlistSync: { run: untilAborted } });
+    };
+    live()
       .then(() => this.#end(self, "stopped"))
-      .catch(async (error: unknown) => {
+      .catch((error: unknown) => {
         if (error instanceof LeaseLostError) {
-          self.isFeedOpen = false;
-          self.end = await stepDown({ log, relaying, received, clock, signal: stop.signal }, error);
+          self.end = error;
           this.#end(self, "refused");
-        } else if (stop.signal.aborted || error instanceof LogUnavailableError) {
-          self.isFeedOpen = false;
-          received.abort();
-          await relaying;
+        } else if (error === signal.reason || error instanceof LogUnavailableError) {
           this.#end(self, "stopped");
         } else if (self.result === "living") this.mistakes.push(String(error));
-      })
-      .catch((error: unknown) => self.result === "living" && this.mistakes.push(String(error)));
+      });
     return self;
+  }
+
+  /** Started, with all that needs no time done. */
+  startNow(directory: string): Process {
+    const process = this.start(directory);
+    this.world.run(0);
+    return process;
   }
 
   #end(process: Process, result: Process["result"]): void {
@@ -175,9 +193,9 @@ class Stage {
       process.machine.after(this.world.between(0, 20), () => {
         if (process.result !== "living" || !process.isFeedOpen) return;
         const identity = `t${trade} p${this.processes.indexOf(process)}`;
-        const { directory, lease, log } = process;
-        const isClean = lease?.isConfirmed() ?? false;
-        this.receipts.push({ trade, identity, isClean, directory });
+        const { directory, leadership, log } = process;
+        const isConfirmed = leadership.isConfirmed();
+        this.receipts.push({ trade, identity, isConfirmed, directory });
         void log.append([{ kind: "trades", key: "S", value: Buffer.from(identity) }]);
       });
     }
@@ -201,8 +219,8 @@ class Stage {
   }
 }
 
-function live(seed: number, directories: number, faultRate: number): Stage {
-  const stage = new Stage(seed, faultRate);
+function live(seed: number, directories: number, faultRate: number): LeaseHarness {
+  const stage = new LeaseHarness(seed, faultRate);
   const { world, topic } = stage;
   const homes = Array.from({ length: directories }, newDirectory);
   const anyOne = () => stage.alive()[world.pick(Math.max(1, stage.alive().length))];
@@ -274,46 +292,46 @@ function live(seed: number, directories: number, faultRate: number): Stage {
 const SEEDS = 25;
 
 test("by seed: no trade reaches the log under two identities, and none is lost that one alone received", () => {
-  let asideCount = 0;
+  let quarantinedCount = 0;
   let arrivedCount = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     const stage = live(seed, 3, seed % 2 === 0 ? 0.1 : 0);
-    const lost = stage.receipts.filter((receipt) => receipt.isClean && !stage.hasArrived(receipt));
+    const lost = stage.receipts.filter((receipt) => receipt.isConfirmed && !stage.hasArrived(receipt));
     expect([seed, stage.mistakes, stage.doubled(), lost]).toEqual([seed, [], [], []]);
-    asideCount += stage.receipts.filter((receipt) => !stage.hasArrived(receipt)).length;
+    quarantinedCount += stage.receipts.filter((receipt) => !stage.hasArrived(receipt)).length;
     arrivedCount += stage.arrived.size;
   }
-  expect(asideCount).toBeGreaterThan(SEEDS);
+  expect(quarantinedCount).toBeGreaterThan(SEEDS);
   expect(arrivedCount).toBeGreaterThan(SEEDS * 200);
 }, 120_000);
 
 test("by seed: one producer alone, whatever happens to it and to Kafka, sends every trade that it received", () => {
-  let inDoubtCount = 0;
+  let unconfirmedCount = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     const stage = live(seed, 1, seed % 2 === 0 ? 0.1 : 0);
     const lost = stage.receipts.filter((receipt) => !stage.hasArrived(receipt));
     expect([seed, stage.mistakes, stage.doubled(), lost]).toEqual([seed, [], [], []]);
-    inDoubtCount += stage.receipts.filter(({ isClean }) => !isClean).length;
+    unconfirmedCount += stage.receipts.filter(({ isConfirmed }) => !isConfirmed).length;
   }
-  expect(inDoubtCount).toBeGreaterThan(SEEDS * 10);
+  expect(unconfirmedCount).toBeGreaterThan(SEEDS * 10);
 }, 120_000);
 
 /** A calm world, in which the first producer has the feed. */
 function openStage() {
-  const stage = new Stage(1, 0);
+  const stage = new LeaseHarness(1, 0);
   const home = newDirectory();
   const first = stage.start(home);
   stage.world.run(2_000);
-  expect(first.lease?.isConfirmed()).toBe(true);
+  expect(first.leadership.isConfirmed()).toBe(true);
   return { stage, world: stage.world, topic: stage.topic, home, first };
 }
 
-const endOf = (stage: Stage) => {
+const endOf = (stage: LeaseHarness) => {
   for (const one of stage.alive()) stage.kill(one);
   expect(stage.mistakes).toEqual([]);
 };
 
-test("of a backlog at its take-over a producer sends what came before any doubt, and sets the rest aside", () => {
+test("a producer whose lease was taken over sends its confirmed backlog, and quarantines the rest", () => {
   const { stage, world, topic, home, first } = openStage();
   topic.setAway(true);
   stage.play(40_000);
@@ -321,9 +339,9 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   topic.setAway(false);
   const heir = stage.start(newDirectory());
   world.run(LEASE_MS_MAX + 10_000);
-  expect(heir.lease?.isConfirmed()).toBe(true);
+  expect(heir.leadership.isConfirmed()).toBe(true);
   stage.isUnwritable = true;
-  const back = stage.start(home);
+  const back = stage.startNow(home);
   expect(back.isFeedOpen).toBe(true);
   world.run(15_000);
   expect([back.isFeedOpen, back.result, stage.arrived.size]).toEqual([false, "living", 0]);
@@ -331,31 +349,31 @@ test("of a backlog at its take-over a producer sends what came before any doubt,
   world.run(5_000);
   expect(back.result).toBe("refused");
   expect(back.end?.message).toMatch(
-    /^another producer holds the feed: .*; \d+ messages that it .* are set aside$/,
+    /^another producer holds the feed: .*; \d+ messages that it .* are quarantined$/,
   );
-  const cleanCount = stage.receipts.filter(({ isClean }) => isClean).length;
-  expect(cleanCount).toBeGreaterThan(10);
-  expect(stage.receipts.filter((one) => stage.hasArrived(one)).length).toBe(cleanCount);
+  const confirmedCount = stage.receipts.filter(({ isConfirmed }) => isConfirmed).length;
+  expect(confirmedCount).toBeGreaterThan(10);
+  expect(stage.receipts.filter((one) => stage.hasArrived(one)).length).toBe(confirmedCount);
 
   const log = openLog(home, world.machine());
-  const aside = stage.receipts.length - cleanCount;
-  expect(log.dead.count).toBe(aside);
+  const quarantinedCount = stage.receipts.length - confirmedCount;
+  expect(log.dead.count).toBe(quarantinedCount);
   expect(log.dead.list(1)[0]!.reason).toBe("another producer held the feed");
   expect(log.dead.requeue()).toBe(0);
   expect(log.lease).toMatchObject({ isOwn: false, unconfirmedFrom: null });
-  expect(log.dead.dropUnconfirmed()).toBe(aside);
+  expect(log.dead.dropUnconfirmed()).toBe(quarantinedCount);
   expect(log.dead.count).toBe(0);
   log[Symbol.dispose]();
   endOf(stage);
 });
 
-test("a start after a kill has its feed at once, also while the topic is away, and nothing is lost or set aside", () => {
+test("a start after a kill has its feed at once, also while the topic is away; nothing is lost or quarantined", () => {
   const { stage, world, topic, home, first } = openStage();
   stage.play(5_000);
   topic.setAway(true);
   stage.play(5_000);
   stage.kill(first);
-  const second = stage.start(home);
+  const second = stage.startNow(home);
   expect(second.isFeedOpen).toBe(true);
   stage.play(60_000);
   stage.kill(second);
@@ -371,50 +389,50 @@ test("a start after a kill has its feed at once, also while the topic is away, a
   endOf(stage);
 });
 
-test("after a release and after another's hold a start waits for the hold before its feed is opened", () => {
+test("after a release, and after another's lease, a start waits for the lease before its feed is opened", () => {
   const { stage, world, home, first } = openStage();
   first.stop.abort();
   world.run(2_000);
   expect(first.result).toBe("stopped");
-  const second = stage.start(home);
+  const second = stage.startNow(home);
   expect(second.isFeedOpen).toBe(false);
   world.run(2_000);
   expect(second.isFeedOpen).toBe(true);
   second.machine.sleep();
   const heir = stage.start(newDirectory());
   world.run(LEASE_MS_MAX + 10_000);
-  expect(heir.lease?.isConfirmed()).toBe(true);
+  expect(heir.leadership.isConfirmed()).toBe(true);
   second.machine.wake();
   world.run(3_000);
   expect(second.result).toBe("refused");
-  expect(stage.start(home).isFeedOpen).toBe(false);
+  expect(stage.startNow(home).isFeedOpen).toBe(false);
   endOf(stage);
 });
 
-test("a copied directory neither opens the feed nor takes the hold of one that lives, however often it starts", () => {
+test("a copied directory neither opens the feed nor takes the lease of one that lives, however often it starts", () => {
   const { stage, world, home, first } = openStage();
   const copy = newDirectory();
   cpSync(home, copy, { recursive: true });
   for (let round = 0; round < 3; round++) {
-    const other = stage.start(copy);
+    const other = stage.startNow(copy);
     expect(other.isFeedOpen).toBe(false);
     world.run(10_000);
     expect(other.result).toBe("refused");
-    expect(first.lease?.isConfirmed()).toBe(true);
+    expect(first.leadership.isConfirmed()).toBe(true);
   }
   stage.kill(first);
   const other = stage.start(copy);
   world.run(LEASE_MS_MAX + 10_000);
-  expect(other.lease?.isConfirmed()).toBe(true);
-  // The one it was copied from is not the last holder any more.
+  expect(other.leadership.isConfirmed()).toBe(true);
+  // The one it was copied from is not the last owner any more.
   const back = stage.start(home);
   world.run(10_000);
   expect(back.result).toBe("refused");
-  expect(other.lease?.isConfirmed()).toBe(true);
+  expect(other.leadership.isConfirmed()).toBe(true);
   endOf(stage);
 });
 
-test("a claim that was written down and never sent takes nothing from the hold before it", () => {
+test("a claim that was written down and never sent takes nothing from the lease before it", () => {
   const { stage, world, topic, home, first } = openStage();
   topic.setAway(true);
   stage.play(20_000);
@@ -425,13 +443,13 @@ test("a claim that was written down and never sent takes nothing from the hold b
   topic.setAway(false);
   const second = stage.start(home);
   world.run(3_000);
-  expect(second.lease?.isConfirmed()).toBe(true);
+  expect(second.leadership.isConfirmed()).toBe(true);
   world.run(3_000);
   expect(stage.arrived.size).toBe(stage.receipts.length);
   endOf(stage);
 });
 
-test("what is set aside has a quarter of the outbox: of more the oldest are kept, and the event says how many", async () => {
+test("quarantined messages have a quarter of the outbox: the oldest are kept, and the event says how many", async () => {
   const world = new World(1, NOON_MS);
   const log = openLog(newDirectory(), world.machine(), 40_000);
   const outbox = log.openOutbox();
@@ -440,25 +458,25 @@ test("what is set aside has a quarter of the outbox: of more the oldest are kept
   const value = Buffer.alloc(1_000, 1);
   const entry = { kind: "trades", key: "S", value } as const;
   for (let count = 0; count < 20; count++) void log.append([entry]);
-  // An event of this producer no other one has.
+  // No other producer has an event of this one.
   void log.append([{ kind: "event", key: "S", value: Buffer.from("{}") }]);
   expect(outbox.read(0, 10)).toEqual([]);
   expect(outbox.endOffset).toBe(1);
-  let asideCount = 0;
+  let quarantinedCount = 0;
   void log.lease.quarantineUnconfirmed().then((count) => {
-    asideCount = count;
+    quarantinedCount = count;
   });
   world.run(100);
-  expect(asideCount).toBe(20);
+  expect(quarantinedCount).toBe(20);
   expect(log.dead.list(99).map(({ offset }) => offset)).toEqual(
     Array.from({ length: 10 }, (_, at) => at + 1),
   );
   const [own, event, ...more] = outbox.read(0, 10);
   expect([own?.offset, more]).toEqual([21, []]);
   const { type, detail } = JSON.parse(Buffer.from(event!.value).toString());
-  const doubt = { messageCount: 20, droppedCount: 10, fromMs: NOON_MS, toMs: NOON_MS };
-  expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", doubt]);
-  // And so has what is refused.
+  const expected = { messageCount: 20, droppedCount: 10, fromMs: NOON_MS, toMs: NOON_MS };
+  expect([type, JSON.parse(detail)]).toEqual(["trades_in_doubt", expected]);
+  // Refused messages have the same quarter.
   expect(() => outbox.deadLetter({ ...event!, kind: "trades", key: "S", value }, "refused: x")).toThrow(
     "the dead letters fill their share of the outbox",
   );
@@ -489,7 +507,7 @@ test("a file whose records one role left is refused to the other, and an empty o
   fourth[Symbol.dispose]();
 });
 
-test("holder, holds and doubt outlive a damaged file", () => {
+test("owner, leases and the first unconfirmed record outlive a damaged file", () => {
   const machine = new World(1, NOON_MS).machine();
   const directory = newDirectory();
   const first = openLog(directory, machine);
@@ -513,7 +531,7 @@ test("holder, holds and doubt outlive a damaged file", () => {
   second[Symbol.dispose]();
 });
 
-test("what is received after a salvage that found no offset stays in doubt with what was before it", () => {
+test("what is received after a salvage that found no offset stays unconfirmed with what was before it", () => {
   const machine = new World(1, NOON_MS).machine();
   const directory = newDirectory();
   const path = join(directory, "outbox.sqlite");
@@ -527,11 +545,11 @@ test("what is received after a salvage that found no offset stays in doubt with 
   }
   let unconfirmedFrom: number | null;
   {
-    using doubted = openLog(directory, machine);
-    doubted.openOutbox();
-    doubted.lease.guard(() => false);
-    void doubted.append([entry]);
-    ({ unconfirmedFrom } = doubted.lease);
+    using unconfirmed = openLog(directory, machine);
+    unconfirmed.openOutbox();
+    unconfirmed.lease.guard(() => false);
+    void unconfirmed.append([entry]);
+    ({ unconfirmedFrom } = unconfirmed.lease);
   }
   const bytes = readFileSync(path);
   {
@@ -549,9 +567,9 @@ test("what is received after a salvage that found no offset stays in doubt with 
   expect(after.lease.unconfirmedFrom).toBe(unconfirmedFrom);
   expect(after.health().recordCount).toBe(2);
   expect(outbox.read(0, 9)).toEqual([]);
-});
+}, 60_000);
 
-test("where the row of the hold is damaged the records are kept, and the outbox is a stranger to its own hold", () => {
+test("where the owner row is damaged the records are kept, and the outbox does not know its own lease", () => {
   const machine = new World(1, NOON_MS).machine();
   const directory = newDirectory();
   const first = openLog(directory, machine);

@@ -1,12 +1,12 @@
-// What a member of a group holds, driven by a client that does its worst: batches of older assignments, fetches of
-// before a seek, positions that jump. Each was seen, or can be read, in kafkajs.
+// What a member of a group has, driven by a client that does its worst: batches of older assignments, fetches from
+// before a seek, positions that jump. Each of these was seen in kafkajs, or can be read in its source.
 
 import { expect, test } from "bun:test";
 import type { KafkaMessage } from "kafkajs";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { StaleEpochError } from "../../../lib/base/errors.ts";
 import type { Delivery } from "../../../lib/contracts/log.ts";
-import { createAssignment, type FetchedBatch } from "../../../lib/kafka/assignment.ts";
+import { Assignment, type FetchedBatch } from "../../../lib/kafka/assignment.ts";
 
 const ID = "market/0";
 
@@ -29,7 +29,7 @@ function open() {
     resume: () => calls.push("resume"),
     seek: ({ offset }: { offset: string }) => calls.push(`seek ${offset}`),
   };
-  const assignment = createAssignment(new Map([["market", "trades"]]), systemClock);
+  const assignment = new Assignment(new Map([["market", "trades"]]), systemClock);
   const begin = () => {
     assignment.begin(control as never, { market: [0] });
     return assignment.next()!.epoch;
@@ -48,7 +48,7 @@ function open() {
     isRunning: () => true,
     ...fields,
   });
-  const take = (from: number, next: number) => assignment.take(fetched(from, next) as FetchedBatch);
+  const take = (from: number, next: number) => assignment.accept(fetched(from, next) as FetchedBatch);
   return { assignment, calls, resolved, begin, fetched, take };
 }
 
@@ -97,7 +97,7 @@ test("a batch that is ahead however often it is sought back follows a gap withou
   expect(assignment.next()).toBeNull();
 });
 
-test("a seek drops what is held of its partition, and holds for the very next batch", async () => {
+test("a seek drops what is buffered of its partition, and is valid for the very next batch", async () => {
   const { assignment, begin, take } = open();
   const epoch = begin();
   assignment.seek(epoch, ID, 0);
@@ -105,24 +105,24 @@ test("a seek drops what is held of its partition, and holds for the very next ba
   await take(5, 10);
   expect(rangeOf(assignment.next())).toEqual([0, 5]);
   assignment.seek(epoch, ID, 2);
-  expect([assignment.next(), assignment.heldBytes]).toEqual([null, 0]);
+  expect([assignment.next(), assignment.bufferedBytes]).toEqual([null, 0]);
   await take(2, 10);
   expect(rangeOf(assignment.next())).toEqual([2, 10]);
 });
 
-/** Fills the hands, so that the next batch has to wait; its own promise is answered. */
-async function holdOne(opened: ReturnType<typeof open>, isRunning = () => true) {
+/** Fills the buffer, so that the next batch has to wait; the waiting batch's promise is answered. */
+async function bufferOne(opened: ReturnType<typeof open>, isRunning = () => true) {
   const { assignment, begin, fetched } = opened;
   const epoch = begin();
   assignment.seek(epoch, ID, 0);
-  await assignment.take(fetched(0, 30, {}, 100_000) as FetchedBatch);
+  await assignment.accept(fetched(0, 30, {}, 100_000) as FetchedBatch);
   let beats = 0;
   let refuse: Error | null = null;
   const heartbeat = async () => {
     beats += 1;
     if (refuse !== null) throw refuse;
   };
-  const waiting = assignment.take(fetched(30, 40, { heartbeat, isRunning }) as FetchedBatch);
+  const waiting = assignment.accept(fetched(30, 40, { heartbeat, isRunning }) as FetchedBatch);
   return {
     epoch,
     waiting,
@@ -133,9 +133,9 @@ async function holdOne(opened: ReturnType<typeof open>, isRunning = () => true) 
   };
 }
 
-test("with full hands a batch waits, and the heart beats, until something was handed over", async () => {
+test("with a full buffer a batch waits, with heartbeats, until something was handed over", async () => {
   const opened = open();
-  const { waiting, beats } = await holdOne(opened);
+  const { waiting, beats } = await bufferOne(opened);
   const { assignment, resolved } = opened;
   while (beats() < 2) await assignment.changed(50);
   expect(resolved).toEqual(["29"]);
@@ -145,11 +145,11 @@ test("with full hands a batch waits, and the heart beats, until something was ha
   expect(rangeOf(assignment.next())).toEqual([30, 40]);
 });
 
-test("a batch that waited through a seek, a new epoch or the end is not taken and not resolved", async () => {
+test("a batch that waited through a seek, a new epoch or the end is not accepted and not resolved", async () => {
   for (const happen of ["seek", "epoch", "end"] as const) {
     const opened = open();
     const { assignment, resolved, begin } = opened;
-    const { epoch, waiting } = await holdOne(opened);
+    const { epoch, waiting } = await bufferOne(opened);
     if (happen === "seek") assignment.seek(epoch, ID, 30);
     if (happen === "epoch") assignment.seek(begin(), ID, 30);
     if (happen === "end") assignment.end();
@@ -158,16 +158,16 @@ test("a batch that waited through a seek, a new epoch or the end is not taken an
   }
 });
 
-test("a rebalance that a waiting batch's heartbeat is told of comes out, and the batch was not taken", async () => {
+test("a rebalance that a waiting batch's heartbeat reports comes out, and the batch was not accepted", async () => {
   const opened = open();
-  const { waiting, rebalance } = await holdOne(opened);
+  const { waiting, rebalance } = await bufferOne(opened);
   rebalance(new Error("rebalance in progress"));
-  opened.assignment.wake();
+  opened.assignment.wakeUp();
   await expect(waiting).rejects.toThrow("rebalance in progress");
   expect(opened.resolved).toEqual(["29"]);
 });
 
-test("between two epochs nothing is current, and an epoch's number is never given again", () => {
+test("between two epochs nothing is current, and an epoch's number is never used again", () => {
   const { assignment, begin } = open();
   const first = begin();
   assignment.end();
@@ -180,7 +180,7 @@ test("between two epochs nothing is current, and an epoch's number is never give
   expect(open().begin()).toBeGreaterThan(second);
 });
 
-test("of two epochs that nobody has met yet only the later is told", () => {
+test("of two epochs that were not handed over yet only the later one is", () => {
   const { assignment, begin } = open();
   begin();
   const control = { pause() {}, resume() {}, seek() {} };

@@ -117,13 +117,13 @@ test("an epoch does not wait for an answer that an older one never gets", async 
   await fresh;
 });
 
-test("a request without an answer ends by our clock, and the line goes on", async () => {
+test("a request without an answer ends by our clock, and the queue goes on", async () => {
   const broker = openBroker();
   const lost = broker.commit("t/0", 5);
   const next = broker.commit("t/1", 6);
   lost.catch(() => {});
   await broker.timeOut();
-  await expect(lost).rejects.toThrow("t/0: Kafka did not answer a commit in 20000 ms");
+  await expect(lost).rejects.toThrow("t/0: Kafka did not answer a commit within 20000 ms");
   expect(broker.requests).toEqual([["t/0@5"], ["t/1@6"]]);
   broker.drop();
   await broker.answer();

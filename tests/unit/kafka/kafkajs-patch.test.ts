@@ -1,5 +1,5 @@
-// What patches/ mends in kafkajs 2.2.4, seen at its own modules: without the patch every test here fails, but for the
-// last, which says what is left as it was. Work is counted, never timed.
+// What patches/ mends in kafkajs 2.2.4, tested on kafkajs's own modules. Without the patch every test here fails except
+// the last, which shows what is left as it was. Work is counted, never timed.
 
 import { expect, test } from "bun:test";
 import { createRequire } from "node:module";
@@ -51,7 +51,7 @@ test("a connection with nothing to send sets no timer, however many answers it h
       queue.push(request(id, sent));
       queue.fulfillRequest({ correlationId: id, payload: null, size: 0 });
     }
-    // What was set all the same, fired a hundred times: it must not set itself again.
+    // A timer that was set nevertheless is fired a hundred times: it must not set itself again.
     for (let round = 0; round < 100; round++) timers.at(-1)?.callback();
     expect(sent).toEqual([1, 2, 3]);
     expect(timers.length).toBe(0);
@@ -124,7 +124,7 @@ test("a commit is tried once: a repeat would go through under the next generatio
 
 test("a commit while the consumer is not running fails instead of being forgotten", async () => {
   const runner = openRunner(async () => {});
-  // In a function of its own: what is not mended does not even answer with a promise.
+  // In a function of its own: without the patch the answer is not even a promise.
   const committing = async () => runner.commitOffsets({ topics: [] });
   await expect(committing()).rejects.toThrow("nothing was committed");
 });

@@ -7,7 +7,7 @@ import { seeded } from "../../support/builders.ts";
 
 /** What the tracker promises, computed from scratch. */
 class Model {
-  readonly records: { nextOffset: number; heldSinceMs: number; left: number }[] = [];
+  readonly records: { nextOffset: number; receivedSinceMs: number; left: number }[] = [];
   readonly offset: number;
   constructor(offset: number) {
     this.offset = offset;
@@ -20,14 +20,14 @@ class Model {
     const last = this.#passed.at(-1);
     return {
       watermark: last?.nextOffset ?? this.offset,
-      passedAtMs: last?.heldSinceMs ?? null,
+      passedSinceMs: last?.receivedSinceMs ?? null,
       openCount: this.records.length - this.#passed.length,
     };
   }
 }
 
-function stateOf({ watermark, passedAtMs, openCount }: OffsetTracker) {
-  return { watermark, passedAtMs, openCount };
+function stateOf({ watermark, passedSinceMs, openCount }: OffsetTracker) {
+  return { watermark, passedSinceMs, openCount };
 }
 
 test.each(Array.from({ length: 30 }, (_, index) => index + 1))(
@@ -47,7 +47,7 @@ test.each(Array.from({ length: 30 }, (_, index) => index + 1))(
         nextOffset += random(4);
         const pending = random(5);
         const inFlight = tracker.open(nextOffset, step, pending);
-        model.records.push({ nextOffset, heldSinceMs: step, left: pending });
+        model.records.push({ nextOffset, receivedSinceMs: step, left: pending });
         for (let row = 0; row < pending; row++) due.push({ inFlight, index: model.records.length - 1 });
       } else {
         const [{ inFlight, index }] = due.splice(random(due.length), 1) as [(typeof due)[number]];
@@ -67,10 +67,10 @@ test("newest first: nothing passes until the oldest is in, then everything does"
   for (const inFlight of inFlights.slice(1).reverse()) {
     tracker.acknowledge(inFlight);
     expect(tracker.watermark).toBe(10);
-    expect(tracker.passedAtMs).toBeNull();
+    expect(tracker.passedSinceMs).toBeNull();
   }
   tracker.acknowledge(inFlights[0]!);
-  expect(stateOf(tracker)).toEqual({ watermark: 510, passedAtMs: 499, openCount: 0 });
+  expect(stateOf(tracker)).toEqual({ watermark: 510, passedSinceMs: 499, openCount: 0 });
 });
 
 test("a record is passed when all its rows are in, and not before", () => {
@@ -88,9 +88,9 @@ test("a record without rows is passed at once, but never before its elders", () 
   expect(tracker.watermark).toBe(6);
   const elder = tracker.open(7, 2, 1);
   tracker.open(9, 3, 0);
-  expect(stateOf(tracker)).toEqual({ watermark: 6, passedAtMs: 1, openCount: 2 });
+  expect(stateOf(tracker)).toEqual({ watermark: 6, passedSinceMs: 1, openCount: 2 });
   tracker.acknowledge(elder);
-  expect(stateOf(tracker)).toEqual({ watermark: 9, passedAtMs: 3, openCount: 0 });
+  expect(stateOf(tracker)).toEqual({ watermark: 9, passedSinceMs: 3, openCount: 0 });
 });
 
 test("one acknowledgement too many, or a record out of order, is our bug and says so", () => {
@@ -103,7 +103,7 @@ test("one acknowledgement too many, or a record out of order, is our bug and say
   expect(tracker.watermark).toBe(8);
 });
 
-test("a tracker that has passed a million records holds none of them", async () => {
+test("a tracker that has passed a million records keeps none of them", async () => {
   const tracker = new OffsetTracker(0);
   const oldest: WeakRef<InFlight>[] = [];
   const begunAt = performance.now();
@@ -113,9 +113,9 @@ test("a tracker that has passed a million records holds none of them", async () 
     tracker.acknowledge(inFlight);
   }
   expect(tracker.watermark).toBe(1_000_000);
-  // O(1) a record: a copy of the list each time would take minutes.
+  // O(1) per record: a copy of the list each time would take minutes.
   expect(performance.now() - begunAt).toBeLessThan(5_000);
-  // A WeakRef holds what was looked at in this turn of the event loop.
+  // A WeakRef keeps what was looked at in this turn of the event loop.
   await new Promise<void>((resolve) => systemClock.atEndOfTick(resolve));
   Bun.gc(true);
   // The stack may happen to hold one.

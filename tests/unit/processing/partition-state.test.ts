@@ -1,5 +1,5 @@
-// The limits of one partition's memory, which no short history meets: beyond each of them it gets dearer,
-// never wrong. (What memory may answer for is shown in pipeline.test.ts, through the whole processor.)
+// The limits of one partition's memory, which no short history reaches: above each of them work costs more, and is
+// never wrong. (What memory may answer for is shown in processor.test.ts, through the whole processor.)
 
 import { expect, test } from "bun:test";
 import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
@@ -16,7 +16,7 @@ function pending(partition: PartitionState, tradedAtMs: number): PendingRow {
   return { row, inFlight: partition.tracker.open(nextOffset, NOON_MS, 1), isResend: false };
 }
 
-test("of more sessions than are remembered, a new one counts as a copy; the known stay known", () => {
+test("above the limit of sessions a new one counts as a copy; the known ones stay known", () => {
   const partition = new PartitionState(0, nothing);
   const session = (index: number) => index.toString(16).padStart(8, "0");
   for (let index = 0; index < SESSIONS_MAX; index++) partition.observeMessage(session(index), 1);
@@ -37,14 +37,14 @@ test("an old sequence does not lower the highest that was seen", () => {
   ]);
 });
 
-test("reads that are forgotten for want of room are asked for again, those under way too", () => {
+test("reads that were dropped because there are too many are needed again, those under way too", () => {
   const partition = new PartitionState(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
   const readNow = (startMs: number) =>
     partition.endRead("AAPL", startMs, partition.beginRead("AAPL", startMs), newPane());
   for (let index = 0; index < 12; index++) readNow(NOON_MS + index * PANE_MS);
   expect(partition.panesOf(candle, new Map())).toMatchObject({ missing: [] });
   const underWay = partition.beginRead("AAPL", NOON_MS);
-  // Others, until there is no room.
+  // Others, until the limit is reached.
   for (let index = 0; index < 10_001; index++) readNow(NOON_MS - (index + 1) * PANE_MS);
   partition.endRead("AAPL", NOON_MS, underWay, newPane());
   expect(partition.panesOf(candle, new Map()).missing).toHaveLength(12);
@@ -58,7 +58,7 @@ test("a pane that is being read counts as missing until the answer is there", ()
   expect(partition.panesOf(candle, new Map()).missing).toEqual([]);
 });
 
-test("what a take has read itself serves that take, even when a row has overtaken it", () => {
+test("what a flush has read itself serves that flush, even when a row has overtaken it", () => {
   const partition = new PartitionState(0, { maxTradeMs: NOON_MS, receivedSinceMs: null });
   const read = partition.beginRead("AAPL", NOON_MS);
   partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
@@ -68,7 +68,7 @@ test("what a take has read itself serves that take, even when a row has overtake
   expect(partition.unwrittenCount).toBe(4);
 });
 
-test("the number of panes never exceeds its limit, and the oldest made go first", () => {
+test("the number of panes never exceeds its limit, and the oldest are evicted first", () => {
   const partition = new PartitionState(0, nothing, 3);
   for (let index = 0; index < 20; index++) {
     partition.acknowledgeRow(pending(partition, NOON_MS + index * PANE_MS), NOON_MS);
@@ -79,7 +79,7 @@ test("the number of panes never exceeds its limit, and the oldest made go first"
   expect(partition.panesOf({ ...last, startMs: NOON_MS + 16 * PANE_MS }, new Map()).missing).toHaveLength(1);
 });
 
-test("panes go idle by the time of their last row, not of their making", () => {
+test("panes become idle by the time of their last row, not of their creation", () => {
   const partition = new PartitionState(0, nothing);
   partition.acknowledgeRow(pending(partition, NOON_MS), NOON_MS);
   partition.acknowledgeRow(pending(partition, NOON_MS + 1), NOON_MS + 100_000);

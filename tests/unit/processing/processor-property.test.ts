@@ -1,6 +1,6 @@
 // Random histories, each decided by its seed: trades in order, late, equal and sent twice; a store and a log
 // that fail in every way they may; processors that are killed, sleep through reassignments and wake up;
-// limits so small that each is met. When the faults stop everything must settle, and be complete.
+// limits so small that each is reached. When the faults stop, everything must settle and be complete.
 // PIPELINE_SEEDS=5000 runs more, PIPELINE_SEED=17 only that one.
 
 import { expect, test } from "bun:test";
@@ -21,7 +21,7 @@ class History {
   readonly stage: PipelineHarness;
   readonly #messages: Message[] = [];
   readonly #symbols: readonly string[];
-  /** Those that take part in the group. */
+  /** The members of the group. */
   #members: Process[] = [];
   #asleep: Process[] = [];
   /** Log and store on one machine, in two files: the power may fail, and the log lose its end. */
@@ -149,7 +149,7 @@ class History {
     this.#members = [this.stage.start()];
   }
 
-  /** Whoever sleeps is given up by the group, sooner or later. */
+  /** The group gives up a sleeping process sooner or later. */
   #sleep(): void {
     if (this.#members.length < 2) return;
     const sleeper = this.#oneOf(this.#members);
@@ -161,7 +161,7 @@ class History {
     this.#deal();
   }
 
-  /** It works on with what it remembers, until the group takes it in again. */
+  /** It goes on with what it remembers, until the group lets it rejoin. */
   #wake(): void {
     const sleeper = this.#asleep.pop();
     if (sleeper === undefined) return;
@@ -200,7 +200,7 @@ test(`${SEEDS} random histories settle, complete, with every commit lawful`, () 
     }
   }
   if (SEEDS < 100) return;
-  // The histories are no idle ones.
+  // The histories are not idle.
   expect(commitCount).toBeGreaterThan(SEEDS * 5);
   const operations = ["putTrades", "putWindows", "putDead", "scanTrades", "scanReceived", "isEmpty"];
   const expected = [...operations, "commit", "position"].flatMap((operation) =>

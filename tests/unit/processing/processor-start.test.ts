@@ -1,5 +1,5 @@
-// How a new assignment begins: all its positions are asked for at once, and what an older one still waits for touches
-// nothing of a later one.
+// How a new assignment begins: all its positions are asked for at once, and work that an older assignment still waits
+// for changes nothing of a later one.
 
 import { expect, test } from "bun:test";
 import { systemClock } from "../../../lib/base/clock.ts";
@@ -93,7 +93,7 @@ test("what an older assignment still waits for becomes no partition of a later o
   await assign(1, "t/0", "t/1");
   asked.get("1 t/1")!.resolve(RANGE);
   await nextTurn();
-  asked.get("1 t/0")!.reject(new StaleEpochError("dealt out anew"));
+  asked.get("1 t/0")!.reject(new StaleEpochError("reassigned"));
   await nextTurn();
   await assign(2, "t/0");
   asked.get("2 t/0")!.resolve(RANGE);

@@ -400,7 +400,7 @@ test("what is stored while windows are written is committed with the next ones",
   stage.expectComplete();
 });
 
-test("of more windows than one put takes, those behind a failed put are written later", () => {
+test("with more windows than fit one put, those behind a failed put are written later", () => {
   const stage = new PipelineHarness({ triggerMs: null, log: { batchMax: 400 } });
   const { processor } = stage.start();
   for (let index = 0; index < 300; index++) stage.send([at(index * 60_000)]);
@@ -448,7 +448,7 @@ test("a partition whose windows cannot be written does not hold up the others", 
   stage.expectComplete();
 });
 
-test("two triggers that overlap take once: none commits past what is not written", () => {
+test("two triggers that overlap flush once: none commits past what is not written", () => {
   const stage = new PipelineHarness({ triggerMs: null });
   const { processor } = stage.start();
   stage.send([at(0)]);
@@ -588,7 +588,7 @@ test("a row that is refused after an attempt had stored it is counted where it l
   expect(candleAt(stage, 0)).toMatchObject({ trade_count: 2 });
 });
 
-test("an aggregate or a letter that the store refuses for good is counted and blocks nothing", async () => {
+test("an aggregate or a dead letter that the store refuses for good is counted and blocks nothing", async () => {
   const stage = new PipelineHarness();
   stage.store.refusesWindow = ({ kind }) => kind === "candle";
   stage.store.refusesLetter = () => true;
@@ -796,7 +796,7 @@ test("a batch that begins elsewhere is sought back, and partitions may move mean
   }
 });
 
-test("a batch that begins elsewhere, met when the log has already dealt out anew, is only dropped", () => {
+test("a batch that begins elsewhere, seen after the partitions were reassigned, is only dropped", () => {
   const stage = new PipelineHarness({ log: { partitionCount: 2 }, store: { putsInFlightMax: 1 } });
   const process = stage.start();
   stage.world.run(STORED_MS);
@@ -807,7 +807,7 @@ test("a batch that begins elsewhere, met when the log has already dealt out anew
   for (let index = 0; index < 10; index++) stage.send([at(index, { symbol: "AAPM" })]);
   stage.log.misplacedRate = 1;
   stage.world.run(STORED_MS);
-  // ... and then the partitions are dealt out anew.
+  // ... and then the partitions are reassigned.
   stage.deal([process]);
   stage.world.run(STORED_MS);
   stage.log.misplacedRate = 0;

@@ -1,0 +1,118 @@
+// What the parts of one processor share: its dependencies, the partitions of the current epoch, what /health shows
+// and the one retry. It decides nothing about a row.
+
+import type { Clock } from "../base/clock.ts";
+import type { Logger } from "../base/logger.ts";
+import type { Metrics } from "../base/metrics.ts";
+import { retryWhile } from "../base/retry.ts";
+import type { LogReader, PartitionId } from "../contracts/log.ts";
+import type { StoreWriter } from "../contracts/store.ts";
+import type { TradeRow } from "../model/trade.ts";
+import type { PartitionState } from "./partition-state.ts";
+
+export type ProcessorDeps = Readonly<{
+  log: LogReader;
+  store: StoreWriter;
+  clock: Clock;
+  logger: Logger;
+  metrics: Metrics;
+  limits?: Partial<ProcessorLimits>;
+  /** Called with rows as soon as the store has them, for a live view. It must not throw. */
+  onRowsStored?: (rows: readonly TradeRow[]) => void;
+}>;
+
+/** Tests and simulations set small limits, so that they are reached. */
+export type ProcessorLimits = Readonly<{ panesMax: number; windowsUnwrittenMax: number }>;
+
+export type ProcessorHealth = Readonly<{
+  epoch: number;
+  partitions: readonly PartitionId[];
+  lastBatchAtMs: number | null;
+  lastRowStoredAtMs: number | null;
+  lastTriggerAtMs: number | null;
+  lastCommitAtMs: number | null;
+  rowsInFlight: number;
+  windowsUnwritten: number;
+  /** Why the store or the log does not accept work, and since when (ms since 1970); null = it does. */
+  problem: Readonly<{ message: string; sinceMs: number }> | null;
+}>;
+
+export const RETRY_FIRST_MS = 50;
+export const RETRY_MAX_MS = 5_000;
+
+export class ProcessorState {
+  readonly deps: ProcessorDeps;
+  /** -1 before the first assignment. */
+  epoch = -1;
+  /** Those of the current epoch. Work that belongs to an older epoch keeps objects that are no longer in here. */
+  partitions = new Map<PartitionId, PartitionState>();
+  /** When each of these last happened, ms since 1970; null = never. */
+  readonly last: Record<"batch" | "row" | "trigger" | "commit", number | null> = {
+    batch: null,
+    row: null,
+    trigger: null,
+    commit: null,
+  };
+  #problem: ProcessorHealth["problem"] = null;
+  readonly #failure = Promise.withResolvers<never>();
+
+  constructor(deps: ProcessorDeps) {
+    this.deps = deps;
+    this.#failure.promise.catch(() => {}); // Raced in run(); without a run nobody waits for it.
+  }
+
+  get problem(): ProcessorHealth["problem"] {
+    return this.#problem;
+  }
+
+  get windowsUnwritten(): number {
+    let count = 0;
+    for (const { unwrittenCount } of this.partitions.values()) count += unwrittenCount;
+    return count;
+  }
+
+  isCurrent(partition: PartitionState): boolean {
+    for (const current of this.partitions.values()) if (current === partition) return true;
+    return false;
+  }
+
+  /** Rejects when work in the background failed in a way that no retry can mend: a bug. */
+  get failed(): Promise<never> {
+    return this.#failure.promise;
+  }
+
+  fail(error: unknown): void {
+    this.#failure.reject(error);
+  }
+
+  /**
+   * Runs the work until it succeeds; undefined when it is no longer wanted. Rejects with an error that is not
+   * transient.
+   */
+  async retryWhile<T extends NonNullable<unknown>>(
+    operation: string,
+    isWanted: () => boolean,
+    work: () => Promise<T>,
+  ): Promise<T | undefined> {
+    const { clock } = this.deps;
+    const onFailure = (error: unknown) => this.noteProblem(operation, error);
+    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, onFailure };
+    const result = await retryWhile(isWanted, options, work);
+    if (result !== undefined) this.noteSuccess();
+    return result;
+  }
+
+  noteProblem(operation: string, error: unknown): void {
+    const { clock, logger, metrics } = this.deps;
+    metrics.storeRetriesTotal.inc({ operation });
+    if (this.#problem === null) {
+      logger.warn("the store or the log does not accept work; retrying until it does", { operation, error });
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    this.#problem = { message, sinceMs: this.#problem?.sinceMs ?? clock.now() };
+  }
+
+  noteSuccess(): void {
+    this.#problem = null;
+  }
+}
