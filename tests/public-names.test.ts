@@ -201,6 +201,8 @@ function startFinnhub() {
         if (type !== "subscribe") return;
         socket.subscribe("trades");
         const msg = symbol === "AAPL" ? "an error of a test" : "Subscribing to too many symbols";
+        // AAPL is refused once, and trades all the same.
+        if (symbol === "AAPL") socket.send(JSON.stringify({ type: "error", msg: "Invalid symbol AAPL" }));
         socket.send(JSON.stringify({ type: "error", msg }));
       },
     },
