@@ -11,8 +11,8 @@ CREATE TABLE IF NOT EXISTS trades (
   PRIMARY KEY (symbol, hour, trade_timestamp, uuid)
 ) STRICT, WITHOUT ROWID;
 
--- The two tables of aggregates. A row of trade_count 0 is no window but the trace of a removed one: without it a
--- put below the removal's version would bring the window back. Readers leave it out.
+-- The tables of lib/model/aggregates.ts. A row of trade_count 0 is not a window but the trace of a removed one: without
+-- it a put below the removal's version would bring the window back. Readers leave it out.
 CREATE TABLE IF NOT EXISTS running_averages_15_sec (
   symbol TEXT NOT NULL,
   hour INTEGER NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS feed_events (
   PRIMARY KEY (day, event_timestamp, session, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- What could not be taken, whole, with the reason. item = index of the trade in its message, -1 = all of it.
+-- What could not be accepted, whole, with the reason. item = index of the trade in its message, -1 = all of it.
 CREATE TABLE IF NOT EXISTS dead (
   session TEXT NOT NULL,
   sequence INTEGER NOT NULL,
@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS commits (
   metadata TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The wanted tickers: one row a symbol, a removal too. A replaced row gets a new rowid: the order of equal times.
+-- The watchlist: one row a symbol, for a removal too. A replaced row gets a new rowid: the order of equal times.
 CREATE TABLE IF NOT EXISTS tickers (
   symbol TEXT PRIMARY KEY,
   wanted INTEGER NOT NULL,

@@ -39,7 +39,9 @@ import {
 import { createIngest } from "../lib/ingest/ingest.ts";
 import { topicNames } from "../lib/kafka/topics.ts";
 import { decodeMessage, encodeDeadLetter, encodeEvent, encodeMessage } from "../lib/model/codec.ts";
-import { badTrade, type DeadReason, dayOf } from "../lib/model/trade.ts";
+import type { DeadReason } from "../lib/model/dead-letter.ts";
+import { dayOf } from "../lib/model/trade.ts";
+import { badTrade } from "../lib/model/validate.ts";
 import { openSqliteLog } from "../lib/outbox/log.ts";
 import { createProcessor } from "../lib/processing/processor.ts";
 import { openSqliteStore } from "../lib/sqlite/store.ts";

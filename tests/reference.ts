@@ -29,13 +29,52 @@ export type PlainCandle = {
   trade_count: number;
 };
 
-/** Every 15-second window that ends at a multiple of 5 s and holds a trade, by symbol and end. */
-export function averagesOf(trades: readonly PlainTrade[]): PlainAverage[] {
+/** A row of any aggregate; a kind is a name that the caller chose. */
+export type PlainWindow = { kind: string; row: PlainAverage | PlainCandle };
+export type PlainAggregate = Readonly<{
+  kind: string;
+  shape: "average" | "candle";
+  widthMs: number;
+  stepMs: number;
+}>;
+
+/** Every window of these aggregates that holds a trade, by aggregate, symbol and time. */
+export function windowsOf(
+  trades: readonly PlainTrade[],
+  aggregates: readonly PlainAggregate[],
+): PlainWindow[] {
+  return aggregates.flatMap(({ kind, shape, widthMs, stepMs }) =>
+    (shape === "average" ? averagesOf(trades, widthMs, stepMs) : candlesOf(trades, widthMs)).map((row) => ({
+      kind,
+      row,
+    })),
+  );
+}
+
+/** In how many windows a trade is. */
+export function windowsPerTrade(aggregates: readonly PlainAggregate[]): number {
+  return aggregates.reduce((sum, { widthMs, stepMs }) => sum + widthMs / stepMs, 0);
+}
+
+/** The times under which the windows that hold a trade of this time are stored: an average by its end. */
+export function windowTimesOf(atMs: number, { shape, widthMs, stepMs }: PlainAggregate): number[] {
+  if (shape === "candle") return [Math.floor(atMs / widthMs) * widthMs];
+  const firstEnd = (Math.floor(atMs / stepMs) + 1) * stepMs;
+  return Array.from({ length: widthMs / stepMs }, (_, later) => firstEnd + later * stepMs);
+}
+
+/** The time under which a row is stored. */
+export function timeOf(row: PlainAverage | PlainCandle): number {
+  return "window_end" in row ? row.window_end : row.window_start;
+}
+
+/** Every 15-second window that ends at a multiple of 5 s and holds a trade, by symbol and end; others if asked. */
+export function averagesOf(trades: readonly PlainTrade[], widthMs = 15_000, stepMs = 5_000): PlainAverage[] {
   const windows = new Map<string, { symbol: string; end: number; trades: PlainTrade[] }>();
   for (const trade of trades) {
     // An end e belongs to the trade when e - 15 s <= at < e.
-    const firstEnd = (Math.floor(trade.atMs / 5_000) + 1) * 5_000;
-    for (const end of [firstEnd, firstEnd + 5_000, firstEnd + 10_000]) {
+    const firstEnd = (Math.floor(trade.atMs / stepMs) + 1) * stepMs;
+    for (let end = firstEnd; end - widthMs <= trade.atMs; end += stepMs) {
       const key = `${trade.symbol} ${end}`;
       if (!windows.has(key)) windows.set(key, { symbol: trade.symbol, end, trades: [] });
       windows.get(key)!.trades.push(trade);
@@ -58,11 +97,11 @@ export function averagesOf(trades: readonly PlainTrade[]): PlainAverage[] {
     .sort((a, b) => (a.symbol < b.symbol ? -1 : a.symbol > b.symbol ? 1 : a.window_end - b.window_end));
 }
 
-/** Every minute that holds a trade, by symbol and start. */
-export function candlesOf(trades: readonly PlainTrade[]): PlainCandle[] {
+/** Every minute that holds a trade, by symbol and start; other widths if asked. */
+export function candlesOf(trades: readonly PlainTrade[], widthMs = 60_000): PlainCandle[] {
   const minutes = new Map<string, { symbol: string; start: number; trades: PlainTrade[] }>();
   for (const trade of trades) {
-    const start = Math.floor(trade.atMs / 60_000) * 60_000;
+    const start = Math.floor(trade.atMs / widthMs) * widthMs;
     const key = `${trade.symbol} ${start}`;
     if (!minutes.has(key)) minutes.set(key, { symbol: trade.symbol, start, trades: [] });
     minutes.get(key)!.trades.push(trade);

@@ -1,19 +1,21 @@
-// The connection to Cassandra: how the driver is set up, and the one place that says its errors in our words. It
-// knows no table, and repeats nothing but the first connection: whoever asked owns the retry.
+// The connection to Cassandra: how the driver is set up and asked. It knows no table, and repeats nothing but the first
+// connection: the caller owns the retry.
 
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
-import { Client, type ClientOptions, errors, policies, types } from "cassandra-driver";
+import { Client, type ClientOptions, policies, types } from "cassandra-driver";
 import { backoffMs, type Clock } from "../base/clock.ts";
 import type { Config } from "../base/config.ts";
-import { RowRefusedError, SetupError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
+import { StoreUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
+import { HOST_HINT, storeError } from "./errors.ts";
 
 export type CassandraSettings = Config["cassandra"];
 
-export type Row = Readonly<Record<string, unknown>>;
-export type Page = Readonly<{ rows: readonly Row[]; pageState: string | undefined }>;
+/** A row as the driver gives it. */
+export type DriverRow = Readonly<Record<string, unknown>>;
+export type Page = Readonly<{ rows: readonly DriverRow[]; pageState: string | undefined }>;
 export type Statement = Readonly<{ query: string; params: readonly unknown[] }>;
-export type PageOptions = Readonly<{ pageRows?: number; pageState?: string | undefined; timeoutMs?: number }>;
+type PageOptions = Readonly<{ pageRows?: number; pageState?: string | undefined; timeoutMs?: number }>;
 
 /**
  * Every statement is prepared and idempotent. In values undefined is unset, null is written. Rejects with
@@ -30,21 +32,21 @@ export interface Cassandra extends AsyncDisposable {
   nodeCount(): number;
 }
 
-export type ConnectDeps = Readonly<{
+type ConnectDeps = Readonly<{
   settings: CassandraSettings;
   clock: Clock;
   logger: Logger;
   /** Ends the waiting for a node that does not answer yet. */
   signal: AbortSignal;
-  /** Hears why it is still waiting, attempt after attempt. */
+  /** Told after each failed attempt why it is still waiting. */
   onFault?: (error: Error) => void;
 }>;
 
 const CONNECT_RETRY_FIRST_MS = 500;
 const CONNECT_RETRY_MAX_MS = 5_000;
-/** A node that stands still for 10 s (a long pause, a full disk queue) costs nothing with this; 2 s took it for dead. */
+/** A node may stand still for 10 s (a long pause, a full disk queue); with 2 s the driver took it for dead. */
 const READ_TIMEOUT_MS = 12_000;
-/** The driver's own waits up to ten minutes before it looks for a node that was down again. */
+/** By default the driver waits up to ten minutes before it tries a node again that was down. */
 const RECONNECT_FIRST_MS = 500;
 const RECONNECT_MAX_MS = 5_000;
 
@@ -77,7 +79,7 @@ export async function connectCassandra({
     );
     const fault = await Promise.race([connecting, aborted.then(() => "aborted" as const)]);
     if (fault === null) return cassandraOf(client, settings);
-    // An attempt that is still under way is closed behind our back when it has ended.
+    // An attempt that is still under way is closed in the background when it ends.
     void connecting.then(() => client.shutdown());
     if (fault === "aborted") {
       throw new StoreUnavailableError(`stopped while waiting for Cassandra${said}`, HOST_HINT);
@@ -97,7 +99,7 @@ function clientOptions(settings: CassandraSettings): ClientOptions {
     localDataCenter: datacenter,
     ...(credentials && { credentials }),
     ...(tls && { sslOptions: tlsOptions(tls.ca, contactPoints) }),
-    // The driver speaks no newer one; said here, it is not found out with every connection.
+    // The newest that the driver speaks: without it every connection negotiates.
     protocolOptions: { maxVersion: types.protocolVersion.v4 },
     // A second connection to a node bought nothing.
     pooling: { coreConnectionsPerHost: { [types.distance.local]: 1 }, warmup: true },
@@ -114,7 +116,7 @@ function clientOptions(settings: CassandraSettings): ClientOptions {
   };
 }
 
-/** The driver would report on itself to a server of its maker; its types do not know the option. */
+/** The driver would report on itself to its maker's server; its types do not know the option. */
 const NO_MONITOR = { monitorReporting: { enabled: false } };
 
 const CONSISTENCIES: Readonly<Record<CassandraSettings["consistency"], number>> = {
@@ -128,8 +130,8 @@ const CONSISTENCIES: Readonly<Record<CassandraSettings["consistency"], number>> 
 };
 
 /**
- * The driver trusts every certificate unless told otherwise, and connects to addresses only: a certificate is good
- * that names the address, or a host of CASSANDRA_HOST.
+ * By default the driver trusts every certificate. It connects to addresses only, so a certificate is accepted when it names
+ * the address, or a host of CASSANDRA_HOST.
  */
 function tlsOptions(ca: string | undefined, contactPoints: readonly string[]) {
   const names = contactPoints.map((point) => point.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"));
@@ -153,7 +155,7 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
         ...(timeoutMs !== undefined && { readTimeout: timeoutMs }),
       };
       const result = await client.execute(query, [...params], options).catch(rethrow);
-      // The driver's null is no more pages.
+      // The driver says null after the last page.
       return { rows: result.rows ?? [], pageState: result.pageState ?? undefined };
     },
     async batch(statements) {
@@ -161,7 +163,7 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
     },
     async define(statement) {
       const { info } = await client.execute(statement, [], { prepare: false }).catch(rethrow);
-      // The driver waits for it some seconds; its types do not know that it says how that ended.
+      // The driver waits some seconds for agreement; its types do not know that it tells how that ended.
       if (!("isSchemaInAgreement" in info) || info.isSchemaInAgreement !== false) return;
       throw new StoreUnavailableError(
         "the nodes do not agree on the schema yet",
@@ -173,142 +175,6 @@ function cassandraOf(client: Client, { datacenter }: CassandraSettings): Cassand
   };
 }
 
-// --- Errors ----------------------------------------------------------------------------------------------------
-
 function rethrow(error: unknown): never {
   throw storeError(error);
-}
-
-const RUN_INIT = "run `admin init`";
-const HOST_HINT = "see CASSANDRA_HOST";
-const TLS_HINT = "see CASSANDRA_SSL and CASSANDRA_SSL_CA";
-
-/** What the driver rejected with, as the contract's error; what it does not know is a bug and comes back as it is. */
-export function storeError(error: unknown): unknown {
-  if (error instanceof errors.NoHostAvailableError) return noHostError(error);
-  const text = messageOf(error);
-  if (error instanceof errors.AuthenticationError) return passwordError(error);
-  if (error instanceof errors.OperationTimedOutError || error instanceof errors.BusyConnectionError) {
-    return new StoreOverloadedError(`Cassandra answers too late: ${text}`, undefined, error);
-  }
-  if (error instanceof errors.ResponseError) return responseError(error, text);
-  if (error instanceof errors.ArgumentError && text.startsWith("localDataCenter")) {
-    return new SetupError(`no such datacenter: ${text}`, "see CASSANDRA_DATACENTER", error);
-  }
-  const code = codeOf(error);
-  if (isCertificateFault(code)) {
-    return new SetupError(`the certificate of Cassandra is not accepted (${text})`, TLS_HINT, error);
-  }
-  if (code === "ERR_BORINGSSL" && /invalid ca/i.test(text)) {
-    return new SetupError("CASSANDRA_SSL_CA holds no certificate", "give the path of a PEM file", error);
-  }
-  if (isProtocolFault(code)) {
-    return new SetupError(`Cassandra does not speak TLS on this port (${text})`, TLS_HINT, error);
-  }
-  if (code !== "" || isSocketFault(error)) {
-    return new StoreUnavailableError(`Cassandra cannot be reached (${text})`, HOST_HINT, error);
-  }
-  return error;
-}
-
-/** All nodes failed. What each said decides: waiting helps unless every one of them says that it cannot. */
-function noHostError(error: errors.NoHostAvailableError): Error {
-  const inner = Object.entries<unknown>(error.innerErrors ?? {});
-  const faults = inner.map(([, cause]) => storeError(cause));
-  const said = inner.map(([host, cause]) => `${host}: ${messageOf(cause)}`).join("; ");
-  const [first] = faults;
-  if (first instanceof SetupError && faults.every((fault) => fault instanceof SetupError)) return first;
-  if (faults.some((fault) => fault instanceof StoreOverloadedError)) {
-    return new StoreOverloadedError(`Cassandra answers too late (${said})`, undefined, error);
-  }
-  // Docker's proxy resets too while its container starts, so this may be either.
-  const hint = /ECONNRESET/.test(said)
-    ? `${HOST_HINT} (a node that wants TLS does this: CASSANDRA_SSL=1)`
-    : HOST_HINT;
-  // Where every node is known to be down, none is tried and none says why.
-  const problem = said || messageOf(error).replace(/^All host.*/, "no node is up");
-  return new StoreUnavailableError(`Cassandra is not available (${problem})`, hint, error);
-}
-
-function responseError(error: errors.ResponseError, text: string): unknown {
-  const codes = types.responseErrorCodes;
-  // The size alone proves it, whatever code the version of the server gives it. Of a batch: tried alone, each tells.
-  if (/oversized mutation|Mutation of \d+ bytes is too large|Request is too big/i.test(text)) {
-    return new RowRefusedError(`Cassandra refuses a row of this size: ${text}`, undefined, error);
-  }
-  switch (error.code) {
-    case codes.overloaded:
-    case codes.writeTimeout:
-    case codes.readTimeout:
-      return new StoreOverloadedError(`Cassandra is overloaded: ${text}`, undefined, error);
-    case codes.unavailableException:
-    case codes.isBootstrapping:
-    case codes.serverError:
-    case codes.truncateError:
-    case codes.readFailure:
-    case codes.writeFailure:
-      return new StoreUnavailableError(`Cassandra cannot answer: ${text}`, undefined, error);
-    case codes.badCredentials:
-      return passwordError(error);
-    case codes.unauthorized:
-      return new SetupError(`Cassandra forbids it: ${text}`, "GRANT it to CASSANDRA_USERNAME", error);
-    case codes.configError:
-      return new SetupError(`Cassandra refuses the schema: ${text}`, "see CASSANDRA_DATACENTER", error);
-    case codes.invalid:
-      return invalidError(error, text);
-    default:
-      return error;
-  }
-}
-
-/** Only what proves a row invalid is refused: anything else here would throw good rows away. */
-function invalidError(error: errors.ResponseError, text: string): unknown {
-  if (/^(?:keyspace|table) .* does not exist|unconfigured table|undefined column name/i.test(text)) {
-    return new SetupError(`Cassandra has not our tables: ${text}`, RUN_INIT, error);
-  }
-  if (/maximum supported expiration date/i.test(text)) {
-    const hint = "set a smaller RETENTION_DAYS, and run `admin init`";
-    return new SetupError("this Cassandra cannot keep rows for RETENTION_DAYS: it ends in 2038", hint, error);
-  }
-  if (/^Key (?:may not be empty|length of \d+ is longer than)/i.test(text)) {
-    return new RowRefusedError(`Cassandra refuses the key of a row: ${text}`, undefined, error);
-  }
-  return error;
-}
-
-function passwordError(error: Error): SetupError {
-  return new SetupError(
-    "Cassandra does not accept the user or the password",
-    "see CASSANDRA_USERNAME and CASSANDRA_PASSWORD (a node that was only just created needs some seconds to know its users)",
-    error,
-  );
-}
-
-/** Node's names for a certificate that was not accepted. */
-function isCertificateFault(code: string): boolean {
-  return /^(?:CERT_|ERR_TLS_CERT|UNABLE_TO_|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE)/.test(
-    code,
-  );
-}
-
-/** The other side speaks something else than TLS. */
-function isProtocolFault(code: string): boolean {
-  return code === "EPROTO" || code.startsWith("ERR_SSL_");
-}
-
-function isSocketFault(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return (
-    "isSocketError" in error ||
-    /socket was closed|connection timeout|connection not opened/i.test(error.message)
-  );
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
-}
-
-/** The first line: the driver puts stacks of other errors into messages. */
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "";
 }

@@ -1,17 +1,17 @@
-// How many requests may run at once: half as many when the far end says that it is too much, one when it is down,
-// slowly more again while it answers. What finds no place waits in line. It never drops work, never repeats it and
-// knows no time: answers alone move it.
+// How many requests may run at once: half as many when the far end says that it is overloaded, one when it is down,
+// slowly more again while it answers. Work without a place waits in line. It never drops work, never repeats it and
+// knows no time: only answers change the limit.
 
-/** What a failed request says about the far end; null = nothing, the failure is the request's own. */
+/** What a failed request says about the far end. Null: nothing, the failure is the request's own. */
 export type Pressure = "overloaded" | "down" | null;
 
-export type LimiterOptions = Readonly<{
+type LimiterOptions = Readonly<{
   limitMax: number;
-  verdictOf(error: unknown): Pressure;
+  pressureOf(error: unknown): Pressure;
   onLimit(limit: number): void;
 }>;
 
-export interface ConcurrencyLimiter {
+interface ConcurrencyLimiter {
   /** How many may run at once just now, from 1 to limitMax. */
   readonly limit: number;
   /** Runs the work when a place is free, in the order of the calls; its outcome is the work's. */
@@ -23,7 +23,7 @@ const ANSWERS_PER_PLACE = 10;
 
 export function createConcurrencyLimiter({
   limitMax,
-  verdictOf,
+  pressureOf,
   onLimit,
 }: LimiterOptions): ConcurrencyLimiter {
   let limit = limitMax;
@@ -40,9 +40,9 @@ export function createConcurrencyLimiter({
     onLimit(limit);
   }
 
-  function cut(verdict: "overloaded" | "down"): void {
+  function cut(pressure: "overloaded" | "down"): void {
     cuts += 1;
-    set(verdict === "down" ? 1 : Math.max(1, Math.floor(limit / 2)));
+    set(pressure === "down" ? 1 : Math.max(1, Math.floor(limit / 2)));
   }
 
   function answered(): void {
@@ -51,7 +51,7 @@ export function createConcurrencyLimiter({
   }
 
   async function enter(): Promise<void> {
-    // Whoever is woken was counted by the one who woke it, so that nobody slips in between.
+    // A woken request was counted by the one that woke it, so that none slips in between.
     if (running < limit && waiting.length === 0) running += 1;
     else await new Promise<void>((resolve) => waiting.push(resolve));
   }
@@ -77,9 +77,9 @@ export function createConcurrencyLimiter({
         answered();
         return result;
       } catch (error) {
-        const verdict = verdictOf(error);
-        if (verdict === null) answered();
-        else if (begunAtCut === cuts || (verdict === "down" && limit > 1)) cut(verdict);
+        const pressure = pressureOf(error);
+        if (pressure === null) answered();
+        else if (begunAtCut === cuts || (pressure === "down" && limit > 1)) cut(pressure);
         throw error;
       } finally {
         leave();

@@ -1,11 +1,11 @@
-// A user of Cassandra that may read our tables and nothing else: whoever may ask Grafana anything can send any SELECT,
-// and Grafana itself keeps nobody from more. Made by `admin init`; it takes no right away from anybody.
+// A user of Cassandra that may read our tables and nothing else: a viewer of Grafana can send any statement, and Grafana
+// itself restricts nothing. `admin init` creates it; no right is taken away from anybody.
 
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Cassandra } from "./client.ts";
 
-export type GrafanaRoleDeps = Readonly<{
+type GrafanaRoleDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   /** The settings have checked the name: letters, digits and _. */
@@ -18,8 +18,8 @@ const CHANGE_RETRY_MS = 1_500;
 const CHANGE_ATTEMPTS_MAX = 5;
 
 /**
- * Resolves with a sentence. The password becomes the given one, also of a user that was there. Rejects with SetupError
- * where passwords are off, where CASSANDRA_USERNAME may not make users, or where the user is a superuser.
+ * Resolves with a sentence. The user gets the given password, even if it existed. Rejects with SetupError
+ * when passwords are off, CASSANDRA_USERNAME may not create users, or the user is a superuser.
  */
 export async function applyGrafanaRole({
   cassandra,
@@ -29,10 +29,10 @@ export async function applyGrafanaRole({
 }: GrafanaRoleDeps): Promise<string> {
   const { username } = reader;
   const before = await found(cassandra, username);
-  // He would be allowed everything whatever is granted; and it is most likely our own user, whose password this is not.
+  // A superuser may do everything, whatever is granted; and it is most likely our own user, whose password this is not.
   if (before?.is_superuser === true) {
     throw new SetupError(
-      `the user ${username} is a superuser: it would not be kept from writing`,
+      `the user ${username} is a superuser, which may write whatever is granted`,
       "set CASSANDRA_GRAFANA_USERNAME to a name of its own",
     );
   }
@@ -54,14 +54,14 @@ export async function applyGrafanaRole({
     throw refused(error);
   }
   return before === null
-    ? `made the user ${username}, who may read ${keyspace}`
+    ? `created the user ${username}, who may read ${keyspace}`
     : `the user ${username} may read ${keyspace}`;
 }
 
 async function found(cassandra: Cassandra, username: string) {
   const query = "SELECT role, is_superuser FROM system_auth.roles WHERE role = ?";
   try {
-    // Cassandra keeps names that stand without quotes in lower case.
+    // Cassandra keeps unquoted names in lower case.
     const { rows } = await cassandra.execute(query, [username.toLowerCase()]);
     return rows[0] ?? null;
   } catch (error) {
@@ -69,22 +69,22 @@ async function found(cassandra: Cassandra, username: string) {
   }
 }
 
-/** What the operator can do about it; anything else comes back as it is, but for the statement. */
+/** A SetupError where the operator can do something; any other error comes back as it is, without the statement. */
 function refused(error: unknown): unknown {
   // The driver puts the statement, and with it the password, into its errors.
   for (let one = error; one instanceof Error; one = one.cause) if ("query" in one) one.query = "[withheld]";
   const text = error instanceof Error ? error.message : String(error);
   if (/doesn't support PASSWORD|not supported by AllowAllAuthorizer|have to be logged in/i.test(text)) {
     return new SetupError(
-      "this Cassandra asks for no passwords, so it can have no user for Grafana",
+      "this Cassandra asks for no passwords, so it cannot have a user for Grafana",
       "unset CASSANDRA_GRAFANA_USERNAME, or set authenticator and authorizer in cassandra.yaml",
       error,
     );
   }
   if (error instanceof SetupError) {
     return new SetupError(
-      `the user for Grafana cannot be made: ${error.message}`,
-      "let CASSANDRA_USERNAME create roles and grant rights, or make the user by hand and unset CASSANDRA_GRAFANA_USERNAME",
+      `the user for Grafana cannot be created: ${error.message}`,
+      "let CASSANDRA_USERNAME create roles and grant rights, or create the user by hand and unset CASSANDRA_GRAFANA_USERNAME",
       error,
     );
   }

@@ -5,30 +5,29 @@
 import { types } from "cassandra-driver";
 import { RowRefusedError } from "../base/errors.ts";
 import {
+  AGGREGATES,
+  type Aggregate,
   type AverageRow,
+  aggregateOf,
   type CandleRow,
-  dayOf,
-  type FeedEventRow,
-  hourOf,
-  type TradeRow,
+  SHAPES,
+  type Shape,
+  valuesOf,
   type WindowRow,
-} from "../model/trade.ts";
-import { WINDOW_MS, type Window } from "../model/windows.ts";
-import type { Row, Statement } from "./client.ts";
+} from "../model/aggregates.ts";
+import { dayOf, type FeedEventRow, hourOf, type TradeRow } from "../model/trade.ts";
+import { storedAtMs, type Window } from "../model/windows.ts";
+import type { DriverRow, Statement } from "./client.ts";
 
 export const TRADE_COLUMNS =
   "symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp";
-export const AVERAGE_COLUMNS =
-  "symbol, hour, window_end, price_volume_multiply, average_price, vwap, volume, trade_count";
-export const CANDLE_COLUMNS =
-  "symbol, day, window_start, open, high, low, close, volume, price_volume_sum, vwap, trade_count";
 export const EVENT_COLUMNS = "day, event_timestamp, session, sequence, type, detail";
 
-/** Cassandra's limit of a key; 128 characters are ours. */
+/** Cassandra's limit of a key. Ours is 128 characters. */
 const KEY_BYTES_MAX = 65_535;
 
 /** Statements of one keyspace. A TTL that is undefined is that of the table. */
-export type Statements = Readonly<{
+type Statements = Readonly<{
   trade(row: TradeRow, ttlS: number | undefined): Statement;
   window(window: WindowRow, version: number): Statement;
   event(row: FeedEventRow, ttlS: number | undefined): Statement;
@@ -41,11 +40,14 @@ export function statementsFor(keyspace: string): Statements {
     return `INSERT INTO ${keyspace}.${table} (${columns}) VALUES (${marks}) USING ${using} ?`;
   };
   const trade = insert("trades", TRADE_COLUMNS, "TTL");
-  const average = insert("running_averages_15_sec", AVERAGE_COLUMNS, "TIMESTAMP");
-  const candle = insert("candles_1_min", CANDLE_COLUMNS, "TIMESTAMP");
   const event = insert("feed_events", EVENT_COLUMNS, "TTL");
-  const noAverage = `DELETE FROM ${keyspace}.running_averages_15_sec USING TIMESTAMP ? WHERE symbol = ? AND hour = ? AND window_end = ?`;
-  const noCandle = `DELETE FROM ${keyspace}.candles_1_min USING TIMESTAMP ? WHERE symbol = ? AND day = ? AND window_start = ?`;
+  const windows = new Map(
+    AGGREGATES.map(({ kind, table, shape }) => {
+      const { bucket, time } = SHAPES[shape];
+      const removal = `DELETE FROM ${keyspace}.${table} USING TIMESTAMP ? WHERE symbol = ? AND ${bucket} = ? AND ${time} = ?`;
+      return [kind, { put: insert(table, namesOf(shape), "TIMESTAMP"), removal }] as const;
+    }),
+  );
 
   const textBytes = lastBytes((text: string) => Buffer.from(text));
   const conditionsBytes = lastBytes((text: string) => Buffer.from(text));
@@ -53,7 +55,7 @@ export function statementsFor(keyspace: string): Statements {
   const receiptBytes = lastBytes(bytesOfTime);
 
   return {
-    // Bytes, which the driver passes on as they are: its own way to each of them was half of what a row costs it.
+    // Bytes, which the driver passes on as they are: its own conversions were half of what a row cost it.
     trade(row, ttlS) {
       const { symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp } = row;
       refuseUnstorable(row);
@@ -66,7 +68,7 @@ export function statementsFor(keyspace: string): Statements {
           bytesOfUuid(uuid),
           price,
           volume,
-          // Unset, not null: a row is written by nobody with other conditions, and a null would be a tombstone.
+          // Unset, not null: a null would be a tombstone, and no other writer gives this row conditions.
           trade_conditions === null ? undefined : conditionsBytes(trade_conditions),
           receiptBytes(ingest_timestamp),
           ttlS,
@@ -75,44 +77,12 @@ export function statementsFor(keyspace: string): Statements {
     },
 
     window(window, version) {
-      const at = types.Long.fromNumber(version);
-      if (window.kind === "average") {
-        const { symbol, hour, window_end, price_volume_multiply, average_price, vwap, volume, trade_count } =
-          window.row;
-        return {
-          query: average,
-          params: [
-            symbol,
-            hour,
-            window_end,
-            price_volume_multiply,
-            average_price,
-            vwap,
-            volume,
-            trade_count,
-            at,
-          ],
-        };
-      }
-      const { symbol, day, window_start, open, high, low, close, volume, price_volume_sum, vwap } =
-        window.row;
-      return {
-        query: candle,
-        params: [
-          symbol,
-          types.LocalDate.fromString(day),
-          window_start,
-          open,
-          high,
-          low,
-          close,
-          volume,
-          price_volume_sum,
-          vwap,
-          window.row.trade_count,
-          at,
-        ],
-      };
+      const { columns } = SHAPES[aggregateOf(window.kind).shape];
+      const params: unknown[] = valuesOf(window).map((value, index) =>
+        columns[index]?.type === "day" ? types.LocalDate.fromString(String(value)) : value,
+      );
+      params.push(types.Long.fromNumber(version));
+      return { query: windows.get(window.kind)!.put, params };
     },
 
     event({ day, event_timestamp, session, sequence, type, detail }, ttlS) {
@@ -128,18 +98,21 @@ export function statementsFor(keyspace: string): Statements {
       return { query: event, params };
     },
 
-    removal({ kind, symbol, startMs }, version) {
-      const at = types.Long.fromNumber(version);
-      if (kind === "candle") {
-        return { query: noCandle, params: [at, symbol, dayKey(startMs), startMs] };
-      }
-      const endMs = startMs + WINDOW_MS.average;
-      return { query: noAverage, params: [at, symbol, hourOf(endMs), endMs] };
+    removal(window, version) {
+      const { kind, symbol } = window;
+      const atMs = storedAtMs(window);
+      const params = [types.Long.fromNumber(version), symbol, bucketKey(aggregateOf(kind).shape, atMs), atMs];
+      return { query: windows.get(kind)!.removal, params };
     },
   };
 }
 
-/** The driver stores NaN as the year 1970, cuts fractions off, and breaks on a long key: none of it is a row. */
+/** The columns of a shape, as they stand in a statement. */
+export function namesOf(shape: Shape): string {
+  return SHAPES[shape].columns.map(({ name }) => name).join(", ");
+}
+
+/** The driver stores NaN as the year 1970, cuts fractions off, and breaks on a long key: such a row is refused. */
 function refuseUnstorable({
   symbol,
   hour,
@@ -149,7 +122,7 @@ function refuseUnstorable({
   ingest_timestamp,
 }: TradeRow): void {
   for (const timeMs of [hour, trade_timestamp, ingest_timestamp]) {
-    if (!Number.isSafeInteger(timeMs)) throw new RowRefusedError(`a time is no whole number: ${timeMs}`);
+    if (!Number.isSafeInteger(timeMs)) throw new RowRefusedError(`a time is not a whole number: ${timeMs}`);
   }
   if (!Number.isFinite(price) || !Number.isFinite(volume)) {
     throw new RowRefusedError(`price and volume must be numbers: ${price}, ${volume}`);
@@ -193,7 +166,7 @@ function bytesOfTime(timeMs: number): Buffer {
   return bytes;
 }
 
-/** Rows of one put share symbol and hour, those of a message their receipt: the bytes of the last one are kept. */
+/** Rows of one put share symbol and hour, rows of a message their receipt: the bytes of the last value are kept. */
 function lastBytes<T>(make: (value: T) => Buffer): (value: T) => Buffer {
   let last: { value: T; bytes: Buffer } | null = null;
   return (value) => {
@@ -202,7 +175,12 @@ function lastBytes<T>(make: (value: T) => Buffer): (value: T) => Buffer {
   };
 }
 
-/** The day of a time as a key of candles_1_min and feed_events. */
+/** The key of the bucket in which a row of this shape is kept that is stored under this time. */
+function bucketKey(shape: Shape, timeMs: number): number | types.LocalDate {
+  return SHAPES[shape].bucket === "day" ? dayKey(timeMs) : hourOf(timeMs);
+}
+
+/** The day of a time as a key. */
 export function dayKey(timeMs: number): types.LocalDate {
   return types.LocalDate.fromString(dayOf(timeMs));
 }
@@ -222,7 +200,7 @@ export function numberOf(value: unknown): number {
   return (value as types.Long).toNumber();
 }
 
-export function tradeOf(row: Row): TradeRow {
+export function tradeRowOf(row: DriverRow): TradeRow {
   return {
     symbol: row.symbol as string,
     hour: timeOf(row.hour),
@@ -235,36 +213,31 @@ export function tradeOf(row: Row): TradeRow {
   };
 }
 
-export function averageOf(row: Row): AverageRow {
-  return {
-    symbol: row.symbol as string,
-    hour: timeOf(row.hour),
-    window_end: timeOf(row.window_end),
-    price_volume_multiply: row.price_volume_multiply as number,
-    average_price: row.average_price as number,
-    vwap: row.vwap as number | null,
-    volume: row.volume as number,
-    trade_count: row.trade_count as number,
-  };
+export function averageRowOf(row: DriverRow): AverageRow {
+  return fieldsOf("average", row) as AverageRow;
 }
 
-export function candleOf(row: Row): CandleRow {
-  return {
-    symbol: row.symbol as string,
-    day: String(row.day),
-    window_start: timeOf(row.window_start),
-    open: row.open as number,
-    high: row.high as number,
-    low: row.low as number,
-    close: row.close as number,
-    volume: row.volume as number,
-    price_volume_sum: row.price_volume_sum as number,
-    vwap: row.vwap as number | null,
-    trade_count: row.trade_count as number,
-  };
+export function candleRowOf(row: DriverRow): CandleRow {
+  return fieldsOf("candle", row) as CandleRow;
 }
 
-export function eventOf(row: Row): FeedEventRow {
+export function windowRowOf(aggregate: Aggregate, row: DriverRow): WindowRow {
+  return aggregate.shape === "average"
+    ? { kind: aggregate.kind, row: averageRowOf(row) }
+    : { kind: aggregate.kind, row: candleRowOf(row) };
+}
+
+/** The columns of a shape, by name, as our rows have them. */
+function fieldsOf(shape: Shape, row: DriverRow): Readonly<Record<string, unknown>> {
+  const fields: Record<string, unknown> = {};
+  for (const { name, type } of SHAPES[shape].columns) {
+    const value = row[name];
+    fields[name] = type === "time" ? timeOf(value) : type === "day" ? String(value) : value;
+  }
+  return fields;
+}
+
+export function eventRowOf(row: DriverRow): FeedEventRow {
   return {
     day: String(row.day),
     event_timestamp: timeOf(row.event_timestamp),

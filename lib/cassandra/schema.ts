@@ -7,9 +7,10 @@ import aggregatesFile from "../../cql/003-aggregates.cql" with { type: "text" };
 import eventsFile from "../../cql/004-feed-events.cql" with { type: "text" };
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
-import type { Cassandra, Row } from "./client.ts";
+import { AGGREGATES, SHAPES } from "../model/aggregates.ts";
+import type { Cassandra, DriverRow } from "./client.ts";
 
-export type SchemaDeps = Readonly<{
+type SchemaDeps = Readonly<{
   cassandra: Cassandra;
   keyspace: string;
   datacenter: string;
@@ -18,8 +19,8 @@ export type SchemaDeps = Readonly<{
   clock: Clock;
 }>;
 
-/** Where the tables stand: for whoever writes into them. A TTL of 0 keeps rows for ever. */
-export type SchemaState = Readonly<{ tradesTtlS: number }>;
+/** What a writer must know of the tables. A TTL of 0 keeps rows for ever. */
+type SchemaState = Readonly<{ tradesTtlS: number }>;
 
 type Table = Readonly<{ name: string; partitionKey: string; clusteringKey: string; ttlS: number }>;
 type File = Readonly<{ name: string; text: string; tables: readonly Table[] }>;
@@ -33,8 +34,8 @@ const TTL_S_MAX = 630_720_000;
  */
 const COMPACTION_WINDOWS_MAX = 30;
 /**
- * How long what is gone stays known. Rows go by their TTL, on each replica alone, so it need only outlast the
- * hints (3 h) for a replica that was away.
+ * How long a tombstone is kept. Rows expire by their TTL, on each replica alone, so it need only outlast the hints (3 h)
+ * for a replica that was away.
  */
 const GC_GRACE_S = DAY_S;
 const RUN_INIT = "run `admin init`";
@@ -64,10 +65,10 @@ function filesOf(retentionDays: number): readonly File[] {
     {
       name: "003-aggregates.cql",
       text: aggregatesFile,
-      tables: [
-        table("running_averages_15_sec", "symbol, hour", "window_end", aggregatesTtlS),
-        table("candles_1_min", "symbol, day", "window_start", aggregatesTtlS),
-      ],
+      tables: AGGREGATES.map((aggregate) => {
+        const { bucket, time } = SHAPES[aggregate.shape];
+        return table(aggregate.table, `symbol, ${bucket}`, time, aggregatesTtlS);
+      }),
     },
     {
       name: "004-feed-events.cql",
@@ -78,25 +79,25 @@ function filesOf(retentionDays: number): readonly File[] {
 }
 
 /**
- * Brings the keyspace to where this version wants it; resolves with a sentence for each thing that it did or that
- * the operator should know. Rejects with SetupError where a table of ours has another key, where the user may not,
- * or where the datacenter does not exist.
+ * Brings the keyspace to the state that this version needs. Resolves with a sentence for each thing that it did or that the
+ * operator should know. Rejects with SetupError when a table of ours has another key, the user may not change it, or the
+ * datacenter does not exist.
  */
 export async function applySchema(deps: SchemaDeps): Promise<readonly string[]> {
   const { cassandra, keyspace, replicationFactor, retentionDays, clock } = deps;
   const files = filesOf(retentionDays);
-  const said = await lookAtReplication(deps);
+  const replication = await inspectReplication(deps);
   const before = await readTables(cassandra, keyspace);
   refuseForeignTables(keyspace, files, before);
   const applied = before.has("schema_versions") ? await readVersions(cassandra, keyspace) : new Set<string>();
-  const isKeyspaceThere = said.keyspaceExists;
-  const sentences: string[] = [...said.sentences];
+  const isKeyspaceThere = replication.keyspaceExists;
+  const sentences: string[] = [...replication.sentences];
 
   for (const { name, text, tables } of files) {
     // A table that was dropped comes back: every statement of a file may be repeated.
     if (applied.has(name) && tables.every((table) => before.has(table.name))) continue;
     for (const statement of statementsOf(text)) {
-      // Whoever may only use a keyspace is forbidden even the statement that would change nothing.
+      // A user who may only use a keyspace is refused even the statement that would change nothing.
       if (isKeyspaceThere && statement.startsWith("CREATE KEYSPACE")) continue;
       await cassandra.define(filled(statement, deps, tables[0]?.ttlS ?? 0));
     }
@@ -107,7 +108,7 @@ export async function applySchema(deps: SchemaDeps): Promise<readonly string[]> 
     sentences.push(`applied ${name}`);
   }
 
-  const hasApplied = sentences.length > said.sentences.length;
+  const hasApplied = sentences.length > replication.sentences.length;
   sentences.push(...(await alterRetention(cassandra, keyspace, files, retentionDays, hasApplied)));
   const nodeCount = cassandra.nodeCount();
   if (nodeCount < replicationFactor) {
@@ -119,7 +120,7 @@ export async function applySchema(deps: SchemaDeps): Promise<readonly string[]> 
   return sentences.length > 0 ? sentences : [`the keyspace ${keyspace} is as it should be`];
 }
 
-/** Rejects with SetupError ("run `admin init`") where tables are missing or those of an older version. */
+/** Rejects with SetupError ("run `admin init`") when tables are missing or are those of an older version. */
 export async function checkSchema(cassandra: Cassandra, keyspace: string): Promise<SchemaState> {
   const files = filesOf(1);
   const tables = await readTables(cassandra, keyspace);
@@ -141,7 +142,7 @@ type FoundTable = Readonly<{
   compactionClass: string;
 }>;
 
-async function lookAtReplication({ cassandra, keyspace, datacenter, replicationFactor }: SchemaDeps) {
+async function inspectReplication({ cassandra, keyspace, datacenter, replicationFactor }: SchemaDeps) {
   const query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
   const { rows } = await cassandra.execute(query, [keyspace]);
   if (rows.length === 0) {
@@ -186,8 +187,8 @@ async function readTables(cassandra: Cassandra, keyspace: string): Promise<Map<s
   );
 }
 
-async function readAll(cassandra: Cassandra, query: string, keyspace: string): Promise<Row[]> {
-  const found: Row[] = [];
+async function readAll(cassandra: Cassandra, query: string, keyspace: string): Promise<DriverRow[]> {
+  const found: DriverRow[] = [];
   let pageState: string | undefined;
   do {
     const page = await cassandra.execute(query, [keyspace], { pageState });
@@ -222,7 +223,7 @@ function refuseForeignTables(
 
 // --- What is changed -------------------------------------------------------------------------------------------
 
-/** What is longest kept is altered first when it grows and last when it shrinks: see filesOf. */
+/** Tables with the longest TTL change first when TTLs grow, and last when they shrink: see filesOf. */
 async function alterRetention(
   cassandra: Cassandra,
   keyspace: string,
@@ -239,18 +240,18 @@ async function alterRetention(
   changed.sort((a, b) => (isLonger ? b.ttlS - a.ttlS : a.ttlS - b.ttlS));
   for (const { name, ttlS } of changed) {
     const isOurs = found.get(name)?.compactionClass.endsWith("TimeWindowCompactionStrategy") ?? false;
-    // Another strategy was chosen by the operator: it stays.
+    // The operator chose another strategy: it stays.
     const options = isOurs ? tableOptions(ttlS) : `default_time_to_live = ${ttlS}`;
     await cassandra.define(`ALTER TABLE ${keyspace}.${name} WITH ${options}`);
   }
   if (changed.length === 0) return [];
   const names = changed.map(({ name }) => name).join(", ");
   return [
-    `rows of ${names} are kept for ${retentionDays} day(s) from now on; those written before keep theirs`,
+    `rows of ${names} are kept for ${retentionDays} day(s) from now on; rows written before keep their time`,
   ];
 }
 
-/** Cassandra takes a table's TTL, and then refuses every row that would live beyond 2038: so a row is tried. */
+/** Cassandra accepts any TTL of a table, and then refuses every row that would live beyond 2038: so a row is tried. */
 async function proveTtl(cassandra: Cassandra, keyspace: string, files: readonly File[]): Promise<void> {
   const ttlS = Math.max(...files.flatMap(({ tables }) => tables).map((table) => table.ttlS));
   const trial = "a trial of RETENTION_DAYS";
@@ -277,7 +278,7 @@ function statementsOf(text: string): string[] {
     .filter((statement) => statement !== "");
 }
 
-/** The settings have checked the keyspace's name; a datacenter may be any text, so it is quoted. */
+/** The settings have checked the keyspace's name. A datacenter may be any text, so it is quoted. */
 function filled(
   statement: string,
   { keyspace, datacenter, replicationFactor }: SchemaDeps,
@@ -291,7 +292,7 @@ function filled(
   };
   return statement.replace(/\{([a-z_]+)\}/g, (_, name: string) => {
     const value = values[name];
-    if (value === undefined) throw new Error(`cql/ names {${name}}, which nobody fills`);
+    if (value === undefined) throw new Error(`cql/ names {${name}}, which has no value`);
     return value;
   });
 }

@@ -8,16 +8,19 @@ import { RowRefusedError, StoreOverloadedError, StoreUnavailableError } from "..
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreMender, StoreReader, StoreWriter } from "../contracts/store.ts";
-import { DAY_MS, type DeadLetter, HOUR_MS, type TradeRow, type WindowRow } from "../model/trade.ts";
+import type { WindowRow } from "../model/aggregates.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import { DAY_MS, HOUR_MS, type TradeRow } from "../model/trade.ts";
 import { windowVersion } from "../model/windows.ts";
 import type { Cassandra, Statement } from "./client.ts";
 import { createConcurrencyLimiter, type Pressure } from "./concurrency-limiter.ts";
-import { readsOf } from "./lists.ts";
+import { listsOf } from "./lists.ts";
 import { dayKey, statementsFor } from "./rows.ts";
+import { scansOf } from "./scans.ts";
 import { checkSchema } from "./schema.ts";
 
-export type CassandraStoreOptions = Readonly<{
-  /** Taken over: disposing the store closes it. */
+type CassandraStoreOptions = Readonly<{
+  /** The store owns it: disposing the store closes it. */
   cassandra: Cassandra;
   keyspace: string;
   /** Only compared with the tables, which decide: `admin init` sets them. */
@@ -25,7 +28,7 @@ export type CassandraStoreOptions = Readonly<{
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
-  /** Where dead letters go; what it rejects with goes through. */
+  /** Where dead letters go; its rejections are passed on. */
   putDead: (deadLetters: readonly DeadLetter[]) => Promise<void>;
 }>;
 
@@ -39,15 +42,15 @@ const ROWS_PER_PUT_MAX = 50;
 /** More in flight bought only latency. */
 const PUTS_IN_FLIGHT_MAX = 16;
 /**
- * Of all putWindows and putEvents together: a trade's row waits behind so many of them at most. A trigger writes some
- * hundred small batches at once; eight a partition doubled for a tenth of a second what a row took to its table.
+ * For all putWindows and putEvents together, so that a trade's row waits behind so many of them at most. A trigger writes
+ * some hundred small batches at once; with eight at once a row took twice as long for a tenth of a second.
  */
 const WINDOW_BATCHES_AT_ONCE_MAX = 2;
 const PROBE_TIMEOUT_MS = 3_000;
 /** A row this fresh is written with the table's own TTL, and lives up to this much longer; aggregates a day. */
 const FRESH_MS = HOUR_MS;
 
-/** Rejects with SetupError ("run `admin init`") where the tables are not what this version needs. */
+/** Rejects with SetupError ("run `admin init`") when the tables are not what this version needs. */
 export async function openCassandraStore(options: CassandraStoreOptions): Promise<CassandraStore> {
   const { keyspace, retentionDays, clock, logger, metrics, putDead } = options;
   const { tradesTtlS } = await checkSchema(options.cassandra, keyspace);
@@ -60,7 +63,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   const cassandra = countingFaults(options.cassandra, metrics);
   const limiter = createConcurrencyLimiter({
     limitMax: PUTS_IN_FLIGHT_MAX,
-    verdictOf,
+    pressureOf,
     onLimit(limit) {
       metrics.storeRequestsMax.set(limit);
       logger.debug("writes that may run at once", { limit });
@@ -68,49 +71,21 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   });
   const statements = statementsFor(keyspace);
   const write = (batch: readonly Statement[]) => limiter.run(() => send(cassandra, batch));
-  /** What is in no hurry. It never narrows by itself: what it lets through has the other gate before it. */
-  const aggregateLimiter = createConcurrencyLimiter({
-    limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
-    verdictOf: () => null,
-    onLimit() {},
-  });
-
-  /** Statements by partition, batch after batch, some at once. After a failure no further one is begun. */
-  async function writeAll(items: readonly (readonly [partition: string, Statement])[]): Promise<void> {
-    const batches = batchesOf(items);
-    const workers = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
-      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
-        try {
-          await aggregateLimiter.run(() => write(batch));
-        } catch (error) {
-          batches.length = 0;
-          throw error;
-        }
-      }
-    });
-    // All of them have ended when this does: nothing is written behind the caller's back.
-    const failed = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
-    if (failed?.status === "rejected") throw failed.reason;
-  }
-
-  const keptRows = <Row, Kept>(
+  const writeAll = writerInBackground(write);
+  const unexpired = <Row, Kept>(
     table: "trades" | "feed_events",
     rows: readonly Row[],
     receivedAtMs: (row: Row) => number,
     make: (row: Row, ttlS: number | undefined) => Kept,
   ): Kept[] => {
-    const nowMs = clock.now();
-    const kept: Kept[] = [];
-    for (const row of rows) {
-      const ttlS = remainingTtlS(receivedAtMs(row), nowMs, tradesTtlS);
-      if (ttlS !== "expired") kept.push(make(row, ttlS));
-    }
+    const kept = makeUnexpired(rows, receivedAtMs, make, clock.now(), tradesTtlS);
     if (kept.length < rows.length) metrics.storeRowsExpiredTotal.inc({ table }, rows.length - kept.length);
     return kept;
   };
 
   return {
-    ...readsOf(cassandra, keyspace, clock),
+    ...listsOf(cassandra, keyspace, clock),
+    ...scansOf(cassandra, keyspace),
 
     groupOf: ({ hour, symbol }: TradeRow) => `${hour} ${symbol}`,
     rowsPerPutMax: ROWS_PER_PUT_MAX,
@@ -119,7 +94,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     async putTrades(rows) {
-      const kept = keptRows("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
+      const kept = unexpired("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
       if (kept.length > 0) await write(kept);
     },
 
@@ -131,7 +106,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
 
     async putEvents(rows) {
       await writeAll(
-        keptRows(
+        unexpired(
           "feed_events",
           rows,
           ({ event_timestamp }) => event_timestamp,
@@ -159,9 +134,35 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   };
 }
 
+/** Writes statements that are in no hurry, a batch a partition, some batches at once; rejects when one of them fails. */
+function writerInBackground(write: (batch: readonly Statement[]) => Promise<void>) {
+  /** Of all calls together. It never narrows by itself: what it lets through waits for the limiter of all writes too. */
+  const limiter = createConcurrencyLimiter({
+    limitMax: WINDOW_BATCHES_AT_ONCE_MAX,
+    pressureOf: () => null,
+    onLimit() {},
+  });
+  return async (items: readonly (readonly [partition: string, Statement])[]): Promise<void> => {
+    const batches = batchesOf(items);
+    const workers = Array.from({ length: Math.min(WINDOW_BATCHES_AT_ONCE_MAX, batches.length) }, async () => {
+      for (let batch = batches.pop(); batch !== undefined; batch = batches.pop()) {
+        try {
+          await limiter.run(() => write(batch));
+        } catch (error) {
+          batches.length = 0; // After a failure no further one is begun.
+          throw error;
+        }
+      }
+    });
+    // All of them have ended when this does: nothing is written behind the caller's back.
+    const failed = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
+    if (failed?.status === "rejected") throw failed.reason;
+  };
+}
+
 async function send(cassandra: Cassandra, batch: readonly Statement[]): Promise<void> {
   const [first] = batch;
-  // A batch of one would be no batch to the node, and costs it more.
+  // A batch of one costs the node more than the statement alone.
   if (first !== undefined && batch.length === 1) await cassandra.execute(first.query, first.params);
   else await cassandra.batch(batch);
 }
@@ -173,9 +174,24 @@ function batchesOf(items: readonly (readonly [partition: string, Statement])[]):
 }
 
 function partitionOf(window: WindowRow): string {
-  return window.kind === "average"
-    ? `average ${window.row.hour} ${window.row.symbol}`
-    : `candle ${window.row.day} ${window.row.symbol}`;
+  const { kind, row } = window;
+  return `${kind} ${"day" in row ? row.day : row.hour} ${row.symbol}`;
+}
+
+/** What is made of the rows that have still to live, with the TTL that is left to each of them. */
+function makeUnexpired<Row, Kept>(
+  rows: readonly Row[],
+  receivedAtMs: (row: Row) => number,
+  make: (row: Row, ttlS: number | undefined) => Kept,
+  nowMs: number,
+  tableTtlS: number,
+): Kept[] {
+  const kept: Kept[] = [];
+  for (const row of rows) {
+    const ttlS = remainingTtlS(receivedAtMs(row), nowMs, tableTtlS);
+    if (ttlS !== "expired") kept.push(make(row, ttlS));
+  }
+  return kept;
 }
 
 /**
@@ -189,22 +205,22 @@ function remainingTtlS(
 ): number | undefined | "expired" {
   if (tableTtlS === 0 || nowMs - receivedAtMs <= FRESH_MS) return undefined;
   const remainingS = Math.ceil((receivedAtMs - nowMs) / 1_000) + tableTtlS;
-  // Not the other way round: what is no number must be refused, not taken for old.
+  // Not the other way round: NaN must be refused as a row, not taken for old.
   return remainingS <= 0 ? "expired" : remainingS;
 }
 
-function verdictOf(error: unknown): Pressure {
+function pressureOf(error: unknown): Pressure {
   if (error instanceof StoreOverloadedError) return "overloaded";
   return error instanceof StoreUnavailableError ? "down" : null;
 }
 
-/** The same connection; what it does not carry out is counted. */
+/** The same connection, whose failures are counted. */
 function countingFaults(cassandra: Cassandra, metrics: Metrics): Cassandra {
   const counted = async <T>(work: Promise<T>): Promise<T> => {
     try {
       return await work;
     } catch (error) {
-      const reason = error instanceof RowRefusedError ? "refused" : verdictOf(error);
+      const reason = error instanceof RowRefusedError ? "refused" : pressureOf(error);
       metrics.storeFaultsTotal.inc({ reason: reason ?? "other" });
       throw error;
     }

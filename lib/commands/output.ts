@@ -4,7 +4,7 @@
 import type { CommandOptions } from "../base/command.ts";
 import { printLine } from "../base/logger.ts";
 import type { TimeRange } from "../contracts/store.ts";
-import { WINDOW_MS } from "../model/windows.ts";
+import { windowEndMs } from "../model/windows.ts";
 import { isoOf, readSymbol } from "./arguments.ts";
 import type { RedriveCounts } from "./redrive.ts";
 import type { Replayed } from "./replay.ts";
@@ -21,7 +21,7 @@ const OUTCOMES: Readonly<Record<Difference["outcome"], string>> = {
 
 /** One line. */
 function describeDifference({ window, what, columns, stored, computed, outcome }: Difference): string {
-  const endMs = window.startMs + WINDOW_MS[window.kind];
+  const endMs = windowEndMs(window);
   const name = `${window.symbol} ${window.kind} ${isoOf(window.startMs)} to ${isoOf(endMs)}`;
   const storedColumns = Object.entries(stored?.row ?? {});
   const computedColumns = Object.entries(computed?.row ?? {});

@@ -9,18 +9,16 @@ import type { Clock } from "../base/clock.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import { parseFrame } from "../finnhub/frame.ts";
 import { decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
-import { derivedSession, isIdentity } from "../model/identity.ts";
 import {
-  badTrade,
   type DeadLetter,
   type DeadReason,
   isPlaceholder,
-  type Message,
   placeholderFor,
-  TRADES_PER_MESSAGE_MAX,
-  type Trade,
   WHOLE_MESSAGE,
-} from "../model/trade.ts";
+} from "../model/dead-letter.ts";
+import { derivedSession, isIdentity } from "../model/identity.ts";
+import type { Message, Trade } from "../model/trade.ts";
+import { badTrade, TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
 import { isExpired } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
 

@@ -5,7 +5,8 @@
 // bad frame is a dead item, a lost connection is an event item. It ends when its signal aborts, after it has handed over
 // what it had received.
 
-import type { DeadReason, Trade } from "../model/trade.ts";
+import type { DeadReason } from "../model/dead-letter.ts";
+import type { Trade } from "../model/trade.ts";
 
 /**
  * A connection without any frame for so long is lost: 2.5 of Finnhub's pings, which come each minute, also while trades

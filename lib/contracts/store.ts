@@ -1,12 +1,21 @@
-// Contract: where rows live and are read again.
+// Contract: where rows are kept and read again.
 //
-// Every put is idempotent: the same rows may be put any number of times, by anybody, in any order. A put
+// Every put is idempotent: the same rows may be put any number of times, by any process, in any order. A put
 // resolves when all its rows are stored. It rejects with StoreUnavailableError when trying again may help
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
 // Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
 
-import type { AverageRow, CandleRow, DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../model/trade.ts";
-import type { Window, WindowKind } from "../model/windows.ts";
+import type {
+  AverageKind,
+  AverageRow,
+  CandleKind,
+  CandleRow,
+  WindowKind,
+  WindowRow,
+} from "../model/aggregates.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import type { FeedEventRow, TradeRow } from "../model/trade.ts";
+import type { Window } from "../model/windows.ts";
 
 /** Half-open: [fromMs, toMs). */
 export type TimeRange = Readonly<{ fromMs: number; toMs: number }>;
@@ -46,10 +55,10 @@ export interface StoreWriter {
 
 export interface StoreReader {
   listTrades(query: TradeQuery): Promise<readonly TradeRow[]>;
-  /** Windows whose window_end lies in the range. */
-  listAverages(query: WindowQuery): Promise<readonly AverageRow[]>;
-  /** Windows whose window_start lies in the range. */
-  listCandles(query: WindowQuery): Promise<readonly CandleRow[]>;
+  /** Windows whose window_end lies in the range; without a kind those of 15 seconds. */
+  listAverages(query: WindowQuery, kind?: AverageKind): Promise<readonly AverageRow[]>;
+  /** Windows whose window_start lies in the range; without a kind those of a minute. */
+  listCandles(query: WindowQuery, kind?: CandleKind): Promise<readonly CandleRow[]>;
   listEvents(query: Readonly<{ range: TimeRange; limit: number }>): Promise<readonly FeedEventRow[]>;
 }
 
@@ -60,14 +69,14 @@ export type SymbolHour = Readonly<{ symbol: string; hour: number }>;
 export type StoredWindow = Readonly<{ window: WindowRow; version: number }>;
 
 /**
- * What the operator's verification needs beside StoreWriter. Whoever repairs chooses the version: windowVersion
- * for a fuller row, the next odd number above the stored version for one that must win all the same.
+ * What the operator's verification needs beside StoreWriter. The repair chooses the version: windowVersion for a fuller
+ * row, the next odd number above the stored version for a row that must win all the same.
  */
 export interface StoreMender {
   /**
    * Pages of a bounded size, in any order: every hour that overlaps the range and in which the symbol, or without
    * one any symbol, holds a trade, an average (by window_end) or a candle (by window_start). It may name other
-   * hours too, and one more than once.
+   * hours too, and an hour more than once.
    */
   scanHours(range: TimeRange, symbol?: string): AsyncIterable<readonly SymbolHour[]>;
   /**

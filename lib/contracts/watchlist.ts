@@ -5,7 +5,7 @@
 // are called after every change, another process's too, once `list` shows it. Seeding from the setting leaves every
 // record alone that an operator made.
 
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 
 export type WatchlistEntry = Readonly<{
   symbol: string;

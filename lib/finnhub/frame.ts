@@ -3,7 +3,9 @@
 // nothing it returns beside a trade is longer than a named limit, except what is refused: that is returned whole, as it
 // was written.
 
-import { type BadTrade, badTrade, type DeadReason, type Trade } from "../model/trade.ts";
+import type { DeadReason } from "../model/dead-letter.ts";
+import type { Trade } from "../model/trade.ts";
+import { type BadTrade, badTrade } from "../model/validate.ts";
 import { elementTexts } from "./frame-text.ts";
 
 /** What is refused: a whole frame, or one element written as a trade frame of its own. */

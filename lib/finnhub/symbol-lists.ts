@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { asObject } from "../base/json.ts";
 import type { Logger } from "../base/logger.ts";
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 import { type RestClient, UnansweredError } from "./rest-client.ts";
 
 export type ListSource = Readonly<{ path: string; exchange: string | null }>;

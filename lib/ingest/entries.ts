@@ -4,8 +4,10 @@
 import type { FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry } from "../contracts/log.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../model/codec.ts";
+import { WHOLE_MESSAGE } from "../model/dead-letter.ts";
 import { newSession, SEQUENCE_MAX } from "../model/identity.ts";
-import { dayOf, TRADES_PER_MESSAGE_MAX, type Trade, WHOLE_MESSAGE } from "../model/trade.ts";
+import { dayOf, type Trade } from "../model/trade.ts";
+import { TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
 
 /** Is called with each message before it is appended. `receivedAtMs` is ms since 1970. It must not throw. */
 export type OnMessage = (symbol: string, receivedAtMs: number, trades: readonly Trade[]) => void;

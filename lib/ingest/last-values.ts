@@ -1,7 +1,8 @@
 // When each symbol was last traded, as the producer saw it: for its health. It keeps one entry a symbol, nothing of
 // a trade but its time, and decides nothing.
 
-import { type AheadTrade, TRADE_AHEAD_MS, type Trade } from "../model/trade.ts";
+import type { AheadTrade, Trade } from "../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../model/validate.ts";
 
 /** Beyond it new symbols are not taken; a feed subscribes hundreds at the very most. */
 const SYMBOLS_MAX = 10_000;

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { RowRefusedError } from "../base/errors.ts";
 import type { LogEntry, LogWriter, PartitionId, PartitionSender } from "../contracts/log.ts";
 import { encodeDeadLetter } from "../model/codec.ts";
-import type { DeadLetter } from "../model/trade.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
 
 /** The size of one send; an outbox limits its own batches. */
 const SEND_BYTES_MAX = 256 * 1024;

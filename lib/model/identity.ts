@@ -3,7 +3,7 @@
 // because equal prints are usually two real trades.
 
 import { createHash } from "node:crypto";
-import { TRADES_PER_MESSAGE_MAX } from "./trade.ts";
+import { TRADES_PER_MESSAGE_MAX } from "./validate.ts";
 
 /** 32 bits of the UUID hold the sequence; a new session begins before it wraps. */
 export const SEQUENCE_MAX = 2 ** 32 - 1;
@@ -14,11 +14,11 @@ export function newSession(random: () => number): string {
   return hex(Math.floor(random() * 2 ** 32), 8);
 }
 
-/** Whether tradeUuids can take it: what the topic holds was perhaps not written by us. */
+/** Whether tradeUuids accepts it: a record on the topic may not be ours. */
 export function isIdentity(session: string, sequence: number, receivedAtMs: number): boolean {
   return (
     /^[0-9a-f]{8}$/.test(session) &&
-    // 0 is an offset's: no session of ours counts it.
+    // 0 comes from an offset (derivedSequence): our sessions begin at 1.
     isWhole(sequence, 0, SEQUENCE_MAX) &&
     isWhole(receivedAtMs, 0, TIME_MS_MAX)
   );
@@ -27,7 +27,7 @@ export function isIdentity(session: string, sequence: number, receivedAtMs: numb
 /**
  * The UUIDs of one message: index of the trade (0 to 1023) -> UUIDv7 (RFC 9562), lower case, 36 characters.
  * 48 bits receivedAt, then 74 bits = 32 of sequence, 10 of index, 32 of session, around version and variant.
- * UUIDs of a session sort by arrival. Throws RangeError for parts that do not fit.
+ * UUIDs of a session sort by arrival. Throws RangeError when a part does not fit.
  */
 export function tradeUuids(
   session: string,
@@ -35,7 +35,9 @@ export function tradeUuids(
   receivedAtMs: number,
 ): (index: number) => string {
   if (!isIdentity(session, sequence, receivedAtMs)) {
-    throw new RangeError(`no identity: session ${session}, sequence ${sequence}, receivedAt ${receivedAtMs}`);
+    throw new RangeError(
+      `not an identity: session ${session}, sequence ${sequence}, receivedAt ${receivedAtMs}`,
+    );
   }
   const time = hex(receivedAtMs, 12);
   const sequenceHigh12 = Math.floor(sequence / 2 ** 20);
@@ -43,7 +45,8 @@ export function tradeUuids(
   const sequenceLow6 = sequence % 2 ** 6;
   const head = `${time.slice(0, 8)}-${time.slice(8)}-7${hex(sequenceHigh12, 3)}-${hex(0x8000 | sequenceMiddle14, 4)}-`;
   return (index) => {
-    if (!isWhole(index, 0, TRADES_PER_MESSAGE_MAX - 1)) throw new RangeError(`no index of a trade: ${index}`);
+    if (!isWhole(index, 0, TRADES_PER_MESSAGE_MAX - 1))
+      throw new RangeError(`not the index of a trade: ${index}`);
     return head + hex((sequenceLow6 << 10) | index, 4) + session;
   };
 }

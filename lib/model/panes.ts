@@ -1,12 +1,23 @@
 // The unit of aggregation: 5 seconds of one symbol by event time. A pane's sums are exact and its open and
-// close follow (trade_timestamp, uuid), so the order in which trades come is nowhere to be seen; panes merge
-// into windows. Reads no clock, does no I/O, knows nothing of what is stored.
+// close follow (trade_timestamp, uuid), so the order in which trades come leaves no trace; panes merge
+// into windows. What counts in a window is decided in addTrade alone. Reads no clock, does no I/O, knows nothing of what is stored.
 
-/** Divides the hour, so a pane lies in exactly one hour and thus in one partition of `trades`. */
-export const PANE_MS = 5_000;
+import { AGGREGATES } from "./aggregates.ts";
+import { HOUR_MS } from "./trade.ts";
+
+/**
+ * The longest that every window is made of in whole: 5 s, with the aggregates there are. It divides the hour, as every step
+ * does, so a pane lies in exactly one hour and thus in one partition of `trades`. A window that is no longer in memory
+ * costs a read of the store for each of its panes: shorter panes make a replay of old trades slower.
+ */
+export const PANE_MS = AGGREGATES.reduce((common, { stepMs }) => commonDivisor(common, stepMs), HOUR_MS);
+
+function commonDivisor(one: number, other: number): number {
+  return other === 0 ? one : commonDivisor(other, one % other);
+}
 
 /** What a pane needs of a row of `trades`. */
-export type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
+type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
 
 /**
  * A sum of doubles without rounding: non-overlapping partials, smallest first, whose exact sum is the sum
@@ -50,7 +61,7 @@ export function newPane(): Pane {
   };
 }
 
-/** Adds a trade. The caller answers for adding each trade once. */
+/** Adds a trade. The caller must add each trade once. */
 export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volume }: PaneTrade): void {
   pane.count += 1;
   addExactly(pane.pv, price * volume);
@@ -70,7 +81,7 @@ export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volum
   }
 }
 
-/** Adds all of `from` to `into`; `from` is left as it was. */
+/** Adds all of `from` to `into`; `from` stays as it was. */
 export function mergePane(into: Pane, from: Pane): void {
   if (from.count === 0) return;
   into.count += from.count;
@@ -108,7 +119,7 @@ function addExactly(sum: ExactSum, value: number): void {
   for (let index = 0; index < sum.length; index++) {
     const part = sum[index]!;
     const total = carried + part;
-    // What the rounding of carried + part lost, exactly (two-sum).
+    // The exact rounding error of carried + part (two-sum).
     const partVirtual = total - carried;
     const lost = carried - (total - partVirtual) + (part - partVirtual);
     if (lost !== 0) sum[kept++] = lost;

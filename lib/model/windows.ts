@@ -1,31 +1,59 @@
 // Which windows a pane belongs to, and the row of a window from its panes. A 15-second running average is three
 // panes, one every 5 seconds; a 1-minute candle is twelve. All intervals are half-open, [start, end).
 
+import {
+  AGGREGATES,
+  type AverageRow,
+  aggregateOf,
+  type CandleRow,
+  SHAPES,
+  type WindowKind,
+  type WindowRow,
+} from "./aggregates.ts";
 import { mergePane, newPane, PANE_MS, type Pane, rounded } from "./panes.ts";
-import { dayOf, hourOf, type WindowRow } from "./trade.ts";
-
-export type WindowKind = "average" | "candle";
+import { dayOf, hourOf } from "./trade.ts";
 
 /** One window of one symbol, named by its start. */
 export type Window = Readonly<{ kind: WindowKind; symbol: string; startMs: number }>;
 
-export const WINDOW_MS: Readonly<Record<WindowKind, number>> = { average: 15_000, candle: 60_000 };
-
-/** Every window that a pane is part of: three averages and one candle. */
+/** Every window that a pane is part of, of each aggregate the oldest first. */
 export function windowsOfPane(symbol: string, paneStartMs: number): readonly Window[] {
-  return [
-    { kind: "average", symbol, startMs: paneStartMs - 2 * PANE_MS },
-    { kind: "average", symbol, startMs: paneStartMs - PANE_MS },
-    { kind: "average", symbol, startMs: paneStartMs },
-    { kind: "candle", symbol, startMs: paneStartMs - (paneStartMs % WINDOW_MS.candle) },
-  ];
+  const windows: Window[] = [];
+  for (const { kind, widthMs, stepMs } of AGGREGATES) {
+    const lastMs = paneStartMs - (paneStartMs % stepMs);
+    for (let startMs = lastMs - widthMs + stepMs; startMs <= lastMs; startMs += stepMs)
+      windows.push({ kind, symbol, startMs });
+  }
+  return windows;
 }
 
 /** The starts of a window's panes, oldest first. */
 export function panesOfWindow({ kind, startMs }: Window): readonly number[] {
   const starts: number[] = [];
-  for (let start = startMs; start < startMs + WINDOW_MS[kind]; start += PANE_MS) starts.push(start);
+  const endMs = startMs + aggregateOf(kind).widthMs;
+  for (let start = startMs; start < endMs; start += PANE_MS) starts.push(start);
   return starts;
+}
+
+export function windowEndMs({ kind, startMs }: Window): number {
+  return startMs + aggregateOf(kind).widthMs;
+}
+
+/** The time that a window's row is stored under. */
+export function storedAtMs(window: Window): number {
+  return SHAPES[aggregateOf(window.kind).shape].time === "window_end" ? windowEndMs(window) : window.startMs;
+}
+
+/** The time that a row is stored under. */
+export function timeOfRow({ row }: WindowRow): number {
+  return "window_end" in row ? row.window_end : row.window_start;
+}
+
+/** The window of a row. */
+export function windowOf(stored: WindowRow): Window {
+  const { kind, row } = stored;
+  const startMs = "window_end" in row ? row.window_end - aggregateOf(kind).widthMs : row.window_start;
+  return { kind, symbol: row.symbol, startMs };
 }
 
 /** The whole row of a window, or null when nothing was traded in it: an empty window has no row. */
@@ -34,40 +62,40 @@ export function windowRow(window: Window, panes: readonly Pane[]): WindowRow | n
   for (const pane of panes) mergePane(all, pane);
   if (all.count === 0) return null;
   const { symbol, startMs } = window;
-  const [pv, p, v] = [rounded(all.pv), rounded(all.p), rounded(all.v)];
-  const vwap = v === 0 ? null : pv / v;
-  if (window.kind === "average") {
-    const endMs = startMs + WINDOW_MS.average;
-    return {
-      kind: "average",
-      row: {
-        symbol,
-        hour: hourOf(endMs),
-        window_end: endMs,
-        price_volume_multiply: pv / all.count,
-        average_price: p / all.count,
-        vwap,
-        volume: v,
-        trade_count: all.count,
-      },
-    };
-  }
-  const { open, high, low, close } = all;
+  const aggregate = aggregateOf(window.kind);
+  return aggregate.shape === "average"
+    ? { kind: aggregate.kind, row: averageRow(symbol, startMs + aggregate.widthMs, all) }
+    : { kind: aggregate.kind, row: candleRow(symbol, startMs, all) };
+}
+
+function averageRow(symbol: string, endMs: number, { count, pv, p, v }: Pane): AverageRow {
+  const [priceVolume, volume] = [rounded(pv), rounded(v)];
   return {
-    kind: "candle",
-    row: {
-      symbol,
-      day: dayOf(startMs),
-      window_start: startMs,
-      open,
-      high,
-      low,
-      close,
-      volume: v,
-      price_volume_sum: pv,
-      vwap,
-      trade_count: all.count,
-    },
+    symbol,
+    hour: hourOf(endMs),
+    window_end: endMs,
+    price_volume_multiply: priceVolume / count,
+    average_price: rounded(p) / count,
+    vwap: volume === 0 ? null : priceVolume / volume,
+    volume,
+    trade_count: count,
+  };
+}
+
+function candleRow(symbol: string, startMs: number, all: Pane): CandleRow {
+  const [priceVolume, volume] = [rounded(all.pv), rounded(all.v)];
+  return {
+    symbol,
+    day: dayOf(startMs),
+    window_start: startMs,
+    open: all.open,
+    high: all.high,
+    low: all.low,
+    close: all.close,
+    volume,
+    price_volume_sum: priceVolume,
+    vwap: volume === 0 ? null : priceVolume / volume,
+    trade_count: all.count,
   };
 }
 
@@ -75,8 +103,6 @@ export function windowRow(window: Window, panes: readonly Pane[]): WindowRow | n
  * The write timestamp of an aggregate row, microseconds: window end + 2 x trade_count. Rows are never deleted,
  * so of two versions of a window the one that counts more is the truer; the odd numbers belong to repairs.
  */
-export function windowVersion(window: WindowRow): number {
-  const endMs =
-    window.kind === "average" ? window.row.window_end : window.row.window_start + WINDOW_MS.candle;
-  return endMs * 1_000 + 2 * window.row.trade_count;
+export function windowVersion(stored: WindowRow): number {
+  return windowEndMs(windowOf(stored)) * 1_000 + 2 * stored.row.trade_count;
 }

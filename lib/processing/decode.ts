@@ -2,18 +2,10 @@
 // Nothing is left out: what cannot be read, or cannot be true, becomes a dead letter with a reason.
 
 import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
+import { type DeadLetter, type DeadReason, isPlaceholder, WHOLE_MESSAGE } from "../model/dead-letter.ts";
 import { derivedSequence, derivedSession, identityOf, tradeUuids } from "../model/identity.ts";
-import {
-  badTrade,
-  type DeadLetter,
-  type DeadReason,
-  type FeedEventRow,
-  isPlaceholder,
-  type TradeRow,
-  tradeOf,
-  tradeRow,
-  WHOLE_MESSAGE,
-} from "../model/trade.ts";
+import { type FeedEventRow, type TradeRow, tradeOfRow, tradeRow } from "../model/trade.ts";
+import { badTrade } from "../model/validate.ts";
 import type { InFlight } from "./offset-tracker.ts";
 import type { PartitionState, PendingRow } from "./partition-state.ts";
 
@@ -63,7 +55,7 @@ export function rowsIn(value: Uint8Array): TradeRow[] {
 export function deadLetterOf({ row }: Pick<PendingRow, "row">): DeadLetter {
   const { session, sequence, index: item } = identityOf(row.uuid);
   const receivedAtMs = row.ingest_timestamp;
-  const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [tradeOf(row)] });
+  const payload = encodeMessage({ session, sequence, receivedAtMs, trades: [tradeOfRow(row)] });
   return { session, sequence, item, receivedAtMs, reason: "refused_by_store", source: "processor", payload };
 }
 

@@ -248,5 +248,5 @@ export function paneKey(symbol: string, startMs: number): string {
 }
 
 function keyOf({ kind, symbol, startMs }: Window): string {
-  return `${kind === "average" ? "a" : "c"}${startMs} ${symbol}`;
+  return `${kind}${startMs} ${symbol}`;
 }

@@ -4,7 +4,7 @@
 
 import { chunkBy } from "../base/chunk.ts";
 import { RowRefusedError } from "../base/errors.ts";
-import type { DeadLetter } from "../model/trade.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
 import { type DecodedBatch, deadLetterOf, type Pending } from "./decode.ts";
 import type { InFlight } from "./offset-tracker.ts";
 import type { PartitionState, PendingRow } from "./partition-state.ts";

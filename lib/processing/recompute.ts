@@ -3,9 +3,10 @@
 
 import { type Clock, createYielder } from "../base/clock.ts";
 import type { StoreWriter, TimeRange } from "../contracts/store.ts";
+import { WINDOW_WIDTH_MS_MAX, type WindowRow } from "../model/aggregates.ts";
 import { addTrade, newPane, type Pane, paneStart } from "../model/panes.ts";
-import { HOUR_MS, type WindowRow } from "../model/trade.ts";
-import { panesOfWindow, WINDOW_MS, type Window, windowRow, windowsOfPane } from "../model/windows.ts";
+import { HOUR_MS } from "../model/trade.ts";
+import { panesOfWindow, type Window, windowEndMs, windowRow, windowsOfPane } from "../model/windows.ts";
 
 export type Trades = Pick<StoreWriter, "scanTrades">;
 
@@ -47,7 +48,7 @@ export async function recomputeWindow(
   clock: Clock,
   window: Window,
 ): Promise<WindowRow | null> {
-  const range = { fromMs: window.startMs, toMs: window.startMs + WINDOW_MS[window.kind] };
+  const range = { fromMs: window.startMs, toMs: windowEndMs(window) };
   return rowFromPanes(window, await readPanes(store, clock, window.symbol, range));
 }
 
@@ -62,7 +63,7 @@ export async function* recomputeAround(
   for (const startMs of [...paneStarts].sort((a, b) => a - b)) {
     const [first, last] = [run[0] ?? startMs, run.at(-1) ?? startMs];
     // Panes near each other are read together, since their windows share panes.
-    if (startMs - last > WINDOW_MS.candle || startMs - first >= HOUR_MS) {
+    if (startMs - last > WINDOW_WIDTH_MS_MAX || startMs - first >= HOUR_MS) {
       yield await recomputeRun(store, clock, symbol, run);
       run = [];
     }
@@ -83,7 +84,7 @@ async function recomputeRun(
     for (const window of windowsOfPane(symbol, startMs)) {
       windows.set(`${window.kind} ${window.startMs}`, window);
       fromMs = Math.min(fromMs, window.startMs);
-      toMs = Math.max(toMs, window.startMs + WINDOW_MS[window.kind]);
+      toMs = Math.max(toMs, windowEndMs(window));
     }
   }
   const panes = await readPanes(store, clock, symbol, { fromMs, toMs });

@@ -6,8 +6,8 @@ import { RowRefusedError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { StoreWriter } from "../contracts/store.ts";
+import { AGGREGATES, type WindowRow } from "../model/aggregates.ts";
 import { addTrade, newPane, PANE_MS, type Pane } from "../model/panes.ts";
-import type { WindowRow } from "../model/trade.ts";
 import { type Window, windowRow } from "../model/windows.ts";
 import { type PartitionState, paneKey } from "./partition-state.ts";
 
@@ -85,8 +85,9 @@ export async function writeWindows(
       logger.error("the store refuses an aggregate for good", { error, window: rows[0] });
       return;
     }
-    const candleCount = rows.filter(({ kind }) => kind === "candle").length;
-    metrics.windowsWrittenTotal.inc({ kind: "candle" }, candleCount);
-    metrics.windowsWrittenTotal.inc({ kind: "average" }, rows.length - candleCount);
+    for (const { kind } of AGGREGATES) {
+      const count = rows.filter((row) => row.kind === kind).length;
+      metrics.windowsWrittenTotal.inc({ kind }, count);
+    }
   }
 }

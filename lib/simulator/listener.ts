@@ -2,7 +2,7 @@
 // acknowledged; only an invalid symbol and one above the cap are answered.
 
 import type { Clock } from "../base/clock.ts";
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 import type { Connection, Connections } from "./connections.ts";
 import { treatmentOf } from "./listings.ts";
 import type { Market } from "./market.ts";

@@ -1,7 +1,7 @@
 // What the simulated exchange lists, and what holds for a symbol that it does not list: its asset class, a base price, how
 // busy it is. Pure and without state; nothing here knows a clock, a socket or a client.
 
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 
 export type AssetClass = "stock" | "crypto" | "forex";
 

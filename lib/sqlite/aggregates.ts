@@ -1,11 +1,32 @@
-// The two tables of aggregates of market.sqlite: puts under the version rule, and what the operator's verification
+// The tables of aggregates of market.sqlite: puts under the version rule, lists, and what the operator's verification
 // needs beside them. A removed window leaves a row of trade_count 0 at the removal's version, as Cassandra leaves a
-// tombstone: nobody is shown it, and no put below that version brings the window back.
+// tombstone: readers leave it out, and no put below that version brings the window back.
 
 import { type Database, inTransaction, storing } from "../base/sqlite.ts";
-import type { StoredWindow, StoreMender, StoreWriter, SymbolHour, TimeRange } from "../contracts/store.ts";
-import { type AverageRow, type CandleRow, dayOf, HOUR_MS, hourOf, type WindowRow } from "../model/trade.ts";
-import { WINDOW_MS, type Window, type WindowKind, windowVersion } from "../model/windows.ts";
+import type {
+  StoredWindow,
+  StoreMender,
+  StoreReader,
+  StoreWriter,
+  SymbolHour,
+  TimeRange,
+  WindowQuery,
+} from "../contracts/store.ts";
+import {
+  AGGREGATES,
+  type Aggregate,
+  type AverageRow,
+  aggregateOf,
+  bucketOf,
+  type CandleRow,
+  SHAPES,
+  type Value,
+  valuesOf,
+  type WindowKind,
+  type WindowRow,
+} from "../model/aggregates.ts";
+import { dayOf, HOUR_MS, hourOf } from "../model/trade.ts";
+import { storedAtMs, timeOfRow, type Window, windowVersion } from "../model/windows.ts";
 
 const SCAN_PAGE_ROWS = 5_000;
 const HOURS_PAGE_ROWS = 500;
@@ -14,35 +35,44 @@ type Versioned<Row> = Row & { version: number };
 /** The first hour held after that one, in the order of the table. */
 type NextHour = (symbol: string, hour: number) => SymbolHour | null;
 
-export function aggregatesOf(db: Database): Pick<StoreWriter, "putWindows"> & StoreMender {
+export function aggregatesOf(
+  db: Database,
+): Pick<StoreWriter, "putWindows"> & Pick<StoreReader, "listAverages" | "listCandles"> & StoreMender {
   const put = putter(db);
-  const scan = scanner(db);
   const tables = hourTables(db);
   return {
     async putWindows(windows: readonly WindowRow[]): Promise<void> {
       storing(() =>
         inTransaction(db, () => {
-          for (const window of windows) put(window, windowVersion(window));
+          for (const window of windows) put(window.kind, valuesOf(window), windowVersion(window));
         }),
       );
     },
 
     async putWindowAt({ window, version }: StoredWindow): Promise<void> {
-      storing(() => inTransaction(db, () => put(window, version)));
+      storing(() => inTransaction(db, () => put(window.kind, valuesOf(window), version)));
     },
 
     async removeWindow(window: Window, version: number): Promise<void> {
-      storing(() => inTransaction(db, () => put(traceOf(window), version)));
+      storing(() => inTransaction(db, () => put(window.kind, traceOf(window), version)));
     },
 
-    scanWindows: scan,
+    async listAverages(query, kind = "average") {
+      return list<AverageRow>(db, aggregateOf(kind), query);
+    },
+
+    async listCandles(query, kind = "candle") {
+      return list<CandleRow>(db, aggregateOf(kind), query);
+    },
+
+    scanWindows: (kind, symbol, range) => scanWindows(db, kind, symbol, range),
 
     async *scanHours({ fromMs, toMs }: TimeRange, symbol?: string): AsyncGenerator<readonly SymbolHour[]> {
       if (!(fromMs < toMs)) return;
       for (const next of tables) {
         let page: SymbolHour[] = [];
-        for (const held of hoursOf(next, hourOf(fromMs), toMs, symbol)) {
-          page.push(held);
+        for (const found of hoursOf(next, hourOf(fromMs), toMs, symbol)) {
+          page.push(found);
           if (page.length < HOURS_PAGE_ROWS) continue;
           yield page;
           page = [];
@@ -53,132 +83,117 @@ export function aggregatesOf(db: Database): Pick<StoreWriter, "putWindows"> & St
   };
 }
 
-function putter(db: Database): (window: WindowRow, version: number) => void {
-  const putAverage = db.query(
-    `INSERT INTO running_averages_15_sec VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-     ON CONFLICT DO UPDATE SET price_volume_multiply = excluded.price_volume_multiply,
-       average_price = excluded.average_price, vwap = excluded.vwap, volume = excluded.volume,
-       trade_count = excluded.trade_count, version = excluded.version
-     WHERE excluded.version >= version`,
+/** Takes the values of all columns, in their order. */
+function putter(db: Database): (kind: WindowKind, values: readonly Value[], version: number) => void {
+  const statements = new Map(
+    AGGREGATES.map(({ kind, table, shape }) => {
+      const names = [...SHAPES[shape].columns.map(({ name }) => name), "version"];
+      const [, , , ...changing] = names;
+      return [
+        kind,
+        db.query(
+          `INSERT INTO ${table} (${names.join(", ")}) VALUES (${names.map(() => "?").join(", ")})
+           ON CONFLICT DO UPDATE SET ${changing.map((name) => `${name} = excluded.${name}`).join(", ")}
+           WHERE excluded.version >= version`,
+        ),
+      ];
+    }),
   );
-  const putCandle = db.query(
-    `INSERT INTO candles_1_min VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-     ON CONFLICT DO UPDATE SET open = excluded.open, high = excluded.high, low = excluded.low,
-       close = excluded.close, volume = excluded.volume, price_volume_sum = excluded.price_volume_sum,
-       vwap = excluded.vwap, trade_count = excluded.trade_count, version = excluded.version
-     WHERE excluded.version >= version`,
-  );
-  return (window, version) => {
-    if (window.kind === "average") {
-      const { row: a } = window;
-      const { symbol, hour, window_end, price_volume_multiply, average_price, vwap } = a;
-      putAverage.run(
-        symbol,
-        hour,
-        window_end,
-        price_volume_multiply,
-        average_price,
-        vwap,
-        a.volume,
-        a.trade_count,
-        version,
-      );
-    } else {
-      const { row: c } = window;
-      const { symbol, day, window_start, open, high, low, close, volume, price_volume_sum } = c;
-      putCandle.run(
-        symbol,
-        day,
-        window_start,
-        open,
-        high,
-        low,
-        close,
-        volume,
-        price_volume_sum,
-        c.vwap,
-        c.trade_count,
-        version,
-      );
-    }
+  return (kind, values, version) => {
+    statements.get(kind)!.run(...values, version);
   };
 }
 
-/** What a removed window leaves behind. */
-function traceOf({ kind, symbol, startMs }: Window): WindowRow {
-  const nothing = { symbol, vwap: null, volume: 0, trade_count: 0 };
-  if (kind === "average") {
-    const window_end = startMs + WINDOW_MS.average;
-    const row = {
-      ...nothing,
-      hour: hourOf(window_end),
-      window_end,
-      price_volume_multiply: 0,
-      average_price: 0,
-    };
-    return { kind, row };
-  }
-  const prices = { open: 0, high: 0, low: 0, close: 0, price_volume_sum: 0 };
-  return { kind, row: { ...nothing, ...prices, day: dayOf(startMs), window_start: startMs } };
+/** What a removed window leaves behind: its key, and nothing traded. */
+function traceOf(window: Window): Value[] {
+  const { shape } = aggregateOf(window.kind);
+  const atMs = storedAtMs(window);
+  const [, , , ...columns] = SHAPES[shape].columns.map((column) => ("isNullable" in column ? null : 0));
+  return [window.symbol, bucketOf(shape, atMs), atMs, ...columns];
+}
+
+function columnsOf({ shape }: Aggregate): string {
+  return SHAPES[shape].columns.map(({ name }) => name).join(", ");
+}
+
+/** Newest first. The database keeps the prepared statement of each text. */
+function list<Row>(db: Database, aggregate: Aggregate, { symbol, range, limit }: WindowQuery): Row[] {
+  const { fromMs, toMs } = range;
+  if (!(fromMs < toMs)) return [];
+  const { shape, table } = aggregate;
+  const { bucket, time } = SHAPES[shape];
+  const query = db.query<Row, [string, Value, Value, number, number, number]>(
+    `SELECT ${columnsOf(aggregate)} FROM ${table} WHERE symbol = ? AND ${bucket} BETWEEN ? AND ?
+     AND ${time} >= ? AND ${time} < ? AND trade_count > 0 ORDER BY ${bucket} DESC, ${time} DESC LIMIT ?`,
+  );
+  const [first, last] = [bucketOf(shape, fromMs), bucketOf(shape, toMs - 1)];
+  return storing(() => query.all(symbol, first, last, fromMs, toMs, limit));
+}
+
+function scanWindows(db: Database, kind: WindowKind, symbol: string, range: TimeRange) {
+  const aggregate = aggregateOf(kind);
+  return aggregate.shape === "average"
+    ? scan<AverageRow>(db, aggregate, symbol, range, ({ version, ...row }) => ({
+        window: { kind: aggregate.kind, row },
+        version,
+      }))
+    : scan<CandleRow>(db, aggregate, symbol, range, ({ version, ...row }) => ({
+        window: { kind: aggregate.kind, row },
+        version,
+      }));
 }
 
 /** By key, not by position: what is put meanwhile shifts nothing. */
-function scanner(db: Database): StoreMender["scanWindows"] {
-  const averages = db.query<Versioned<AverageRow>, [string, number, number, number, number, number]>(
-    `SELECT * FROM running_averages_15_sec WHERE symbol = ? AND (hour, window_end) > (?, ?) AND hour <= ?
-     AND window_end < ? AND trade_count > 0 ORDER BY hour, window_end LIMIT ?`,
+async function* scan<Row>(
+  db: Database,
+  aggregate: Aggregate,
+  symbol: string,
+  { fromMs, toMs }: TimeRange,
+  storedOf: (row: Versioned<Row>) => StoredWindow,
+): AsyncGenerator<readonly StoredWindow[]> {
+  const { shape, table } = aggregate;
+  const { bucket, time } = SHAPES[shape];
+  const query = db.query<Versioned<Row>, [string, Value, number, Value, number, number]>(
+    `SELECT ${columnsOf(aggregate)}, version FROM ${table} WHERE symbol = ? AND (${bucket}, ${time}) > (?, ?)
+     AND ${bucket} <= ? AND ${time} < ? AND trade_count > 0 ORDER BY ${bucket}, ${time} LIMIT ?`,
   );
-  const candles = db.query<Versioned<CandleRow>, [string, string, number, string, number, number]>(
-    `SELECT * FROM candles_1_min WHERE symbol = ? AND (day, window_start) > (?, ?) AND day <= ?
-     AND window_start < ? AND trade_count > 0 ORDER BY day, window_start LIMIT ?`,
-  );
-
-  function averagePage(symbol: string, afterMs: number, fromMs: number, toMs: number): StoredWindow[] {
-    const [firstHour, lastHour] = [hourOf(Math.max(afterMs, fromMs)), hourOf(toMs - 1)];
-    return averages
-      .all(symbol, firstHour, afterMs, lastHour, toMs, SCAN_PAGE_ROWS)
-      .map(({ version, ...row }) => ({ window: { kind: "average", row }, version }));
+  let [afterMs, isLast] = [fromMs - 1, !(fromMs < toMs)];
+  while (!isLast) {
+    const first = bucketOf(shape, Math.max(afterMs, fromMs));
+    const last = bucketOf(shape, toMs - 1);
+    const rows = storing(() => query.all(symbol, first, afterMs, last, toMs, SCAN_PAGE_ROWS));
+    const page = rows.map(storedOf);
+    if (page.length > 0) yield page;
+    isLast = page.length < SCAN_PAGE_ROWS;
+    const newest = page.at(-1)?.window;
+    if (newest !== undefined) afterMs = timeOfRow(newest);
   }
-
-  function candlePage(symbol: string, afterMs: number, fromMs: number, toMs: number): StoredWindow[] {
-    const [firstDay, lastDay] = [dayOf(Math.max(afterMs, fromMs)), dayOf(toMs - 1)];
-    return candles
-      .all(symbol, firstDay, afterMs, lastDay, toMs, SCAN_PAGE_ROWS)
-      .map(({ version, ...row }) => ({ window: { kind: "candle", row }, version }));
-  }
-
-  return async function* scanWindows(kind: WindowKind, symbol: string, { fromMs, toMs }: TimeRange) {
-    const pageOf = kind === "average" ? averagePage : candlePage;
-    let [afterMs, isLast] = [fromMs - 1, !(fromMs < toMs)];
-    while (!isLast) {
-      const page = storing(() => pageOf(symbol, afterMs, fromMs, toMs));
-      if (page.length > 0) yield page;
-      isLast = page.length < SCAN_PAGE_ROWS;
-      const last = page.at(-1)?.window;
-      if (last !== undefined) afterMs = last.kind === "average" ? last.row.window_end : last.row.window_start;
-    }
-  };
 }
 
 function hourTables(db: Database): readonly NextHour[] {
-  const after = (table: string) => {
+  const afterHour = (table: string): NextHour => {
     const next = db.query<SymbolHour, [string, number]>(
       `SELECT symbol, hour FROM ${table} WHERE (symbol, hour) > (?, ?) ORDER BY symbol, hour LIMIT 1`,
     );
-    return (symbol: string, hour: number) => next.get(symbol, hour);
+    return (symbol, hour) => next.get(symbol, hour);
   };
-  const nextCandle = db.query<{ symbol: string; window_start: number }, [string, string, number]>(
-    `SELECT symbol, window_start FROM candles_1_min WHERE (symbol, day, window_start) > (?, ?, ?)
-     ORDER BY symbol, day, window_start LIMIT 1`,
-  );
+  const afterDay = (table: string, time: string): NextHour => {
+    const next = db.query<{ symbol: string; atMs: number }, [string, string, number]>(
+      `SELECT symbol, ${time} AS atMs FROM ${table} WHERE (symbol, day, ${time}) > (?, ?, ?)
+       ORDER BY symbol, day, ${time} LIMIT 1`,
+    );
+    return (symbol, hour) => {
+      const row = next.get(symbol, dayOf(hour), hour + HOUR_MS - 1);
+      return row === null ? null : { symbol: row.symbol, hour: hourOf(row.atMs) };
+    };
+  };
   return [
     // Each put of trades names its hours there, and retention forgets them last.
-    after("trade_hours"),
-    after("running_averages_15_sec"),
-    (symbol, hour) => {
-      const row = nextCandle.get(symbol, dayOf(hour), hour + HOUR_MS - 1);
-      return row === null ? null : { symbol: row.symbol, hour: hourOf(row.window_start) };
-    },
+    afterHour("trade_hours"),
+    ...AGGREGATES.map(({ table, shape }) => {
+      const { bucket, time } = SHAPES[shape];
+      return bucket === "hour" ? afterHour(table) : afterDay(table, time);
+    }),
   ];
 }
 
@@ -186,12 +201,12 @@ function hourTables(db: Database): readonly NextHour[] {
 function* hoursOf(next: NextHour, firstHour: number, toMs: number, only?: string): Generator<SymbolHour> {
   let [symbol, hour] = [only ?? "", firstHour - HOUR_MS];
   for (;;) {
-    const held = storing(() => next(symbol, hour));
-    if (held === null || (only !== undefined && held.symbol !== only)) return;
-    const isWithin = held.hour >= firstHour && held.hour < toMs;
-    if (isWithin) yield held;
+    const found = storing(() => next(symbol, hour));
+    if (found === null || (only !== undefined && found.symbol !== only)) return;
+    const isWithin = found.hour >= firstHour && found.hour < toMs;
+    if (isWithin) yield found;
     // The first text after a symbol is the symbol with a zero behind it.
-    symbol = held.hour < toMs ? held.symbol : `${held.symbol}\u0000`;
-    hour = isWithin ? held.hour : firstHour - HOUR_MS;
+    symbol = found.hour < toMs ? found.symbol : `${found.symbol}\u0000`;
+    hour = isWithin ? found.hour : firstHour - HOUR_MS;
   }
 }

@@ -1,6 +1,6 @@
 // The store of the embedded mode: market.sqlite, with the tables and columns of the distributed one. Every put
 // is one transaction. The file stays readable by other processes while this one writes. It also keeps how far
-// the log is stored, because the two must not part in a power cut.
+// the log is stored, because a power cut must not part the two.
 
 import { join } from "node:path";
 import sql from "../../sql/market.sql" with { type: "text" };
@@ -13,33 +13,18 @@ import {
   storing,
 } from "../base/sqlite.ts";
 import type { Position } from "../contracts/log.ts";
-import type {
-  StoreMender,
-  StoreReader,
-  StoreWriter,
-  TimeRange,
-  TradeQuery,
-  WindowQuery,
-} from "../contracts/store.ts";
+import type { StoreMender, StoreReader, StoreWriter, TimeRange, TradeQuery } from "../contracts/store.ts";
 import type { Watchlist } from "../contracts/watchlist.ts";
-import {
-  type AverageRow,
-  type CandleRow,
-  type DeadLetter,
-  dayOf,
-  type FeedEventRow,
-  HOUR_MS,
-  hourOf,
-  type TradeRow,
-} from "../model/trade.ts";
-import { WINDOW_MS } from "../model/windows.ts";
+import type { DeadLetter } from "../model/dead-letter.ts";
+import { dayOf, type FeedEventRow, HOUR_MS, hourOf, type TradeRow } from "../model/trade.ts";
 import { aggregatesOf } from "./aggregates.ts";
+import { dropReceivedBefore } from "./retention.ts";
 import { openWatchlistTable } from "./watchlist.ts";
 
-export type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
+type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
 
 export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
-  /** Which tickers are wanted: in embedded mode nobody else writes it. */
+  /** Which symbols are on the watchlist: in embedded mode nobody else writes it. */
   readonly watchlist: Watchlist;
   readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
   /**
@@ -48,18 +33,15 @@ export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disp
    */
   dropReceivedBefore(cutoffMs: number): boolean;
   scanReceived(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
-  /** Every dead letter, as they were put aside. */
+  /** Every dead letter, in the order in which they were written. */
   scanDead(): AsyncIterable<DeadLetter>;
 }
 
 /** One transaction of rows takes about 5 ms. */
 const ROWS_PER_PUT_MAX = 2_000;
 const SCAN_PAGE_ROWS = 5_000;
-/** Entries of a cache; without it each put would write trade_hours. */
+/** Entries of a cache without which each put would write trade_hours. */
 const KEPT_HOURS_MAX = 20_000;
-/** Of one retention slice, and pages given back to the disk with it: some ms each. */
-const DROP_ROWS_MAX = 2_000;
-const VACUUM_PAGES_MAX = 500;
 
 export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
   const path = join(options.directory, "market.sqlite");
@@ -82,7 +64,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
 }
 
 function tradeWriter(db: Database, keptHours: Map<string, number>) {
-  // A row that is there already is the same row: its key is its identity.
+  // A stored row with this key is the same row: its key is its identity.
   const insert = db.query("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   const keepHour = db.query(
     "INSERT INTO trade_hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ingested_until = max(ingested_until, excluded.ingested_until)",
@@ -144,7 +126,7 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
           for (const { symbol, hour, until } of news.values()) keepHour.run(symbol, hour, until);
         }),
       );
-      // Only what is committed is known.
+      // Known only once it is committed.
       for (const [key, { until }] of news) keptHours.set(key, until);
       if (keptHours.size > KEPT_HOURS_MAX) keptHours.clear();
     },
@@ -176,7 +158,7 @@ function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, n
   let last: TradeRow | undefined;
   for (const row of rows) {
     const { symbol, hour, ingest_timestamp } = row;
-    // Those of a message stand together and say the same.
+    // The rows of a message stand together and have the same receipt.
     if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
     last = row;
     const key = `${hour} ${symbol}`;
@@ -188,10 +170,10 @@ function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, n
 
 function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "scanDead"> {
   const putEvent = db.query("INSERT INTO feed_events VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
-  const putLetter = db.query("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
-  type StoredLetter = Omit<DeadLetter, "receivedAtMs"> & { rowid: number; received_at: number };
-  // One at a time: a letter may be a frame of many MB.
-  const nextLetter = db.query<StoredLetter, [number]>(
+  const putDeadLetter = db.query("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  type StoredDeadLetter = Omit<DeadLetter, "receivedAtMs"> & { rowid: number; received_at: number };
+  // One at a time: a dead letter may be a frame of many MB.
+  const nextDeadLetter = db.query<StoredDeadLetter, [number]>(
     "SELECT rowid, * FROM dead WHERE rowid > ? ORDER BY rowid LIMIT 1",
   );
   return {
@@ -208,7 +190,7 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
       storing(() =>
         inTransaction(db, () => {
           for (const { session, sequence, item, receivedAtMs, reason, source, payload } of deadLetters) {
-            putLetter.run(session, sequence, item, receivedAtMs, reason, source, payload);
+            putDeadLetter.run(session, sequence, item, receivedAtMs, reason, source, payload);
           }
         }),
       );
@@ -216,7 +198,7 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
     async *scanDead() {
       let after = Number.MIN_SAFE_INTEGER;
       for (;;) {
-        const row = storing(() => nextLetter.get(after));
+        const row = storing(() => nextDeadLetter.get(after));
         if (row === null) return;
         const { rowid, received_at: receivedAtMs, ...deadLetter } = row;
         after = rowid;
@@ -226,20 +208,10 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
   };
 }
 
-function reader(db: Database): StoreReader {
+function reader(db: Database): Pick<StoreReader, "listTrades" | "listEvents"> {
   const trades = db.query<TradeRow, [string, number, number, number, number, string, number]>(
     `SELECT * FROM trades WHERE symbol = ? AND hour BETWEEN ? AND ? AND trade_timestamp >= ?
      AND (trade_timestamp, uuid) < (?, ?) ORDER BY hour DESC, trade_timestamp DESC, uuid DESC LIMIT ?`,
-  );
-  const averages = db.query<AverageRow, [string, number, number, number, number, number]>(
-    `SELECT symbol, hour, window_end, price_volume_multiply, average_price, vwap, volume, trade_count
-     FROM running_averages_15_sec WHERE symbol = ? AND hour BETWEEN ? AND ? AND window_end >= ? AND window_end < ?
-     AND trade_count > 0 ORDER BY hour DESC, window_end DESC LIMIT ?`,
-  );
-  const candles = db.query<CandleRow, [string, string, string, number, number, number]>(
-    `SELECT symbol, day, window_start, open, high, low, close, volume, price_volume_sum, vwap, trade_count
-     FROM candles_1_min WHERE symbol = ? AND day BETWEEN ? AND ? AND window_start >= ? AND window_start < ?
-     AND trade_count > 0 ORDER BY day DESC, window_start DESC LIMIT ?`,
   );
   const events = db.query<FeedEventRow, [string, string, number, number, number]>(
     `SELECT * FROM feed_events WHERE day BETWEEN ? AND ? AND event_timestamp >= ? AND event_timestamp < ?
@@ -254,16 +226,6 @@ function reader(db: Database): StoreReader {
       const [atMs, uuid] =
         before && before.trade_timestamp < toMs ? [before.trade_timestamp, before.uuid] : [toMs, ""];
       return storing(() => trades.all(symbol, hourOf(fromMs), hourOf(toMs - 1), fromMs, atMs, uuid, limit));
-    },
-    async listAverages({ symbol, range, limit }: WindowQuery) {
-      if (isNothing(range)) return [];
-      const { fromMs, toMs } = range;
-      return storing(() => averages.all(symbol, hourOf(fromMs), hourOf(toMs - 1), fromMs, toMs, limit));
-    },
-    async listCandles({ symbol, range, limit }: WindowQuery) {
-      if (isNothing(range)) return [];
-      const { fromMs, toMs } = range;
-      return storing(() => candles.all(symbol, dayOf(fromMs), dayOf(toMs - 1), fromMs, toMs, limit));
     },
     async listEvents({ range, limit }) {
       if (isNothing(range)) return [];
@@ -291,43 +253,4 @@ function commitStore(db: Database, sync: SyncMode): SqliteStore["commits"] {
       });
     },
   };
-}
-
-function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
-  const old = db
-    .query<{ symbol: string; hour: number }, [number]>(
-      "SELECT symbol, hour FROM trade_hours WHERE ingested_until <= ? ORDER BY ingested_until LIMIT 1",
-    )
-    .get(cutoffMs);
-  if (old === null) {
-    db.query("DELETE FROM feed_events WHERE day < ?").run(dayOf(cutoffMs));
-    db.query("DELETE FROM dead WHERE received_at < ?").run(cutoffMs);
-    db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
-    return false;
-  }
-  const { symbol, hour } = old;
-  /** Those of an hour that end at or after a time, or all of it where no trades of another hour are kept. */
-  const dropAverages = db.query(
-    `DELETE FROM running_averages_15_sec WHERE symbol = ?1 AND hour = ?2 AND (window_end >= ?3
-     OR NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?4))`,
-  );
-  inTransaction(db, () => {
-    const { changes } = db
-      .query(
-        `DELETE FROM trades WHERE symbol = ?1 AND hour = ?2 AND (trade_timestamp, uuid) IN
-         (SELECT trade_timestamp, uuid FROM trades WHERE symbol = ?1 AND hour = ?2 LIMIT ?3)`,
-      )
-      .run(symbol, hour, DROP_ROWS_MAX);
-    if (changes === DROP_ROWS_MAX) return;
-    // An average goes with the last of its trades: its window may begin in the hour before, and the last windows
-    // of this hour end in the next one.
-    dropAverages.run(symbol, hour, hour + WINDOW_MS.average, hour - HOUR_MS);
-    dropAverages.run(symbol, hour + HOUR_MS, Number.MAX_SAFE_INTEGER, hour + HOUR_MS);
-    db.query(
-      "DELETE FROM candles_1_min WHERE symbol = ? AND day = ? AND window_start >= ? AND window_start < ?",
-    ).run(symbol, dayOf(hour), hour, hour + HOUR_MS);
-    db.query("DELETE FROM trade_hours WHERE symbol = ? AND hour = ?").run(symbol, hour);
-  });
-  db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
-  return true;
 }

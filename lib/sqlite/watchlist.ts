@@ -1,19 +1,19 @@
-// The wanted set of the embedded mode: the table `tickers` of market.sqlite. One process writes it; what a put
-// resolved for is synced, so that an operator's word outlives a power cut.
+// The watchlist of the embedded mode: the table `tickers` of market.sqlite. One process writes it. A put is synced
+// before it resolves, so that what an operator was told survives a power cut.
 
 import { type Database, type SyncMode, setSync, storing } from "../base/sqlite.ts";
 import type { Watchlist, WatchlistAuthor, WatchlistEntry } from "../contracts/watchlist.ts";
 
-type Row = { symbol: string; wanted: number; changed_at: number; changed_by: WatchlistAuthor };
+type TickerRow = { symbol: string; wanted: number; changed_at: number; changed_by: WatchlistAuthor };
 
 export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
-  const load = db.query<Row, []>("SELECT * FROM tickers ORDER BY changed_at, rowid");
+  const load = db.query<TickerRow, []>("SELECT * FROM tickers ORDER BY changed_at, rowid");
   const save = db.query("INSERT OR REPLACE INTO tickers VALUES (?, ?, ?, ?)"); // Replaced, a row is the newest.
   const listeners = new Set<() => void>();
-  let records = storing(() => load.all().map(recordOf));
+  let entries = storing(() => load.all().map(entryOf));
 
   return {
-    list: () => records,
+    list: () => entries,
     async put({ symbol, wanted, changedAtMs, by }) {
       storing(() => {
         setSync(db, "full");
@@ -23,7 +23,7 @@ export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
           setSync(db, sync);
         }
       });
-      records = storing(() => load.all().map(recordOf));
+      entries = storing(() => load.all().map(entryOf));
       for (const listener of listeners) listener();
     },
     onChange(listener) {
@@ -33,6 +33,6 @@ export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
   };
 }
 
-function recordOf({ symbol, wanted, changed_at, changed_by }: Row): WatchlistEntry {
+function entryOf({ symbol, wanted, changed_at, changed_by }: TickerRow): WatchlistEntry {
   return { symbol, wanted: wanted === 1, changedAtMs: changed_at, by: changed_by };
 }

@@ -3,7 +3,7 @@
 // clock is read here.
 
 import { z } from "@hono/zod-openapi";
-import { SYMBOL_LENGTH_MAX } from "../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 import { nearest, quoted } from "./sentences.ts";
 import { guessTime, readTime } from "./time-parameter.ts";
 

@@ -1,11 +1,15 @@
 // What the panels ask Cassandra, as text of CQL. Each query names its partitions by the server's own time (the hours
 // or days that its span can touch), has an end by rows in each of them, and is constant for a symbol: Cassandra
-// prepares it once, and neither the viewer's clock nor his timezone is in it.
+// prepares it once, and it has neither the viewer's clock nor timezone in it.
 //
 // What the plugin asks for (hadesarchitect-cassandra-datasource 3.3.0): the text begins with "SELECT " on the same
 // line; the first column names the series, so it is the symbol; no ORDER BY beside IN, since it always pages; no
 // column of a type it cannot show. A null is shown as 0, so a column that may be null is asked for where it is not.
 
+import { aggregateOf } from "../../lib/model/aggregates.ts";
+
+const AVERAGES = aggregateOf("average");
+const CANDLES = aggregateOf("candle");
 /** What every panel of a symbol shows. Panels state it as their own time range, so that picture and query agree. */
 export const SPAN = "15m";
 /** Candles are a minute each. */
@@ -38,7 +42,7 @@ function trades(columns: string, span: string, rowsMax: number): string {
 /** A window that is still open is not the average of 15 seconds yet: only closed ones are asked for. */
 function windows(columns: string, filter = ""): string {
   return (
-    `SELECT symbol, ${columns}, window_end FROM running_averages_15_sec WHERE symbol = ${SYMBOL} ` +
+    `SELECT symbol, ${columns}, window_end FROM ${AVERAGES.table} WHERE symbol = ${SYMBOL} ` +
     `AND hour IN (${hours(SPAN)}) AND window_end > current_timestamp() - ${SPAN} ` +
     `AND window_end <= current_timestamp()${filter && ` AND ${filter}`} PER PARTITION LIMIT ${WINDOWS_MAX}` +
     `${filter && " ALLOW FILTERING"}`
@@ -53,7 +57,7 @@ export const QUERIES = {
   volume: trades("volume", SPAN, TRADES_MAX),
   windowVolume: windows("volume"),
   averagePriceVolume: windows("price_volume_multiply"),
-  tradesPerSecond: windows("CAST(trade_count AS double) / 15 AS trades_per_second"),
+  tradesPerSecond: windows(`CAST(trade_count AS double) / ${AVERAGES.widthMs / 1_000} AS trades_per_second`),
   lastPrice: trades("price", "1h", 1),
   latency: trades(
     "to_unix_timestamp(ingest_timestamp) - to_unix_timestamp(trade_timestamp) AS latency_ms",
@@ -62,7 +66,7 @@ export const QUERIES = {
   ),
   lastTrades: trades("price, volume, trade_conditions, ingest_timestamp", SPAN, LAST_TRADES_MAX),
   candles:
-    `SELECT symbol, open, high, low, close, volume, window_start FROM candles_1_min WHERE symbol = ${SYMBOL} ` +
+    `SELECT symbol, open, high, low, close, volume, window_start FROM ${CANDLES.table} WHERE symbol = ${SYMBOL} ` +
     `AND day IN (${days(CANDLES_SPAN)}) AND window_start > current_timestamp() - ${CANDLES_SPAN} ` +
     `PER PARTITION LIMIT ${CANDLES_MAX}`,
   gaps:
@@ -72,7 +76,7 @@ export const QUERIES = {
     `PER PARTITION LIMIT ${EVENTS_MAX} ALLOW FILTERING`,
   // Asked once, when the dashboard is opened: a row of each day of each symbol, some hundreds.
   symbols:
-    `SELECT symbol FROM candles_1_min WHERE day >= to_date(current_timestamp() - ${SYMBOLS_SPAN}) ` +
+    `SELECT symbol FROM ${CANDLES.table} WHERE day >= to_date(current_timestamp() - ${SYMBOLS_SPAN}) ` +
     `PER PARTITION LIMIT 1 LIMIT ${SYMBOLS_MAX} ALLOW FILTERING`,
 } as const;
 

@@ -10,14 +10,19 @@ import type {
   StoreReader,
   StoreWriter,
   TimeRange,
+  WindowQuery,
 } from "../../lib/contracts/store.ts";
-import { tradeUuids } from "../../lib/model/identity.ts";
 import {
-  AMOUNT_MAX,
+  AGGREGATES,
+  type Aggregate,
   type AverageRow,
   type CandleRow,
+  type WindowRow,
+} from "../../lib/model/aggregates.ts";
+import { type DeadLetter, WHOLE_MESSAGE } from "../../lib/model/dead-letter.ts";
+import { tradeUuids } from "../../lib/model/identity.ts";
+import {
   DAY_MS,
-  type DeadLetter,
   dayOf,
   type FeedEventRow,
   HOUR_MS,
@@ -25,10 +30,9 @@ import {
   type Trade,
   type TradeRow,
   tradeRow,
-  WHOLE_MESSAGE,
-  type WindowRow,
 } from "../../lib/model/trade.ts";
-import { WINDOW_MS, type Window, windowVersion } from "../../lib/model/windows.ts";
+import { AMOUNT_MAX } from "../../lib/model/validate.ts";
+import { timeOfRow, windowOf, windowVersion } from "../../lib/model/windows.ts";
 import { NOON_MS, seeded, trade } from "../support/builders.ts";
 
 export interface OpenStore extends AsyncDisposable {
@@ -462,10 +466,9 @@ export function storeContract(name: string, harness: StoreHarness): void {
     return [...(await store.listAverages(query)), ...(await store.listCandles(query))];
   }
 
-  for (const [kind, versions] of [
-    ["average", AVERAGES],
-    ["candle", CANDLES],
-  ] as const) {
+  for (const aggregate of AGGREGATES) {
+    const { kind, shape } = aggregate;
+    const versions = (shape === "average" ? AVERAGES : CANDLES).map((window) => ofKind(aggregate, window));
     promise(
       `of three versions of one ${kind} the fullest stays, whole, in any order of writing`,
       async (open) => {
@@ -473,9 +476,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
           const symbol = `${kind} ${turn}`;
           const windows = order.map((index) => withSymbol(versions[index]!, symbol));
           for (const window of windows) await open.store.putWindows([window]);
-          const query = { symbol, range: ALL_DAY, limit: 10 };
-          const list = async () =>
-            kind === "average" ? await open.store.listAverages(query) : await open.store.listCandles(query);
+          const list = () => listOf(open.store, aggregate, { symbol, range: ALL_DAY, limit: 10 });
           expect<readonly unknown[]>(await list()).toEqual([withSymbol(versions[2]!, symbol).row]);
           // The same again, at once.
           await open.store.putWindows(windows);
@@ -618,7 +619,7 @@ export function menderContract(name: string, harness: MenderHarness): void {
 
   async function scan(
     store: Store,
-    kind: Window["kind"],
+    kind: WindowRow["kind"],
     symbol = "AAPL",
     range = ALL_DAY,
   ): Promise<StoredWindow[]> {
@@ -629,14 +630,8 @@ export function menderContract(name: string, harness: MenderHarness): void {
     }
     return found.sort((a, b) => atOf(a) - atOf(b));
   }
-  const atOf = ({ window }: StoredWindow) =>
-    window.kind === "average" ? window.row.window_end : window.row.window_start;
+  const atOf = ({ window }: StoredWindow) => timeOfRow(window);
   const stored = (window: WindowRow): StoredWindow => ({ window, version: windowVersion(window) });
-  const windowOf = (row: WindowRow): Window => ({
-    kind: row.kind,
-    symbol: row.row.symbol,
-    startMs: row.kind === "average" ? row.row.window_end - WINDOW_MS.average : row.row.window_start,
-  });
 
   async function hours(store: Store, range: TimeRange, symbol?: string): Promise<string[]> {
     const found = new Set<string>();
@@ -713,14 +708,17 @@ export function menderContract(name: string, harness: MenderHarness): void {
     expect(await scan(store, "average", "nobody", ever)).toEqual([]);
   });
 
-  for (const [kind, full, poor] of [
-    ["average", average({ trade_count: 9 }), average({ trade_count: 4, vwap: null, volume: 0 })],
-    ["candle", candle({ trade_count: 9 }), candle({ trade_count: 4, vwap: null, volume: 0 })],
-  ] as const) {
-    const list = async (store: Store) => {
-      const query = { symbol: "AAPL", range: ALL_DAY, limit: 10 };
-      return kind === "average" ? await store.listAverages(query) : await store.listCandles(query);
-    };
+  for (const aggregate of AGGREGATES) {
+    const { kind, shape } = aggregate;
+    const make = shape === "average" ? average : candle;
+    const full = ofKind(aggregate, make({ trade_count: 9 }));
+    const poor = ofKind(aggregate, make({ trade_count: 4, vwap: null, volume: 0 }));
+    const neighbours = [
+      shape === "average"
+        ? average({ window_end: timeOfRow(full) + 5_000 })
+        : candle({ window_start: timeOfRow(full) + 60_000 }),
+    ].map((window) => ofKind(aggregate, window));
+    const list = (store: Store) => listOf(store, aggregate, { symbol: "AAPL", range: ALL_DAY, limit: 10 });
     const forced = windowVersion(full) + 1;
 
     promise(
@@ -740,10 +738,6 @@ export function menderContract(name: string, harness: MenderHarness): void {
     );
 
     promise(`a removed ${kind} is gone, and only a larger version brings it back`, async (store) => {
-      const neighbours =
-        kind === "average"
-          ? [average({ window_end: full.row.window_end + 5_000 })]
-          : [candle({ window_start: NOON_MS + 60_000 })];
       await store.putWindows([full, ...neighbours]);
       await store.removeWindow(windowOf(full), windowVersion(full) - 1);
       expect(await scan(store, kind)).toEqual([full, ...neighbours].map(stored));
@@ -767,10 +761,23 @@ export function menderContract(name: string, harness: MenderHarness): void {
   }
 }
 
+/** The same row as one of another aggregate of its shape. */
+function ofKind({ kind }: Aggregate, { row }: WindowRow): WindowRow {
+  return { kind, row } as WindowRow;
+}
+
+async function listOf(
+  store: StoreReader,
+  aggregate: Aggregate,
+  query: WindowQuery,
+): Promise<readonly unknown[]> {
+  return aggregate.shape === "average"
+    ? await store.listAverages(query, aggregate.kind)
+    : await store.listCandles(query, aggregate.kind);
+}
+
 function withCount(window: WindowRow, trade_count: number): WindowRow {
-  return window.kind === "average"
-    ? { kind: "average", row: { ...window.row, trade_count } }
-    : { kind: "candle", row: { ...window.row, trade_count } };
+  return { ...window, row: { ...window.row, trade_count } } as WindowRow;
 }
 
 type Identity = Readonly<{ session: string; sequence: number; item: number }>;
@@ -780,9 +787,7 @@ function byIdentity(a: Identity, b: Identity): number {
 }
 
 function withSymbol(window: WindowRow, symbol: string): WindowRow {
-  return window.kind === "average"
-    ? { kind: "average", row: { ...window.row, symbol } }
-    : { kind: "candle", row: { ...window.row, symbol } };
+  return { ...window, row: { ...window.row, symbol } } as WindowRow;
 }
 
 export function event(sequence: number, fields: Partial<FeedEventRow> = {}): FeedEventRow {

@@ -4,7 +4,10 @@
 
 import { RowRefusedError, StoreUnavailableError } from "../../lib/base/errors.ts";
 import type { StoreWriter, TimeRange } from "../../lib/contracts/store.ts";
-import type { DeadLetter, FeedEventRow, TradeRow, WindowRow } from "../../lib/model/trade.ts";
+import { aggregateOf, type WindowRow } from "../../lib/model/aggregates.ts";
+import type { DeadLetter } from "../../lib/model/dead-letter.ts";
+import type { FeedEventRow, TradeRow } from "../../lib/model/trade.ts";
+import { timeOf } from "../reference.ts";
 import { Faults, type Machine, request, type World } from "./world.ts";
 
 export type StoreOperation =
@@ -40,7 +43,7 @@ export class FakeStore {
   readonly deadLetters = new Map<string, DeadLetter>();
   /** Rows that are invalid to this store, for good. */
   refuses: (row: TradeRow) => boolean = () => false;
-  refusesLetter: (deadLetter: DeadLetter) => boolean = () => false;
+  refusesDeadLetter: (deadLetter: DeadLetter) => boolean = () => false;
   refusesWindow: (window: WindowRow) => boolean = () => false;
   /** What no process may ever do. */
   readonly problems: string[] = [];
@@ -104,7 +107,8 @@ export class FakeStore {
         }),
       putDead: (deadLetters) =>
         put("putDead", deadLetters, (deadLetter) => {
-          if (this.refusesLetter(deadLetter)) throw new RowRefusedError("the fake store refuses a letter");
+          if (this.refusesDeadLetter(deadLetter))
+            throw new RowRefusedError("the fake store refuses a dead letter");
           this.deadLetters.set(`${deadLetter.session} ${deadLetter.sequence} ${deadLetter.item}`, deadLetter);
         }),
       isEmpty: () =>
@@ -208,14 +212,12 @@ function keyOf({ symbol, hour, trade_timestamp, uuid }: TradeRow): string {
 }
 
 export function windowKey({ kind, row }: WindowRow): string {
-  return kind === "average"
-    ? `average ${row.symbol} ${row.window_end}`
-    : `candle ${row.symbol} ${row.window_start}`;
+  return `${kind} ${row.symbol} ${timeOf(row)}`;
 }
 
 /** Said here once more, so that a mistake in lib is not made twice. */
 function versionOf({ kind, row }: WindowRow): number {
-  const endMs = kind === "average" ? row.window_end : row.window_start + 60_000;
+  const endMs = "window_end" in row ? row.window_end : row.window_start + aggregateOf(kind).widthMs;
   return endMs * 1_000 + 2 * row.trade_count;
 }
 

@@ -6,11 +6,13 @@ import { expect } from "bun:test";
 import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
 import type { LogEntry, PartitionId, Position } from "../../lib/contracts/log.ts";
+import { AGGREGATES, type WindowRow } from "../../lib/model/aggregates.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../../lib/model/codec.ts";
-import type { DeadLetter, FeedEventRow, Message, Trade } from "../../lib/model/trade.ts";
+import type { DeadLetter } from "../../lib/model/dead-letter.ts";
+import type { FeedEventRow, Message, Trade } from "../../lib/model/trade.ts";
 import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
 import type { ProcessorLimits } from "../../lib/processing/processor-state.ts";
-import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
+import { type PlainTrade, type PlainWindow, timeOf, windowsOf, windowTimesOf } from "../reference.ts";
 import { NOON_MS } from "../support/builders.ts";
 import { FakeLog, type FakeLogOptions, type FakeReader } from "./fake-log.ts";
 import { FakeStore, type FakeStoreOptions } from "./fake-store.ts";
@@ -338,14 +340,12 @@ export class PipelineHarness {
       ({ symbol, price, volume, trade_timestamp: atMs, uuid }) => ({ symbol, price, volume, atMs, uuid }),
     );
     const stored = [...this.store.windows.values()].map(({ window }) => window);
-    const averages = stored.flatMap((window) => (window.kind === "average" ? [window.row] : []));
-    const candles = stored.flatMap((window) => (window.kind === "candle" ? [window.row] : []));
-    const byEnd = (one: (typeof averages)[number], other: (typeof averages)[number]) =>
-      order(one.symbol, other.symbol) || one.window_end - other.window_end;
-    const byStart = (one: (typeof candles)[number], other: (typeof candles)[number]) =>
-      order(one.symbol, other.symbol) || one.window_start - other.window_start;
-    expect(averages.sort(byEnd)).toEqual(averagesOf(trades));
-    expect(candles.sort(byStart)).toEqual(candlesOf(trades));
+    const byTime = (one: WindowRow, other: WindowRow) =>
+      order(one.row.symbol, other.row.symbol) || timeOf(one.row) - timeOf(other.row);
+    for (const aggregate of AGGREGATES) {
+      const ofKind = stored.filter(({ kind }) => kind === aggregate.kind).sort(byTime);
+      expect<PlainWindow[]>(ofKind).toEqual(windowsOf(trades, [aggregate]));
+    }
   }
 
   /** The sum of a counter over its labels, or of one label's value. */
@@ -377,11 +377,9 @@ function isPossible({ price, volume, tradedAtMs }: Trade, receivedAtMs: number):
 
 /** As the keys of FakeStore.windows. */
 function windowKeysOf({ symbol, tradedAtMs }: Trade): string[] {
-  const firstEnd = (Math.floor(tradedAtMs / 5_000) + 1) * 5_000;
-  return [
-    ...[0, 5_000, 10_000].map((laterMs) => `average ${symbol} ${firstEnd + laterMs}`),
-    `candle ${symbol} ${Math.floor(tradedAtMs / 60_000) * 60_000}`,
-  ];
+  return AGGREGATES.flatMap((aggregate) =>
+    windowTimesOf(tradedAtMs, aggregate).map((atMs) => `${aggregate.kind} ${symbol} ${atMs}`),
+  );
 }
 
 function byUuid<Row extends { uuid: string }>(rows: Row[]): Row[] {

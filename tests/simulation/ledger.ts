@@ -1,11 +1,13 @@
 // What a run owes: every record that the log took, read here with avsc alone and named by an identity that lib
-// did not make; what each commit may pass; and at the end the verdict over the rows and windows as they are.
+// did not make; what each commit may pass; and at the end the verdict over the rows and windows as they are. Of lib it
+// takes which aggregates there are; what they hold is computed by reference.ts.
 
 import { Type } from "avsc";
 import type { LogRecord, PartitionId } from "../../lib/contracts/log.ts";
-import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
+import { AGGREGATES, type WindowRow } from "../../lib/model/aggregates.ts";
+import type { TradeRow } from "../../lib/model/trade.ts";
 import schema from "../../schemas/trades.avsc" with { type: "json" };
-import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
+import { type PlainTrade, timeOf, windowsOf, windowTimesOf } from "../reference.ts";
 import { plainUuid } from "./harness.ts";
 
 const YEAR_2000_MS = Date.UTC(2000, 0, 1);
@@ -230,11 +232,11 @@ export class Received {
       uuid,
     }));
     const expected = new Map<string, object>();
-    for (const row of averagesOf(trades)) expected.set(`average ${row.symbol} ${row.window_end}`, row);
-    for (const row of candlesOf(trades)) expected.set(`candle ${row.symbol} ${row.window_start}`, row);
+    for (const { kind, row } of windowsOf(trades, AGGREGATES))
+      expected.set(`${kind} ${row.symbol} ${timeOf(row)}`, row);
     let wrong = 0;
     for (const { kind, row } of windows) {
-      const key = `${kind} ${row.symbol} ${"window_end" in row ? row.window_end : row.window_start}`;
+      const key = `${kind} ${row.symbol} ${timeOf(row)}`;
       const truth = expected.get(key);
       expected.delete(key);
       if (truth !== undefined && isEqual(truth, row)) continue;
@@ -282,9 +284,7 @@ function isEqual(one: object, other: object): boolean {
 }
 
 function windowKeysOf({ s, t }: AvroTrade): string[] {
-  const firstEnd = (Math.floor(t / 5_000) + 1) * 5_000;
-  return [
-    ...[0, 5_000, 10_000].map((laterMs) => `average ${s} ${firstEnd + laterMs}`),
-    `candle ${s} ${Math.floor(t / 60_000) * 60_000}`,
-  ];
+  return AGGREGATES.flatMap((aggregate) =>
+    windowTimesOf(t, aggregate).map((atMs) => `${aggregate.kind} ${s} ${atMs}`),
+  );
 }

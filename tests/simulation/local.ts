@@ -9,7 +9,8 @@ import { join } from "node:path";
 import { LogUnavailableError, StoreUnavailableError } from "../../lib/base/errors.ts";
 import type { LogReader, LogWriter } from "../../lib/contracts/log.ts";
 import type { StoreWriter } from "../../lib/contracts/store.ts";
-import type { TradeRow, WindowRow } from "../../lib/model/trade.ts";
+import { AGGREGATES, type WindowRow } from "../../lib/model/aggregates.ts";
+import type { TradeRow } from "../../lib/model/trade.ts";
 import { openSqliteLog, type SqliteLog } from "../../lib/outbox/log.ts";
 import { createProcessor, type Processor } from "../../lib/processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../../lib/sqlite/store.ts";
@@ -345,12 +346,13 @@ export class LocalRun {
 
   #countOf(key: string): number {
     const [kind, symbol, atMs] = key.split(" ");
+    const { table, shape } = AGGREGATES.find((aggregate) => aggregate.kind === kind)!;
     const query =
-      kind === "average"
-        ? "SELECT trade_count AS n FROM running_averages_15_sec WHERE symbol = ?1 AND window_end = ?2 AND hour = ?3"
-        : "SELECT trade_count AS n FROM candles_1_min WHERE symbol = ?1 AND window_start = ?2 AND day = ?3";
+      shape === "average"
+        ? `SELECT trade_count AS n FROM ${table} WHERE symbol = ?1 AND window_end = ?2 AND hour = ?3`
+        : `SELECT trade_count AS n FROM ${table} WHERE symbol = ?1 AND window_start = ?2 AND day = ?3`;
     const at = Number(atMs);
-    const third = kind === "average" ? at - (at % 3_600_000) : new Date(at).toISOString().slice(0, 10);
+    const third = shape === "average" ? at - (at % 3_600_000) : new Date(at).toISOString().slice(0, 10);
     return (
       this.#tables!.query<{ n: number }, [string, number, number | string]>(query).get(symbol!, at, third)
         ?.n ?? 0
@@ -358,20 +360,9 @@ export class LocalRun {
   }
 
   *#windows(): Generator<WindowRow> {
-    const tables = this.#tables!;
-    for (const { version: _, ...row } of tables
-      .query<Extract<WindowRow, { kind: "average" }>["row"] & { version: number }, []>(
-        "SELECT * FROM running_averages_15_sec",
-      )
-      .all()) {
-      yield { kind: "average", row };
-    }
-    for (const { version: _, ...row } of tables
-      .query<Extract<WindowRow, { kind: "candle" }>["row"] & { version: number }, []>(
-        "SELECT * FROM candles_1_min",
-      )
-      .all()) {
-      yield { kind: "candle", row };
+    for (const { kind, table } of AGGREGATES) {
+      const rows = this.#tables!.query<WindowRow["row"] & { version: number }, []>(`SELECT * FROM ${table}`);
+      for (const { version: _, ...row } of rows.all()) yield { kind, row } as WindowRow;
     }
   }
 

@@ -6,7 +6,7 @@ import { createMetrics, type Metrics } from "../../lib/base/metrics.ts";
 import { type Cassandra, type CassandraSettings, connectCassandra } from "../../lib/cassandra/client.ts";
 import { applySchema } from "../../lib/cassandra/schema.ts";
 import { type CassandraStore, openCassandraStore } from "../../lib/cassandra/store.ts";
-import type { DeadLetter } from "../../lib/model/trade.ts";
+import type { DeadLetter } from "../../lib/model/dead-letter.ts";
 import { NOON_MS } from "./builders.ts";
 import { DATACENTER } from "./services/cassandra.ts";
 import type { Address } from "./services/server.ts";

@@ -1,7 +1,7 @@
 // What went in beside what the tables hold: trades as multisets, because they carry no identity on their way in, and
 // aggregates beside reference.ts. What differs is told in sentences, few enough to be read.
 
-import { averagesOf, candlesOf, type PlainTrade } from "../reference.ts";
+import { averagesOf, candlesOf, type PlainTrade, timeOf, windowsOf } from "../reference.ts";
 import type { StoredTrade, Tables } from "./tables.ts";
 import type { TapeTrade } from "./tapes.ts";
 
@@ -74,6 +74,14 @@ export function aggregateProblems(tables: Omit<Tables, "trades">, trades: readon
       tables.candles,
       candlesOf(trades),
       (row) => `${row.symbol} ${row.window_start}`,
+    ),
+    ...(tables.others ?? []).flatMap(({ aggregate, rows }) =>
+      rowProblems(
+        `rows of ${aggregate.kind}`,
+        rows,
+        windowsOf(trades, [aggregate]).map(({ row }) => row),
+        (row) => `${row.symbol} ${timeOf(row)}`,
+      ),
     ),
   ];
 }

@@ -1,9 +1,11 @@
-// What the processes left in their tables, read by plain clients that know nothing of lib: SQLite and Cassandra.
+// What the processes left in their tables, read by plain clients: SQLite and Cassandra. Of lib they take which
+// aggregates there are beside the averages of 15 seconds and the candles of a minute, and nothing else.
 
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import cassandra from "cassandra-driver";
-import type { PlainAverage, PlainCandle } from "../reference.ts";
+import { AGGREGATES } from "../../lib/model/aggregates.ts";
+import type { PlainAggregate, PlainAverage, PlainCandle } from "../reference.ts";
 
 export type StoredTrade = {
   symbol: string;
@@ -16,7 +18,16 @@ export type StoredTrade = {
   ingest_timestamp: number;
 };
 
-export type Tables = { trades: StoredTrade[]; averages: PlainAverage[]; candles: PlainCandle[] };
+export type Tables = {
+  trades: StoredTrade[];
+  averages: PlainAverage[];
+  candles: PlainCandle[];
+  /** Aggregates of other widths. */
+  others?: OtherTable[];
+};
+type OtherTable = { aggregate: PlainAggregate; rows: (PlainAverage | PlainCandle)[] };
+
+const OTHERS = AGGREGATES.filter(({ kind }) => !["average", "candle"].includes(kind));
 
 /** All that market.sqlite holds, read by plain SQL. */
 export function readTables(directory: string) {
@@ -35,6 +46,13 @@ export function readTables(directory: string) {
       )
       .all()
       .map(({ version: _version, ...row }) => row),
+    others: OTHERS.map((aggregate) => ({
+      aggregate,
+      rows: db
+        .query<OtherTable["rows"][number] & { version?: number }, []>(`SELECT * FROM ${aggregate.table}`)
+        .all()
+        .map(({ version: _version, ...row }) => row),
+    })),
     events: db
       .query<{ type: string; detail: string }, []>(
         "SELECT type, detail FROM feed_events ORDER BY event_timestamp",
@@ -57,12 +75,15 @@ export async function readCassandra(options: cassandra.ClientOptions, keyspace: 
     const trades = await all<StoredTrade>("trades");
     const averages = await all<PlainAverage>("running_averages_15_sec");
     const candles = await all<PlainCandle>("candles_1_min");
+    const others: OtherTable[] = [];
+    for (const aggregate of OTHERS) others.push({ aggregate, rows: await all(aggregate.table) });
     return {
       trades: trades.sort(
         (a, b) => order(a.symbol, b.symbol) || a.trade_timestamp - b.trade_timestamp || order(a.uuid, b.uuid),
       ),
       averages: averages.sort((a, b) => order(a.symbol, b.symbol) || a.window_end - b.window_end),
       candles: candles.sort((a, b) => order(a.symbol, b.symbol) || a.window_start - b.window_start),
+      others,
     };
   } finally {
     await client.shutdown();

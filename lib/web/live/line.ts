@@ -1,7 +1,8 @@
 // The last minutes of one symbol: its price line by the second of event time, its sparkline, and how many trades were
 // received in each second. All of it lies in slots that are used again, so noting a trade allocates nothing.
 
-import { TRADE_AHEAD_MS, type TradeRow } from "../../model/trade.ts";
+import type { TradeRow } from "../../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import { LINE_SECONDS, RATE_SECONDS, type SecondTuple, SPARK_BUCKET_MS, SPARK_BUCKETS } from "./protocol.ts";
 
 /** Beyond the line's own seconds there is room for those that are dated a little ahead. */

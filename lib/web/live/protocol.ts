@@ -1,5 +1,7 @@
-// What the live stream sends and the page reads: its types, and the few numbers that both must agree on. Nothing runs
+// What the live stream sends and the page reads: its types, and the few numbers that both must agree on. No state is kept
 // here. Lists instead of objects where something comes ten times a second.
+
+import { AGGREGATES } from "../../model/aggregates.ts";
 
 /** A sparkline is the last price of each such bucket. */
 export const SPARK_BUCKET_MS = 5_000;
@@ -10,9 +12,20 @@ export const LINE_SECONDS = 300;
 export const RATE_SECONDS = 10;
 /** A status goes out this often, also when nothing else does: it is the stream's heartbeat. */
 export const STATUS_EVERY_MS = 1_000;
-/** The widths of candles that GET /candles merges and the page shows. */
-export const INTERVALS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000 } as const;
-export type Interval = keyof typeof INTERVALS_MS;
+/** Widths of candles that are merged from those of a minute, in ms. */
+const MERGED_WIDTHS_MS = [300_000, 3_600_000];
+/** The widths of the stored candles and of the merged ones in ms, by name, narrowest first: of GET /candles and the page. */
+export const INTERVALS_MS: Readonly<Record<string, number>> = Object.fromEntries(
+  [...AGGREGATES.flatMap((one) => (one.shape === "candle" ? [one.widthMs] : [])), ...MERGED_WIDTHS_MS]
+    .sort((a, b) => a - b)
+    .map((widthMs) => [intervalName(widthMs), widthMs]),
+);
+export type Interval = string;
+
+function intervalName(widthMs: number): string {
+  if (widthMs % 3_600_000 === 0) return `${widthMs / 3_600_000}h`;
+  return widthMs % 60_000 === 0 ? `${widthMs / 60_000}m` : `${widthMs / 1_000}s`;
+}
 
 /** [index in the snapshot's symbols, price, trade_timestamp] */
 export type LastTuple = readonly [index: number, price: number, atMs: number];

@@ -1,7 +1,8 @@
 // What the live view keeps of one symbol: its last trade, the first of that day, and its last minutes. Each function
 // changes one of them by one row, and notes the version of the view with which it changed.
 
-import { type CandleRow, DAY_MS, type TradeRow } from "../../model/trade.ts";
+import type { CandleRow } from "../../model/aggregates.ts";
+import { DAY_MS, type TradeRow } from "../../model/trade.ts";
 import { isAfter, type Line, newLine } from "./line.ts";
 
 /** The first trade of a UTC day; of a candle only its minute and its open are known. */

@@ -5,14 +5,9 @@
 // Every change has a number, `version`. Whoever holds the view of version v asks for what changed since: there is
 // nothing to queue, a reader who was away for a minute asks for more, and gets each thing once, in its newest state.
 
-import {
-  type AheadTrade,
-  type CandleRow,
-  DAY_MS,
-  MINUTE_MS,
-  TRADE_AHEAD_MS,
-  type TradeRow,
-} from "../../model/trade.ts";
+import type { CandleRow } from "../../model/aggregates.ts";
+import { type AheadTrade, DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import { type Latency, LatencyWindow } from "./latency.ts";
 import { noteSpark, noteTrade, rateBefore, secondsIn, sparkIn } from "./line.ts";
 import { type SecondTuple, SPARK_BUCKET_MS } from "./protocol.ts";

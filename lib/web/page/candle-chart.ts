@@ -103,7 +103,7 @@ export class CandleChart {
   /** The open candle: what is stored of it, and every second that the stream sent since. */
   draw(seconds: ReadonlyMap<number, SecondTuple>, nowMs: number, decimals: number): void {
     this.#setDecimals(decimals);
-    const widthMs = INTERVALS_MS[this.#interval];
+    const widthMs = INTERVALS_MS[this.#interval]!;
     const startMs = nowMs - (nowMs % widthMs);
     // The one before may still lack its last seconds in the store.
     for (const start of [startMs - widthMs, startMs]) {

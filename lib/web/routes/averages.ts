@@ -3,7 +3,7 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
 import type { StoreReader } from "../../contracts/store.ts";
-import type { AverageRow } from "../../model/trade.ts";
+import type { AverageRow } from "../../model/aggregates.ts";
 import { type Page, pageOf, rangeOf } from "../pages.ts";
 import { from, limit, PAGE_ITEMS_DEFAULT, query, symbol, to } from "../query.ts";
 import { amount, listing, page, timeMs, vwap } from "../schemas.ts";
@@ -23,11 +23,13 @@ const average = z
   })
   .openapi("Average");
 
+export const averagesPage = page(average);
+
 const route = listing(
   "/averages",
   "15-second running averages of a symbol, newest first; only windows that are over",
   averagesQuery,
-  page(average),
+  averagesPage,
 );
 
 export function addAverages(app: OpenAPIHono, deps: Readonly<{ store: StoreReader; clock: Clock }>): void {

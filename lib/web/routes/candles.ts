@@ -4,8 +4,9 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
-import { type CandleRow, dayOf } from "../../model/trade.ts";
-import { INTERVALS_MS, type Interval } from "../live/protocol.ts";
+import { AGGREGATES, type CandleRow } from "../../model/aggregates.ts";
+import { dayOf } from "../../model/trade.ts";
+import { INTERVALS_MS } from "../live/protocol.ts";
 import { type Page, pageOf, rangeOf } from "../pages.ts";
 import { from, limit, PAGE_ITEMS_DEFAULT, parameter, query, symbol, to } from "../query.ts";
 import { amount, listing, page, timeMs, vwap } from "../schemas.ts";
@@ -13,7 +14,7 @@ import { amount, listing, page, timeMs, vwap } from "../schemas.ts";
 /** 1-minute rows read in one go for wider candles: about 3 ms, after which the event loop has its turn. */
 const ROWS_PER_READ = 2_000;
 
-const intervalNames = Object.keys(INTERVALS_MS) as Interval[];
+const intervalNames = Object.keys(INTERVALS_MS);
 
 const interval = parameter({
   name: "interval",
@@ -40,11 +41,13 @@ const candle = z
   })
   .openapi("Candle");
 
+export const candlesPage = page(candle);
+
 const route = listing(
   "/candles",
   "Candles of a symbol, newest first, the open one included; `from` and `to` refer to window_start",
   candlesQuery,
-  page(candle),
+  candlesPage,
 );
 
 export function addCandles(app: OpenAPIHono, deps: Readonly<{ store: StoreReader; clock: Clock }>): void {
@@ -62,11 +65,12 @@ async function listCandles(
 ): Promise<Page<CandleRow>> {
   const { symbol, interval = "1m", limit = PAGE_ITEMS_DEFAULT } = asked;
   const { fromMs, toMs } = rangeOf(asked, clock.now());
-  const widthMs = INTERVALS_MS[interval];
+  const widthMs = INTERVALS_MS[interval]!;
   const range = { fromMs: alignedUp(fromMs, widthMs), toMs: alignedUp(toMs, widthMs) };
+  const stored = AGGREGATES.find((one) => one.shape === "candle" && one.widthMs === widthMs);
   const candles =
-    interval === "1m"
-      ? await store.listCandles({ symbol, range, limit: limit + 1 })
+    stored?.shape === "candle"
+      ? await store.listCandles({ symbol, range, limit: limit + 1 }, stored.kind)
       : await mergedCandles({ store, symbol, range, widthMs, countMax: limit + 1, clock });
   return pageOf("/candles", candles, limit, (last) => ({
     symbol,

@@ -6,7 +6,7 @@ import { bodyLimit } from "hono/body-limit";
 import type { Clock } from "../../base/clock.ts";
 import { isTransient } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
-import { SYMBOL_LENGTH_MAX } from "../../model/trade.ts";
+import { SYMBOL_LENGTH_MAX } from "../../model/validate.ts";
 import { adminGuard, CHANGES_PER_MINUTE_MAX } from "../admin-guard.ts";
 import { RETRY_AFTER } from "../headers.ts";
 import { failed, json } from "../schemas.ts";

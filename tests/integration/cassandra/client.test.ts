@@ -12,7 +12,8 @@ import {
   StoreUnavailableError,
 } from "../../../lib/base/errors.ts";
 import { type Fields, silentLogger } from "../../../lib/base/logger.ts";
-import { connectCassandra, storeError } from "../../../lib/cassandra/client.ts";
+import { connectCassandra } from "../../../lib/cassandra/client.ts";
+import { storeError } from "../../../lib/cassandra/errors.ts";
 import { connectTo, settingsFor } from "../../support/cassandra.ts";
 import { FIRST_USER, startCassandra } from "../../support/services/cassandra.ts";
 import { type Certificates, createCertificates } from "../../support/services/certificates.ts";

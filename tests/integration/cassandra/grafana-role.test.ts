@@ -45,7 +45,7 @@ describe.skipIf(!services.available)("on a node with passwords", () => {
           reader: { username: "grafana_reader", password },
           clock: systemClock,
         });
-      expect(await make("before")).toBe("made the user grafana_reader, who may read market");
+      expect(await make("before")).toBe("created the user grafana_reader, who may read market");
       expect(await make(PASSWORD)).toBe("the user grafana_reader may read market");
 
       await expect(asReader("before")).rejects.toBeInstanceOf(SetupError);
@@ -61,10 +61,12 @@ describe.skipIf(!services.available)("on a node with passwords", () => {
         const fault = await reader.execute(forbidden, []).catch((error: unknown) => error);
         expect({ forbidden, message: String(fault) }).toEqual({
           forbidden,
-          message: expect.stringContaining("Cassandra forbids it"),
+          message: expect.stringContaining("the user may not do this in Cassandra"),
         });
       }
-      await expect(reader.define("DROP TABLE market.trades")).rejects.toThrow("Cassandra forbids it");
+      await expect(reader.define("DROP TABLE market.trades")).rejects.toThrow(
+        "the user may not do this in Cassandra",
+      );
     },
     TIMEOUT_MS,
   );

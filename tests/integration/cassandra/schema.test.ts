@@ -6,7 +6,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import type { Cassandra, Row } from "../../../lib/cassandra/client.ts";
+import type { Cassandra, DriverRow } from "../../../lib/cassandra/client.ts";
 import { applySchema, checkSchema } from "../../../lib/cassandra/schema.ts";
 import { connectTo, emptyKeyspace, keyspaceWithTables } from "../../support/cassandra.ts";
 import { DATACENTER, startCassandra } from "../../support/services/cassandra.ts";
@@ -38,7 +38,7 @@ describe.skipIf(!services.available)("on a real node", () => {
     });
   }
 
-  async function optionsOf(cassandra: Cassandra, keyspace: string): Promise<Map<string, Row>> {
+  async function optionsOf(cassandra: Cassandra, keyspace: string): Promise<Map<string, DriverRow>> {
     const { rows } = await cassandra.execute(
       "SELECT table_name, id, default_time_to_live, gc_grace_seconds, compaction FROM system_schema.tables WHERE keyspace_name = ?",
       [keyspace],
@@ -132,7 +132,7 @@ describe.skipIf(!services.available)("on a real node", () => {
         const [sentence, ...more] = await apply(cassandra, name, { retentionDays });
         expect(more).toEqual([]);
         expect(sentence).toContain(
-          `kept for ${retentionDays} day(s) from now on; those written before keep theirs`,
+          `kept for ${retentionDays} day(s) from now on; rows written before keep their time`,
         );
         const ttls = await ttlsOf(cassandra, name);
         expect(ttls.trades).toBe(retentionDays * DAY_S);

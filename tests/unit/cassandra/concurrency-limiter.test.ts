@@ -4,19 +4,19 @@ import { expect, test } from "bun:test";
 import { createConcurrencyLimiter, type Pressure } from "../../../lib/cassandra/concurrency-limiter.ts";
 
 class Failure extends Error {
-  readonly verdict: Pressure;
-  constructor(verdict: Pressure) {
-    super(String(verdict));
-    this.verdict = verdict;
+  readonly pressure: Pressure;
+  constructor(pressure: Pressure) {
+    super(String(pressure));
+    this.pressure = pressure;
   }
 }
 
-/** A gate whose work ends when the test says so. */
+/** A limiter whose work ends when the test says so. */
 function openGate(limitMax = 16) {
   const limits: number[] = [];
   const limiter = createConcurrencyLimiter({
     limitMax,
-    verdictOf: (error) => (error instanceof Failure ? error.verdict : null),
+    pressureOf: (error) => (error instanceof Failure ? error.pressure : null),
     onLimit: (limit) => limits.push(limit),
   });
   const begun: { name: number; end: (failure?: Pressure) => void }[] = [];
@@ -28,19 +28,19 @@ function openGate(limitMax = 16) {
           new Promise<void>((resolve, reject) => {
             begun.push({
               name,
-              end: (verdict) => (verdict === undefined ? resolve() : reject(new Failure(verdict))),
+              end: (pressure) => (pressure === undefined ? resolve() : reject(new Failure(pressure))),
             });
           }),
       )
       .then(
         () => outcomes.set(name, "done"),
-        (error: unknown) => outcomes.set(name, String((error as Failure).verdict)),
+        (error: unknown) => outcomes.set(name, String((error as Failure).pressure)),
       );
   /** One after the other: so many answers, or failures. */
-  const ask = async (count: number, verdict?: Pressure) => {
+  const ask = async (count: number, pressure?: Pressure) => {
     for (let n = 0; n < count; n++) {
       const work = limiter.run(() =>
-        verdict === undefined ? Promise.resolve() : Promise.reject(new Failure(verdict)),
+        pressure === undefined ? Promise.resolve() : Promise.reject(new Failure(pressure)),
       );
       await work.catch(() => {});
     }

@@ -5,7 +5,9 @@ import cassandra from "cassandra-driver";
 import fc from "fast-check";
 import { RowRefusedError } from "../../../lib/base/errors.ts";
 import { statementsFor } from "../../../lib/cassandra/rows.ts";
+import type { WindowRow } from "../../../lib/model/aggregates.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
+import { NOON_MS } from "../../support/builders.ts";
 
 const statements = statementsFor("market");
 
@@ -71,4 +73,31 @@ test("what is not a UUID refuses its row, and is never stored as another one", (
   // A foreign letter, a letter beyond ASCII, and a dash or a digit where the other belongs: at each place.
   const swapped = places.flatMap((at) => [cut(at, "g"), cut(at, "é"), cut(at, uuid[at] === "-" ? "0" : "-")]);
   for (const text of [...wrong, ...swapped]) expect(() => boundUuid(text)).toThrow(RowRefusedError);
+});
+
+test("an aggregate is bound whole, in the order of its columns, at its version, and removed by its key", () => {
+  const average: WindowRow = {
+    kind: "average",
+    row: {
+      symbol: "AAPL",
+      hour: NOON_MS,
+      window_end: NOON_MS + 5_000,
+      price_volume_multiply: 1,
+      average_price: 2,
+      vwap: null,
+      volume: 0,
+      trade_count: 3,
+    },
+  };
+  const put = statements.window(average, 7);
+  expect(put.query).toBe(
+    "INSERT INTO market.running_averages_15_sec (symbol, hour, window_end, price_volume_multiply, average_price, vwap, " +
+      "volume, trade_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+  );
+  expect(put.params.map(String)).toEqual(["AAPL", NOON_MS, NOON_MS + 5_000, 1, 2, null, 0, 3, 7].map(String));
+  const removal = statements.removal({ kind: "candle", symbol: "AAPL", startMs: NOON_MS }, 9);
+  expect(removal.query).toBe(
+    "DELETE FROM market.candles_1_min USING TIMESTAMP ? WHERE symbol = ? AND day = ? AND window_start = ?",
+  );
+  expect(removal.params.map(String)).toEqual(["9", "AAPL", "2026-01-05", String(NOON_MS)]);
 });

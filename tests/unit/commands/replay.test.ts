@@ -10,21 +10,16 @@ import { createMetrics } from "../../../lib/base/metrics.ts";
 import { redriveAll, redriveDeadLetter } from "../../../lib/commands/redrive.ts";
 import { type ReplayRecord, replayRows, replayWindows } from "../../../lib/commands/replay.ts";
 import type { LogEntry } from "../../../lib/contracts/log.ts";
+import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { decodeMessage, encodeDeadLetter, encodeMessage } from "../../../lib/model/codec.ts";
+import { type DeadLetter, WHOLE_MESSAGE } from "../../../lib/model/dead-letter.ts";
 import { derivedSession, tradeUuids } from "../../../lib/model/identity.ts";
-import {
-  DAY_MS,
-  type DeadLetter,
-  type Message,
-  type Trade,
-  type TradeRow,
-  WHOLE_MESSAGE,
-} from "../../../lib/model/trade.ts";
+import { DAY_MS, type Message, type Trade, type TradeRow } from "../../../lib/model/trade.ts";
 import { openSqliteLog } from "../../../lib/outbox/log.ts";
 import { createProcessor } from "../../../lib/processing/processor.ts";
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
 import schemaJson from "../../../schemas/trades.avsc" with { type: "json" };
-import { averagesOf, candlesOf } from "../../reference.ts";
+import { averagesOf, candlesOf, windowsPerTrade } from "../../reference.ts";
 import { eventually, NOON_MS, temporaryDirectory, trade } from "../../support/builders.ts";
 import { readTables } from "../../support/tables.ts";
 
@@ -455,7 +450,9 @@ test("rows that the store alone still has get their windows again", async () => 
   const nothing = { fromMs: RECEIVED_MS + 1, toMs: NOON_MS + DAY_MS };
   expect((await replayWindows({ ...parts, ...other }, pages(), nothing)).windows).toBe(0);
   const range = { fromMs: RECEIVED_MS, toMs: RECEIVED_MS + 1 };
-  expect((await replayWindows({ ...parts, ...other }, pages(), range)).windows).toBe(4);
+  expect((await replayWindows({ ...parts, ...other }, pages(), range)).windows).toBe(
+    windowsPerTrade(AGGREGATES),
+  );
   expectTables(other, priced(1, 3));
 });
 

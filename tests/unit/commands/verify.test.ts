@@ -12,19 +12,13 @@ import {
   verifyWindows,
 } from "../../../lib/commands/verify.ts";
 import type { StoredWindow } from "../../../lib/contracts/store.ts";
+import { AGGREGATES, type WindowRow } from "../../../lib/model/aggregates.ts";
 import { tradeUuids } from "../../../lib/model/identity.ts";
-import {
-  DAY_MS,
-  HOUR_MS,
-  type Trade,
-  type TradeRow,
-  tradeRow,
-  type WindowRow,
-} from "../../../lib/model/trade.ts";
-import { WINDOW_MS, windowVersion } from "../../../lib/model/windows.ts";
+import { DAY_MS, HOUR_MS, type Trade, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
+import { windowEndMs, windowOf, windowVersion } from "../../../lib/model/windows.ts";
 import { PANE_IDLE_MS } from "../../../lib/processing/partition-state.ts";
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";
-import { averagesOf, candlesOf } from "../../reference.ts";
+import { windowsOf, windowsPerTrade } from "../../reference.ts";
 import { NOON_MS, seeded, temporaryDirectory, trade } from "../../support/builders.ts";
 
 const RETENTION_DAYS = 30;
@@ -43,10 +37,7 @@ function rowsOf(trades: readonly Trade[]): TradeRow[] {
 
 function referenceOf(rows: readonly TradeRow[]): WindowRow[] {
   const plain = rows.map((row) => ({ ...row, atMs: row.trade_timestamp }));
-  return [
-    ...averagesOf(plain).map((row) => ({ kind: "average", row }) as const),
-    ...candlesOf(plain).map((row) => ({ kind: "candle", row }) as const),
-  ];
+  return windowsOf(plain, AGGREGATES) as WindowRow[];
 }
 
 /** A store with these trades and their windows, as the reference computes them. */
@@ -150,13 +141,17 @@ test("a window is missed although it ends in an hour without a trade", async () 
   using market = await openMarket([]);
   await market.store.putTrades(rowsOf([trade({ tradedAtMs: NOON_MS - 1 })]));
   const { found } = await verify(market.store);
-  const endOf = ({ window }: Difference) => window.startMs + WINDOW_MS[window.kind] - NOON_MS;
-  expect(found.map((one) => `${one.what} ${one.window.kind} ${endOf(one)}`).sort()).toEqual([
-    "missing average 0",
-    "missing average 10000",
-    "missing average 5000",
-    "missing candle 0",
-  ]);
+  const endOf = ({ window }: Difference) => windowEndMs(window) - NOON_MS;
+  const missing = found.map((one) => `${one.what} ${one.window.kind} ${endOf(one)}`);
+  expect(missing).toHaveLength(WINDOWS_OF_A_TRADE);
+  expect(missing).toEqual(
+    expect.arrayContaining([
+      "missing average 0",
+      "missing average 10000",
+      "missing average 5000",
+      "missing candle 0",
+    ]),
+  );
 });
 
 test("a range takes the windows that overlap it, and a symbol only its own", async () => {
@@ -164,11 +159,8 @@ test("a range takes the windows that overlap it, and a symbol only its own", asy
   const midnight = NOON_MS + 12 * HOUR_MS;
   const range = { fromMs: midnight - 7_000, toMs: midnight + 61_000 };
   const due = referenceOf(market.rows).filter((window) => {
-    const endMs =
-      window.kind === "average" ? window.row.window_end : window.row.window_start + WINDOW_MS.candle;
-    return (
-      window.row.symbol === "MSFT" && endMs > range.fromMs && endMs - WINDOW_MS[window.kind] < range.toMs
-    );
+    const { symbol, startMs } = windowOf(window);
+    return symbol === "MSFT" && windowEndMs(windowOf(window)) > range.fromMs && startMs < range.toMs;
   });
   expect(due.length).toBeGreaterThan(10);
   expect(await verify(market.store, { range, symbol: "MSFT" })).toMatchObject({
@@ -181,11 +173,15 @@ test("a range takes the windows that overlap it, and a symbol only its own", asy
 /** Two trades of one symbol at noon, and one an hour later in a window of its own. */
 const FEW = [
   trade({ price: 10, volume: 2, tradedAtMs: NOON_MS + 1_000 }),
-  trade({ price: 13, volume: 1, tradedAtMs: NOON_MS + 2_000 }),
+  trade({ price: 13, volume: 1, tradedAtMs: NOON_MS + 1_500 }),
   trade({ price: 20, volume: 5, tradedAtMs: NOON_MS + HOUR_MS }),
 ];
-const WINDOW_COUNT_OF_FEW = 8;
+/** Three averages and a candle, with the aggregates there are: no two of these trades but the first two share any. */
+const WINDOWS_OF_A_TRADE = windowsPerTrade(AGGREGATES);
+const WINDOW_COUNT_OF_FEW = 2 * WINDOWS_OF_A_TRADE;
 const END_MS = NOON_MS + 5_000;
+/** The oldest window that the first trades are in. */
+const FIRST_START_MS = Math.min(...AGGREGATES.map(({ widthMs, stepMs }) => NOON_MS - widthMs + stepMs));
 
 type Plant = {
   title: string;
@@ -211,7 +207,7 @@ const PLANTS: Plant[] = [
     atMs: END_MS,
     // Nothing can take a row away without a trace but a hand in the tables.
     plant: async (store, one) => {
-      const window = { kind: "average", symbol: "AAPL", startMs: END_MS - WINDOW_MS.average } as const;
+      const window = { kind: "average", symbol: "AAPL", startMs: END_MS - 15_000 } as const;
       await store.removeWindow(window, one.version - 1);
       await store.removeWindow(window, one.version + 1);
     },
@@ -326,7 +322,7 @@ test("--repair alone brings in what is missing and what counts too little, and l
   expect(repaired).toMatchObject({
     differences: WINDOW_COUNT_OF_FEW,
     repaired: WINDOW_COUNT_OF_FEW,
-    missing: 4,
+    missing: WINDOWS_OF_A_TRADE,
   });
   expect(await verify(market.store)).toMatchObject({ compared: WINDOW_COUNT_OF_FEW, differences: 0 });
   expect((await storedWindow(market.store, "average", END_MS)).version).toBe(END_MS * 1_000 + 4);
@@ -349,9 +345,9 @@ test("after a bad print was deleted by hand, force writes the poorer row at the 
   // The store without the bad print, with the windows that still count it.
   await other.store.putWindows(referenceOf(market.rows));
   expect(outcomes((await verify(other.store, { repair: "fuller" })).found)).toEqual(
-    Array(4).fill(["differs", "needs_force"]),
+    Array(WINDOWS_OF_A_TRADE).fill(["differs", "needs_force"]),
   );
-  expect((await verify(other.store, { repair: "force" })).repaired).toBe(4);
+  expect((await verify(other.store, { repair: "force" })).repaired).toBe(WINDOWS_OF_A_TRADE);
   expect(await storedWindow(other.store, "average", END_MS)).toMatchObject({
     version: before.version + 1,
     window: { row: { trade_count: 1, vwap: 10 } },
@@ -368,18 +364,23 @@ test("after a bad print was deleted by hand, force writes the poorer row at the 
 test("a window that was removed by force and traded in afterwards is brought back by force", async () => {
   using market = await openMarket(FEW);
   for (const one of referenceOf(market.rows)) {
-    const startMs = one.kind === "average" ? one.row.window_end - WINDOW_MS.average : one.row.window_start;
     // As a removal of far fuller rows would leave it.
-    await market.store.removeWindow({ kind: one.kind, symbol: "AAPL", startMs }, windowVersion(one) + 2_001);
+    await market.store.removeWindow(windowOf(one), windowVersion(one) + 2_001);
   }
-  expect(await verify(market.store, { repair: "fuller" })).toMatchObject({ missing: 8, repaired: 0 });
-  expect(await verify(market.store, { repair: "force" })).toMatchObject({ missing: 8, repaired: 8 });
+  expect(await verify(market.store, { repair: "fuller" })).toMatchObject({
+    missing: WINDOW_COUNT_OF_FEW,
+    repaired: 0,
+  });
+  expect(await verify(market.store, { repair: "force" })).toMatchObject({
+    missing: WINDOW_COUNT_OF_FEW,
+    repaired: WINDOW_COUNT_OF_FEW,
+  });
   expect((await verify(market.store)).differences).toBe(0);
 });
 
 test("what a processor is about to write is no difference: it is read again before it is reported", async () => {
   using market = await openMarket(FEW);
-  const late = rowsOf([trade({ price: 11, tradedAtMs: NOON_MS + 3_000 })]);
+  const late = rowsOf([trade({ price: 11, tradedAtMs: NOON_MS + 1_700 })]);
   await market.store.putTrades(late);
   const meanwhile = () => market.store.putWindows(referenceOf([...market.rows, ...late]));
   const seen = await verify(market.store, { isLive: true, meanwhile });
@@ -390,7 +391,7 @@ test("what a processor is about to write is no difference: it is read again befo
 
 test("a difference that moves is given more time, and not for ever", async () => {
   using market = await openMarket(FEW);
-  const lateTrade = async () => market.store.putTrades(rowsOf([trade({ tradedAtMs: NOON_MS + 3_000 })]));
+  const lateTrade = async () => market.store.putTrades(rowsOf([trade({ tradedAtMs: NOON_MS + 1_700 })]));
   await lateTrade();
   let turns = 0;
   const untilWritten = async () => {
@@ -400,23 +401,27 @@ test("a difference that moves is given more time, and not for ever", async () =>
   expect((await verify(market.store, { isLive: true, meanwhile: untilWritten })).differences).toBe(0);
   await lateTrade();
   const restless = await verify(market.store, { isLive: true, meanwhile: lateTrade });
-  expect(restless.differences).toBe(4);
+  expect(restless.differences).toBe(WINDOWS_OF_A_TRADE);
   expect(restless.waitsMs).toHaveLength(4);
 });
 
 test("windows that are not closed for long enough are left out, and counted", async () => {
   using market = await openMarket([]);
-  await market.store.putTrades(
-    rowsOf([trade({ tradedAtMs: NOON_MS }), trade({ tradedAtMs: NOON_MS + DAY_MS })]),
-  );
+  const rows = rowsOf([trade({ tradedAtMs: NOON_MS }), trade({ tradedAtMs: NOON_MS + DAY_MS })]);
+  await market.store.putTrades(rows);
+  const endsMs = referenceOf(rows.slice(0, 1)).map((window) => windowEndMs(windowOf(window)));
   const of = async (nowMs: number) => {
     const { missing, open } = await verify(market.store, { nowMs });
     return { missing, open };
   };
-  const firstEndMs = NOON_MS + 5_000;
+  const firstEndMs = Math.min(...endsMs);
+  const closedCount = endsMs.filter((endMs) => endMs === firstEndMs).length;
   expect((await of(firstEndMs + CLOSED_AFTER_MS - 1)).missing).toBe(0);
-  expect(await of(firstEndMs + CLOSED_AFTER_MS)).toEqual({ missing: 1, open: 3 });
-  expect(await of(NOON_MS + 60_000 + CLOSED_AFTER_MS)).toEqual({ missing: 4, open: 0 });
+  expect(await of(firstEndMs + CLOSED_AFTER_MS)).toEqual({
+    missing: closedCount,
+    open: WINDOWS_OF_A_TRADE - closedCount,
+  });
+  expect(await of(NOON_MS + 60_000 + CLOSED_AFTER_MS)).toEqual({ missing: WINDOWS_OF_A_TRADE, open: 0 });
 });
 
 test("windows whose trades may have expired are skipped, and named", async () => {
@@ -427,10 +432,17 @@ test("windows whose trades may have expired are skipped, and named", async () =>
   );
   const nowMs = NOON_MS + 60_000 + RETENTION_DAYS * DAY_MS;
   expect(await verify(market.store, { nowMs, repair: "force" })).toMatchObject({
-    compared: 8,
+    compared: WINDOW_COUNT_OF_FEW,
     differences: 0,
-    skippedExpired: 4,
-    skipped: [{ symbol: "AAPL", windowCount: 4, fromMs: NOON_MS - 10_000, toMs: NOON_MS + 60_000 }],
+    skippedExpired: WINDOWS_OF_A_TRADE,
+    skipped: [
+      {
+        symbol: "AAPL",
+        windowCount: WINDOWS_OF_A_TRADE,
+        fromMs: FIRST_START_MS,
+        toMs: NOON_MS + 60_000,
+      },
+    ],
   });
 });
 

@@ -11,7 +11,8 @@ import {
   encodeEvent,
   encodeMessage,
 } from "../../../lib/model/codec.ts";
-import type { DeadLetter, FeedEventRow, Message } from "../../../lib/model/trade.ts";
+import type { DeadLetter } from "../../../lib/model/dead-letter.ts";
+import type { FeedEventRow, Message } from "../../../lib/model/trade.ts";
 import schema from "../../../schemas/trades.avsc" with { type: "json" };
 import { NOON_MS, trade } from "../../support/builders.ts";
 
@@ -249,7 +250,7 @@ test("several symbols in one message, or an identity that is none, are named as 
   expect(decodeMessage(encodeMessage({ ...base, trades: [] }))).toEqual({ ok: false, reason: "undecodable" });
 });
 
-test("feed events and dead letters make the round trip, and anything else is no event and no letter", () => {
+test("feed events and dead letters make the round trip, and anything else is neither an event nor a dead letter", () => {
   const event: FeedEventRow = {
     day: "2026-01-05",
     event_timestamp: NOON_MS,

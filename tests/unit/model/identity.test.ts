@@ -92,8 +92,8 @@ test("what cannot be an identity is refused, not bent", () => {
   for (const bad of [-1, 1.5, SEQUENCE_MAX + 1, Number.NaN])
     expect(isIdentity("0badcafe", bad, 0)).toBe(false);
   for (const bad of [-1, 0.5, 2 ** 48]) expect(isIdentity("0badcafe", 1, bad)).toBe(false);
-  expect(() => tradeUuids("0badcafe", -1, 0)).toThrow("no identity");
-  expect(() => tradeUuids("0badcafe", 1, 0)(1024)).toThrow("no index");
+  expect(() => tradeUuids("0badcafe", -1, 0)).toThrow("not an identity");
+  expect(() => tradeUuids("0badcafe", 1, 0)(1024)).toThrow("not the index");
 });
 
 test("a session is 8 hex digits over the whole range", () => {

@@ -1,6 +1,7 @@
 // Panes and windows against a computation from scratch: any trades, any order, any split into panes.
 
 import { expect, test } from "bun:test";
+import { AGGREGATES, type WindowKind } from "../../../lib/model/aggregates.ts";
 import { tradeUuids } from "../../../lib/model/identity.ts";
 import { addTrade, newPane, type Pane, paneStart, rounded } from "../../../lib/model/panes.ts";
 import type { TradeRow } from "../../../lib/model/trade.ts";
@@ -12,7 +13,14 @@ import {
   windowsOfPane,
   windowVersion,
 } from "../../../lib/model/windows.ts";
-import { averagesOf, candlesOf, type PlainTrade } from "../../reference.ts";
+import {
+  averagesOf,
+  candlesOf,
+  type PlainTrade,
+  type PlainWindow,
+  windowsOf as plainWindowsOf,
+  timeOf,
+} from "../../reference.ts";
 import { NOON_MS, seeded, trade } from "../../support/builders.ts";
 
 /** Awkward on purpose: no two sums of these agree when they are rounded on the way. */
@@ -51,6 +59,8 @@ function shuffled<T>(items: readonly T[], seed: number): T[] {
   return copy;
 }
 
+const indexOf = (kind: WindowKind) => AGGREGATES.findIndex((aggregate) => aggregate.kind === kind);
+
 function windowsOf(rows: readonly TradeRow[]) {
   const panes = new Map<number, Pane>();
   const windows = new Map<string, Window>();
@@ -69,6 +79,9 @@ function windowsOf(rows: readonly TradeRow[]) {
     ),
   );
   return {
+    all: all
+      .flatMap((window) => window ?? [])
+      .sort((a, b) => indexOf(a.kind) - indexOf(b.kind) || timeOf(a.row) - timeOf(b.row)),
     averages: all
       .flatMap((w) => (w?.kind === "average" ? [w.row] : []))
       .sort((a, b) => a.window_end - b.window_end),
@@ -89,7 +102,8 @@ for (const [place, aroundMs] of places) {
     `every window ${place} equals the one computed from scratch (seed %d)`,
     (seed) => {
       const rows = awkwardRows(seed, 400, "AAPL", aroundMs);
-      const { averages, candles } = windowsOf(shuffled(rows, seed + 100));
+      const { all, averages, candles } = windowsOf(shuffled(rows, seed + 100));
+      expect<PlainWindow[]>(all).toEqual(plainWindowsOf(plain(rows), AGGREGATES));
       expect(averages).toEqual(averagesOf(plain(rows)));
       expect(candles).toEqual(candlesOf(plain(rows)));
     },

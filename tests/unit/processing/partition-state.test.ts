@@ -2,9 +2,12 @@
 // never wrong. (What memory may answer for is shown in processor.test.ts, through the whole processor.)
 
 import { expect, test } from "bun:test";
+import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { newPane, PANE_MS } from "../../../lib/model/panes.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
+import { panesOfWindow } from "../../../lib/model/windows.ts";
 import { PartitionState, type PendingRow, SESSIONS_MAX } from "../../../lib/processing/partition-state.ts";
+import { windowsPerTrade } from "../../reference.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
 const nothing = { maxTradeMs: Number.NEGATIVE_INFINITY, receivedSinceMs: null };
@@ -41,13 +44,13 @@ test("reads that were dropped because there are too many are needed again, those
   const partition = new PartitionState(0, { maxTradeMs: NOON_MS + 60_000, receivedSinceMs: null });
   const readNow = (startMs: number) =>
     partition.endRead("AAPL", startMs, partition.beginRead("AAPL", startMs), newPane());
-  for (let index = 0; index < 12; index++) readNow(NOON_MS + index * PANE_MS);
+  for (const startMs of panesOfWindow(candle)) readNow(startMs);
   expect(partition.panesOf(candle, new Map())).toMatchObject({ missing: [] });
   const underWay = partition.beginRead("AAPL", NOON_MS);
   // Others, until the limit is reached.
   for (let index = 0; index < 10_001; index++) readNow(NOON_MS - (index + 1) * PANE_MS);
   partition.endRead("AAPL", NOON_MS, underWay, newPane());
-  expect(partition.panesOf(candle, new Map()).missing).toHaveLength(12);
+  expect(partition.panesOf(candle, new Map()).missing).toEqual([...panesOfWindow(candle)]);
 });
 
 test("a pane that is being read counts as missing until the answer is there", () => {
@@ -65,7 +68,7 @@ test("what a flush has read itself serves that flush, even when a row has overta
   partition.endRead("AAPL", NOON_MS, read, newPane());
   expect(partition.panesOf(candle, new Map()).missing).toEqual([NOON_MS]);
   expect(partition.panesOf(candle, new Map([[`${NOON_MS} AAPL`, newPane()]])).missing).toEqual([]);
-  expect(partition.unwrittenCount).toBe(4);
+  expect(partition.unwrittenCount).toBe(windowsPerTrade(AGGREGATES));
 });
 
 test("the number of panes never exceeds its limit, and the oldest are evicted first", () => {

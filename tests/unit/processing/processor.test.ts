@@ -3,8 +3,10 @@
 // computation from scratch. Time is virtual, and so is everything that goes wrong.
 
 import { expect, test } from "bun:test";
+import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { encodeMessage } from "../../../lib/model/codec.ts";
 import type { TradeRow } from "../../../lib/model/trade.ts";
+import { windowsPerTrade } from "../../reference.ts";
 import { PipelineHarness } from "../../simulation/harness.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
@@ -41,7 +43,7 @@ test("trades become rows, three averages and a candle", () => {
   stage.expectComplete();
   expect(averageAt(stage, 5_000)).toMatchObject({ trade_count: 2, price_volume_multiply: 20, vwap: 40 / 3 });
   expect(candleAt(stage, 0)).toMatchObject({ open: 10, close: 20, high: 20, low: 10, volume: 3 });
-  expect(stage.store.windows.size).toBe(4);
+  expect(stage.store.windows.size).toBe(windowsPerTrade(AGGREGATES));
 });
 
 test("the order in which trades come does not matter", () => {
@@ -413,7 +415,7 @@ test("with more windows than fit one put, those behind a failed put are written 
   expect(committedOffset(stage)).toBe(0);
   void processor.trigger();
   stage.expectComplete();
-  expect(stage.store.windows.size).toBe(1_200);
+  expect(stage.store.windows.size).toBe(300 * windowsPerTrade(AGGREGATES));
 });
 
 test.each(["before", "partly", "after", "late"] as const)(
@@ -591,12 +593,12 @@ test("a row that is refused after an attempt had stored it is counted where it l
 test("an aggregate or a dead letter that the store refuses for good is counted and blocks nothing", async () => {
   const stage = new PipelineHarness();
   stage.store.refusesWindow = ({ kind }) => kind === "candle";
-  stage.store.refusesLetter = () => true;
+  stage.store.refusesDeadLetter = () => true;
   stage.start();
   stage.send([at(0), at(DAY_MS + 1)]);
   stage.world.run(WRITTEN_MS);
   expect(committedOffset(stage)).toBe(1);
-  expect(stage.store.windows.size).toBe(3);
+  expect(stage.store.windows.size).toBe(windowsPerTrade(AGGREGATES) - 1);
   expect(await stage.counted("refusedForGoodTotal", "window")).toBe(1);
   expect(await stage.counted("refusedForGoodTotal", "dead")).toBe(1);
 });
@@ -823,9 +825,9 @@ test("beyond the limit of unwritten windows reading pauses, and goes on when the
   stage.store.faults.down(60_000, "putWindows");
   for (let index = 0; index < 30; index++) stage.send([at(index * 60_000)]);
   stage.world.run(40_000);
-  // Each trade changes four windows; those of the puts in flight come on top.
+  // Each trade changes so many windows; those of the puts in flight come on top.
   expect(processor.health().windowsUnwritten).toBeGreaterThan(6);
-  expect(processor.health().windowsUnwritten).toBeLessThan(6 + 4 * 5);
+  expect(processor.health().windowsUnwritten).toBeLessThan(6 + windowsPerTrade(AGGREGATES) * 5);
   expect(stage.store.rows.size).toBeLessThan(10);
   stage.expectComplete();
   expect(stage.store.rows.size).toBe(30);

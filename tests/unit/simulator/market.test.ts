@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { isImpossibleTime } from "../../../lib/model/trade.ts";
+import { isImpossibleTime } from "../../../lib/model/validate.ts";
 import { FaultPlanner } from "../../../lib/simulator/faults.ts";
 import { frameText, type WireTrade } from "../../../lib/simulator/frames.ts";
 import { LISTINGS, treatmentOf } from "../../../lib/simulator/listings.ts";

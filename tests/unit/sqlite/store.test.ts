@@ -5,7 +5,8 @@ import { Database } from "bun:sqlite";
 import { expect, spyOn, test } from "bun:test";
 import { join } from "node:path";
 import { RowRefusedError, SetupError, StoreUnavailableError } from "../../../lib/base/errors.ts";
-import { type DeadLetter, dayOf, HOUR_MS, type TradeRow } from "../../../lib/model/trade.ts";
+import type { DeadLetter } from "../../../lib/model/dead-letter.ts";
+import { dayOf, HOUR_MS, type TradeRow } from "../../../lib/model/trade.ts";
 import { openSqliteStore, type SqliteStore } from "../../../lib/sqlite/store.ts";
 import {
   average,

@@ -2,9 +2,8 @@
 // that neither repeat nor miss one.
 
 import { expect, test } from "bun:test";
+import type { AverageRow, CandleRow } from "../../../lib/model/aggregates.ts";
 import {
-  type AverageRow,
-  type CandleRow,
   dayOf,
   type FeedEventRow,
   HOUR_MS,

@@ -1,7 +1,8 @@
 // The live view against plain counting over the same rows: what it keeps, what it forgets, and what changed since.
 
 import { expect, test } from "bun:test";
-import { type CandleRow, DAY_MS, dayOf, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
+import type { CandleRow } from "../../../lib/model/aggregates.ts";
+import { DAY_MS, dayOf, type TradeRow, tradeRow } from "../../../lib/model/trade.ts";
 import {
   LINE_SECONDS,
   RATE_SECONDS,

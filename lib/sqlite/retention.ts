@@ -1,0 +1,65 @@
+// Retention of market.sqlite: what was received too long ago is dropped slice by slice, some milliseconds each, so that
+// nobody waits for it. It decides nothing about when: the caller has the cutoff.
+
+import { type Database, inTransaction } from "../base/sqlite.ts";
+import { AGGREGATES, SHAPES } from "../model/aggregates.ts";
+import { dayOf, HOUR_MS } from "../model/trade.ts";
+
+/** Of one slice, and pages given back to the disk with it: some ms each. */
+const DROP_ROWS_MAX = 2_000;
+const VACUUM_PAGES_MAX = 500;
+
+/**
+ * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a symbol goes as
+ * a whole, with its aggregates, once its last row is old enough.
+ */
+export function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
+  const old = db
+    .query<{ symbol: string; hour: number }, [number]>(
+      "SELECT symbol, hour FROM trade_hours WHERE ingested_until <= ? ORDER BY ingested_until LIMIT 1",
+    )
+    .get(cutoffMs);
+  if (old === null) {
+    db.query("DELETE FROM feed_events WHERE day < ?").run(dayOf(cutoffMs));
+    db.query("DELETE FROM dead WHERE received_at < ?").run(cutoffMs);
+    db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
+    return false;
+  }
+  const { symbol, hour } = old;
+  inTransaction(db, () => {
+    const { changes } = db
+      .query(
+        `DELETE FROM trades WHERE symbol = ?1 AND hour = ?2 AND (trade_timestamp, uuid) IN
+         (SELECT trade_timestamp, uuid FROM trades WHERE symbol = ?1 AND hour = ?2 LIMIT ?3)`,
+      )
+      .run(symbol, hour, DROP_ROWS_MAX);
+    if (changes === DROP_ROWS_MAX) return;
+    for (const { table, shape, widthMs } of AGGREGATES) {
+      if (SHAPES[shape].time === "window_end") dropAverages(db, table, symbol, hour, widthMs);
+      else dropCandles(db, table, symbol, hour);
+    }
+    db.query("DELETE FROM trade_hours WHERE symbol = ? AND hour = ?").run(symbol, hour);
+  });
+  db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
+  return true;
+}
+
+/**
+ * An average goes with the last of its trades: its window may begin in the hour before, and the last windows of this hour
+ * end in the next one.
+ */
+function dropAverages(db: Database, table: string, symbol: string, hour: number, widthMs: number): void {
+  /** Those of an hour that end at or after a time, or all of it where no trades of another hour are kept. */
+  const drop = db.query(
+    `DELETE FROM ${table} WHERE symbol = ?1 AND hour = ?2 AND (window_end >= ?3
+     OR NOT EXISTS (SELECT 1 FROM trade_hours WHERE symbol = ?1 AND hour = ?4))`,
+  );
+  drop.run(symbol, hour, hour + widthMs, hour - HOUR_MS);
+  drop.run(symbol, hour + HOUR_MS, Number.MAX_SAFE_INTEGER, hour + HOUR_MS);
+}
+
+function dropCandles(db: Database, table: string, symbol: string, hour: number): void {
+  db.query(
+    `DELETE FROM ${table} WHERE symbol = ? AND day = ? AND window_start >= ? AND window_start < ?`,
+  ).run(symbol, dayOf(hour), hour, hour + HOUR_MS);
+}
