@@ -2,6 +2,7 @@
 // no clock and remembers nothing. A closed market, a quiet symbol and a socket that only pings are not faults. The
 // document holds no secret, because what it is made from holds none.
 
+import { spell } from "../base/text.ts";
 import { FEED_SILENT_MS_MAX, type FeedHealth, type UnreceivedSymbol } from "../contracts/feed.ts";
 import type { OutboxHealth } from "../contracts/log.ts";
 import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
@@ -240,11 +241,4 @@ export function judged(reasons: readonly string[], lastProgressAt: number | null
 /** Never negative: a clock may have stepped back. */
 export function ageOf(atMs: number | null, nowMs: number): number | null {
   return atMs === null ? null : Math.max(0, nowMs - atMs);
-}
-
-/** `75 s`, `12 min`, `3 h`: for a person, so it is rounded down. */
-export function spell(durationMs: number): string {
-  const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
-  if (seconds < 600) return `${seconds} s`;
-  return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;
 }
