@@ -189,6 +189,7 @@ function startFinnhub() {
     "/stock/symbol": [{ symbol: "AAPL", displaySymbol: "AAPL", description: "APPLE INC" }],
     "/search": { count: 0, result: [] },
   };
+  let isRefused = false;
   const server = Bun.serve({
     hostname: "127.0.0.1",
     port: 0,
@@ -203,15 +204,18 @@ function startFinnhub() {
         if (type !== "subscribe") return;
         socket.subscribe("trades");
         const msg = symbol === "AAPL" ? "an error of a test" : "Subscribing to too many symbols";
-        // AAPL is refused once, and trades all the same.
-        if (symbol === "AAPL") socket.send(JSON.stringify({ type: "error", msg: "Invalid symbol AAPL" }));
         socket.send(JSON.stringify({ type: "error", msg }));
       },
     },
   });
   return {
     address: `127.0.0.1:${server.port}`,
-    trade: () => server.publish("trades", tradeFrame()),
+    trade() {
+      // AAPL is refused once, and trades all the same.
+      if (!isRefused) server.publish("trades", JSON.stringify({ type: "error", msg: "Invalid symbol AAPL" }));
+      isRefused = true;
+      server.publish("trades", tradeFrame());
+    },
     stop: () => server.stop(true),
   };
 }

@@ -254,7 +254,6 @@ function cut(text: string): string {
   return `${text.slice(0, TEXT_LENGTH_MAX)} [${text.length - TEXT_LENGTH_MAX} characters cut]`;
 }
 
-
 /** Prints what was asked for on standard output: an address, a version, a result. */
 export function printLine(text: string): void {
   writeAll(STDOUT, `${text}\n`);

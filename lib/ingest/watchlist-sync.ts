@@ -140,7 +140,8 @@ class Sync {
   recheck(): void {
     for (const [symbol, { kind }] of this.#outcomes) if (kind === "unknown") this.#outcomes.delete(symbol);
     const againMonotonicMs = this.#deps.clock.monotonic();
-    for (const [symbol, missing] of this.#missing) this.#missing.set(symbol, { ...missing, againMonotonicMs });
+    for (const [symbol, missing] of this.#missing)
+      this.#missing.set(symbol, { ...missing, againMonotonicMs });
     this.#wakeup.resolve();
   }
 

@@ -107,7 +107,9 @@ test.each(["json", "pretty"] as const)("a %s line is one line, and does nothing 
   logger.warn(hostile, { [hostile]: hostile, error: new LogUnavailableError(hostile, hostile) });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
   expect(text().trimEnd()).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e]/);
-  expect(text()).toContain("one\\\\ntwo\\\\u001b[2Jthree".replaceAll("\\\\", format === "json" ? "\\\\" : "\\"));
+  expect(text()).toContain(
+    "one\\\\ntwo\\\\u001b[2Jthree".replaceAll("\\\\", format === "json" ? "\\\\" : "\\"),
+  );
   if (format === "json") expect(text().trimEnd().split("\n").length).toBe(1);
 });
 
