@@ -1,6 +1,8 @@
 // What the tables must hold, computed from scratch out of a list of trades, in the plainest way. It imports
 // nothing of lib on purpose: a mistake there must not be made here again.
 
+import { type Dyadic, dyadicOf, nearest, nearestQuotient, plus, times, ZERO } from "./support/dyadic.ts";
+
 /** One trade; its place in the list is its place among equal times, unless `uuid` says otherwise. */
 export type PlainTrade = { symbol: string; price: number; volume: number; atMs: number; uuid?: string };
 
@@ -83,14 +85,15 @@ export function averagesOf(trades: readonly PlainTrade[], widthMs = 15_000, step
   return [...windows.values()]
     .map(({ symbol, end, trades: inside }) => {
       const { pv, p, v } = sums(inside);
+      const count = dyadicOf(inside.length);
       return {
         symbol,
         hour: Math.floor(end / 3_600_000) * 3_600_000,
         window_end: end,
-        price_volume_multiply: pv / inside.length,
-        average_price: p / inside.length,
-        vwap: v === 0 ? null : pv / v,
-        volume: v,
+        price_volume_multiply: nearestQuotient(pv, count),
+        average_price: nearestQuotient(p, count),
+        vwap: vwapOf(pv, v),
+        volume: nearest(v),
         trade_count: inside.length,
       };
     })
@@ -122,24 +125,27 @@ export function candlesOf(trades: readonly PlainTrade[], widthMs = 60_000): Plai
         high: prices.reduce((a, b) => Math.max(a, b)),
         low: prices.reduce((a, b) => Math.min(a, b)),
         close: ordered.at(-1)!.price,
-        volume: v,
-        price_volume_sum: pv,
-        vwap: v === 0 ? null : pv / v,
+        volume: nearest(v),
+        price_volume_sum: nearest(pv),
+        vwap: vwapOf(pv, v),
         trade_count: inside.length,
       };
     })
     .sort((a, b) => (a.symbol < b.symbol ? -1 : a.symbol > b.symbol ? 1 : a.window_start - b.window_start));
 }
 
+/** Exact: each figure of a row is rounded once, from these. */
 function sums(trades: readonly PlainTrade[]) {
-  return {
-    pv: exactSum(trades.map(({ price, volume }) => price * volume)),
-    p: exactSum(trades.map(({ price }) => price)),
-    v: exactSum(trades.map(({ volume }) => volume)),
-  };
+  let [pv, p, v] = [ZERO, ZERO, ZERO];
+  for (const { price, volume } of trades) {
+    const [exactPrice, exactVolume] = [dyadicOf(price), dyadicOf(volume)];
+    pv = plus(pv, times(exactPrice, exactVolume));
+    p = plus(p, exactPrice);
+    v = plus(v, exactVolume);
+  }
+  return { pv, p, v };
 }
 
-/** Exact, rounded once; -0 (the sum of nothing but -0) is 0. */
-function exactSum(values: readonly number[]): number {
-  return Math.sumPrecise(values) + 0;
+function vwapOf(pv: Dyadic, v: Dyadic): number | null {
+  return nearest(v) === 0 ? null : nearestQuotient(pv, v);
 }

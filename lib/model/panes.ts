@@ -3,6 +3,7 @@
 // into windows. What counts in a window is decided in addTrade alone. Reads no clock, does no I/O, knows nothing of what is stored.
 
 import { AGGREGATES } from "./aggregates.ts";
+import { addExactly, addProduct, type ExactSum } from "./exact-sum.ts";
 import { HOUR_MS } from "./trade.ts";
 
 /**
@@ -18,12 +19,6 @@ function commonDivisor(one: number, other: number): number {
 
 /** What a pane needs of a row of `trades`. */
 type PaneTrade = Readonly<{ trade_timestamp: number; uuid: string; price: number; volume: number }>;
-
-/**
- * A sum of doubles without rounding: non-overlapping partials, smallest first, whose exact sum is the sum
- * (Shewchuk 1997). Rounded once, when read.
- */
-type ExactSum = number[];
 
 export type Pane = {
   count: number;
@@ -64,7 +59,7 @@ export function newPane(): Pane {
 /** Adds a trade. The caller must add each trade once. */
 export function addTrade(pane: Pane, { trade_timestamp: atMs, uuid, price, volume }: PaneTrade): void {
   pane.count += 1;
-  addExactly(pane.pv, price * volume);
+  addProduct(pane.pv, price, volume);
   addExactly(pane.p, price);
   addExactly(pane.v, volume);
   if (price > pane.high) pane.high = price;
@@ -102,29 +97,7 @@ export function mergePane(into: Pane, from: Pane): void {
   }
 }
 
-/** The sum, rounded to the nearest double once. */
-export function rounded(sum: ExactSum): number {
-  if (sum.length === 0) return 0;
-  return sum.length === 1 ? sum[0]! : Math.sumPrecise(sum);
-}
-
 /** By time, then by UUID, whose text order is its order. */
 function comesBefore(atMs: number, uuid: string, otherAtMs: number, otherUuid: string): boolean {
   return atMs === otherAtMs ? uuid < otherUuid : atMs < otherAtMs;
-}
-
-function addExactly(sum: ExactSum, value: number): void {
-  let carried = value;
-  let kept = 0;
-  for (let index = 0; index < sum.length; index++) {
-    const part = sum[index]!;
-    const total = carried + part;
-    // The exact rounding error of carried + part (two-sum).
-    const partVirtual = total - carried;
-    const lost = carried - (total - partVirtual) + (part - partVirtual);
-    if (lost !== 0) sum[kept++] = lost;
-    carried = total;
-  }
-  sum.length = kept;
-  if (carried !== 0 || kept === 0) sum.push(carried);
 }

@@ -10,7 +10,8 @@ import {
   type WindowKind,
   type WindowRow,
 } from "./aggregates.ts";
-import { mergePane, newPane, PANE_MS, type Pane, rounded } from "./panes.ts";
+import { quotient, rounded } from "./exact-sum.ts";
+import { mergePane, newPane, PANE_MS, type Pane } from "./panes.ts";
 import { dayOf, hourOf } from "./trade.ts";
 
 /** One window of one symbol, named by its start. */
@@ -68,34 +69,39 @@ export function windowRow(window: Window, panes: readonly Pane[]): WindowRow | n
     : { kind: aggregate.kind, row: candleRow(symbol, startMs, all) };
 }
 
+/** Each average is the exact rational number, rounded once: one price gives that price, and low <= vwap <= high. */
 function averageRow(symbol: string, endMs: number, { count, pv, p, v }: Pane): AverageRow {
-  const [priceVolume, volume] = [rounded(pv), rounded(v)];
+  const volume = rounded(v);
   return {
     symbol,
     hour: hourOf(endMs),
     window_end: endMs,
-    price_volume_multiply: priceVolume / count,
-    average_price: rounded(p) / count,
-    vwap: volume === 0 ? null : priceVolume / volume,
+    price_volume_multiply: quotient(pv, [count]),
+    average_price: quotient(p, [count]),
+    vwap: volume === 0 ? null : quotient(pv, v),
     volume,
     trade_count: count,
   };
 }
 
-function candleRow(symbol: string, startMs: number, all: Pane): CandleRow {
-  const [priceVolume, volume] = [rounded(all.pv), rounded(all.v)];
+function candleRow(
+  symbol: string,
+  startMs: number,
+  { count, pv, v, open, high, low, close }: Pane,
+): CandleRow {
+  const volume = rounded(v);
   return {
     symbol,
     day: dayOf(startMs),
     window_start: startMs,
-    open: all.open,
-    high: all.high,
-    low: all.low,
-    close: all.close,
+    open,
+    high,
+    low,
+    close,
     volume,
-    price_volume_sum: priceVolume,
-    vwap: volume === 0 ? null : priceVolume / volume,
-    trade_count: all.count,
+    price_volume_sum: rounded(pv),
+    vwap: volume === 0 ? null : quotient(pv, v),
+    trade_count: count,
   };
 }
 

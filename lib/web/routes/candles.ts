@@ -5,6 +5,7 @@ import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import { AGGREGATES, type CandleRow } from "../../model/aggregates.ts";
+import { sumOf } from "../../model/exact-sum.ts";
 import { dayOf } from "../../model/trade.ts";
 import { INTERVALS_MS } from "../live/protocol.ts";
 import { type Page, pageOf, rangeOf } from "../pages.ts";
@@ -125,19 +126,22 @@ function mergeCandles(minutes: readonly CandleRow[], widthMs: number): CandleRow
   const newest = minutes[0]!;
   const oldest = minutes.at(-1)!;
   const windowStartMs = startOf(newest, widthMs);
-  const volume = Math.sumPrecise(minutes.map((minute) => minute.volume));
-  const priceVolumeSum = Math.sumPrecise(minutes.map(({ price_volume_sum }) => price_volume_sum));
+  const volume = sumOf(minutes.map((minute) => minute.volume));
+  const priceVolumeSum = sumOf(minutes.map(({ price_volume_sum }) => price_volume_sum));
+  const high = Math.max(...minutes.map((minute) => minute.high));
+  const low = Math.min(...minutes.map((minute) => minute.low));
   return {
     symbol: newest.symbol,
     day: dayOf(windowStartMs),
     window_start: windowStartMs,
     open: oldest.open,
-    high: Math.max(...minutes.map(({ high }) => high)),
-    low: Math.min(...minutes.map(({ low }) => low)),
+    high,
+    low,
     close: newest.close,
     volume,
     price_volume_sum: priceVolumeSum,
-    vwap: volume === 0 ? null : priceVolumeSum / volume,
+    // The sums of the minutes were rounded, so the last bit may lie outside.
+    vwap: volume === 0 ? null : Math.min(high, Math.max(low, priceVolumeSum / volume)),
     trade_count: minutes.reduce((sum, { trade_count }) => sum + trade_count, 0),
   };
 }

@@ -8,6 +8,7 @@ import { systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
 import type { Cassandra, DriverRow } from "../../../lib/cassandra/client.ts";
 import { applySchema, checkSchema } from "../../../lib/cassandra/schema.ts";
+import { AGGREGATES } from "../../../lib/model/aggregates.ts";
 import { connectTo, emptyKeyspace, keyspaceWithTables } from "../../support/cassandra.ts";
 import { DATACENTER, startCassandra } from "../../support/services/cassandra.ts";
 import type { Address } from "../../support/services/server.ts";
@@ -67,8 +68,7 @@ describe.skipIf(!services.available)("on a real node", () => {
           trades: 30 * DAY_S,
           feed_events: 30 * DAY_S,
           // No trade outlives its aggregates.
-          running_averages_15_sec: 31 * DAY_S,
-          candles_1_min: 31 * DAY_S,
+          ...Object.fromEntries(AGGREGATES.map(({ table }) => [table, 31 * DAY_S])),
         });
         expect(await checkSchema(cassandra, name)).toEqual({ tradesTtlS: 30 * DAY_S });
       } finally {

@@ -14,6 +14,7 @@ import { silentLogger } from "../../../lib/base/logger.ts";
 import { createMetrics } from "../../../lib/base/metrics.ts";
 import type { Cassandra, Statement } from "../../../lib/cassandra/client.ts";
 import { type CassandraStore, openCassandraStore } from "../../../lib/cassandra/store.ts";
+import { AGGREGATES, SHAPES } from "../../../lib/model/aggregates.ts";
 import { DAY_MS, HOUR_MS, type TradeRow } from "../../../lib/model/trade.ts";
 import { windowVersion } from "../../../lib/model/windows.ts";
 import {
@@ -431,8 +432,9 @@ function playedNode(onWrite: (statements: readonly Statement[]) => Promise<void>
   const keys: Readonly<Record<string, readonly [string, string]>> = {
     schema_versions: ["file", ""],
     trades: ["symbol, hour", "trade_timestamp, uuid"],
-    running_averages_15_sec: ["symbol, hour", "window_end"],
-    candles_1_min: ["symbol, day", "window_start"],
+    ...Object.fromEntries(
+      AGGREGATES.map(({ table, shape }) => [table, [`symbol, ${SHAPES[shape].bucket}`, SHAPES[shape].time]]),
+    ),
     feed_events: ["day", "event_timestamp, session, sequence"],
   };
   const files = ["001-keyspace.cql", "002-trades.cql", "003-aggregates.cql", "004-feed-events.cql"];

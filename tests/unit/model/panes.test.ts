@@ -2,8 +2,9 @@
 
 import { expect, test } from "bun:test";
 import { AGGREGATES, type WindowKind } from "../../../lib/model/aggregates.ts";
+import { rounded } from "../../../lib/model/exact-sum.ts";
 import { tradeUuids } from "../../../lib/model/identity.ts";
-import { addTrade, newPane, type Pane, paneStart, rounded } from "../../../lib/model/panes.ts";
+import { addTrade, newPane, type Pane, paneStart } from "../../../lib/model/panes.ts";
 import type { TradeRow } from "../../../lib/model/trade.ts";
 import { tradeRow } from "../../../lib/model/trade.ts";
 import {
@@ -22,6 +23,7 @@ import {
   timeOf,
 } from "../../reference.ts";
 import { NOON_MS, seeded, trade } from "../../support/builders.ts";
+import { dyadicOf, nearest, plus } from "../../support/dyadic.ts";
 
 /** Awkward on purpose: no two sums of these agree when they are rounded on the way. */
 function awkwardRows(seed: number, count: number, symbol: string, aroundMs: number): TradeRow[] {
@@ -121,7 +123,7 @@ test("a sum is exact where adding in turn is not", () => {
   for (const [index, price] of prices.entries()) {
     addTrade(pane, tradeRow(trade({ price }), tradeUuids("0badcafe", index + 1, NOON_MS)(0), NOON_MS));
   }
-  expect(rounded(pane.p)).toBe(Math.sumPrecise(prices));
+  expect(rounded(pane.p)).toBe(nearest(prices.map(dyadicOf).reduce(plus)));
   expect(rounded(pane.p)).not.toBe(prices.reduce((a, b) => a + b));
 });
 
