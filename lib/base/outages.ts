@@ -68,7 +68,9 @@ class Outage {
     if (nowMs - this.#lastLineMs < LINE_MS_MIN) return;
     this.#lastLineMs = nowMs;
     this.#isTold = true;
-    const lasting = isNew ? "" : ` for ${spell(nowMs - this.#sinceMs)}, ${this.#failureCount} failures`;
+    const lasting = isNew
+      ? ""
+      : ` for ${spell(nowMs - this.#sinceMs)}, failed attempts: ${this.#failureCount}`;
     // Whole: it is cut where the line is written, after the secrets in it were replaced.
     const cause = error instanceof Error ? error.message : String(error);
     this.#logger.warn(`${this.#subject} cannot be used${lasting} (${this.#loops()}), trying on: ${cause}`);
@@ -79,7 +81,7 @@ class Outage {
     this.#failing.delete(loop);
     if (this.#failing.size > 0) return;
     const nowMs = this.#clock.monotonic();
-    const lasted = `${spell(nowMs - this.#sinceMs)} and ${this.#failureCount} failures`;
+    const lasted = `${spell(nowMs - this.#sinceMs)}, failed attempts: ${this.#failureCount}`;
     if (this.#isTold) this.#logger.info(`${this.#subject} can be used again after ${lasted}`);
     this.#sinceMs = null;
     this.#isTold = false;
