@@ -229,6 +229,7 @@ async function answersOf(web: Web): Promise<string[]> {
   const requests: [string, RequestInit?][] = [
     ["/"],
     ["/page.js"],
+    ["/worker.js"],
     ["/page.css"],
     ["/page.css", { headers: { "accept-encoding": "gzip" } }],
     ["/page.css", { headers: { "if-none-match": (await web.request("/page.css")).headers.get("etag")! } }],

@@ -99,6 +99,8 @@ const FORBIDDEN_TEXT: readonly { pattern: RegExp; remedy: string }[] = [
   },
 ];
 
+/** Beyond it a file has two subjects. (Functions have 80 lines of code at most: biome.json.) */
+const FILE_LINES_MAX = 350;
 const ENTRYPOINT_LINES_MAX = 25;
 
 // --- The checkers ----------------------------------------------------------------------------------------------
@@ -172,6 +174,9 @@ function shapeProblems(sources: readonly Source[]): string[] {
       found.push(`${path}:1 begins without a comment: say what the file is and what it promises not to do`);
     }
     const lineCount = text.trimEnd().split("\n").length;
+    if (isSource && lineCount > FILE_LINES_MAX) {
+      found.push(`${path}:${lineCount} has over ${FILE_LINES_MAX} lines: give each of its subjects a file`);
+    }
     if (isEntrypoint(path) && lineCount > ENTRYPOINT_LINES_MAX) {
       found.push(
         `${path}:${lineCount} has over ${ENTRYPOINT_LINES_MAX} lines: entrypoints connect, lib decides`,
@@ -436,7 +441,11 @@ test("unchecked types, unfinished work, tests that do not run and machine paths 
   for (const text of fine) expect(problems("lib/model/trade.ts", text)).toEqual([]);
 });
 
-test("a file without a first comment and a long entrypoint are found", () => {
+test("a file without a first comment, a long file and a long entrypoint are found", () => {
+  expect(
+    shapeProblems([{ path: "lib/model/panes.ts", text: `// Panes.${"\n//".repeat(350)}` }])[0],
+  ).toContain("give each of its subjects a file");
+  expect(shapeProblems([{ path: "lib/model/panes.ts", text: `// Panes.${"\n//".repeat(349)}` }])).toEqual([]);
   expect(shapeProblems([{ path: "lib/model/panes.ts", text: "export {};" }])[0]).toStartWith(
     "lib/model/panes.ts:1 begins",
   );

@@ -23,6 +23,7 @@ import {
   readConfig,
   type ServiceName,
   sourceFor,
+  sourceWords,
 } from "../base/config.ts";
 import { PipelineError, SetupError } from "../base/errors.ts";
 import { httpRequest, NO_ANSWER } from "../base/http-client.ts";
@@ -209,11 +210,10 @@ function explain(name: ServiceName, error: unknown, secrets: readonly string[]):
 function describeService(name: ServiceName, config: Config): string {
   const source = sourceFor(config, name);
   const names = namesOf(config, source);
-  const kinds = { simulator: "the built-in simulator", finnhub: "Finnhub" };
   return [
     describeConfig(config),
     "",
-    `source: ${source === null ? "not this binary's concern" : kinds[source.kind]}`,
+    `source: ${source === null ? "not this binary's concern" : sourceWords(source)}`,
     `data: directory ${names.dataDirectory}, topic ${names.topic}, keyspace ${names.keyspace}`,
   ].join("\n");
 }

@@ -5,7 +5,6 @@ import type { Clock } from "../base/clock.ts";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
-import { openFinnhubFeed } from "../finnhub/feed.ts";
 import { localHealth } from "../health/health.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { seedWatchlist } from "../ingest/watchlist-sync.ts";
@@ -42,11 +41,11 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const store = opened.use(openSqliteStore({ directory, sync }));
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const upstream = opened.use(await openUpstream(source, config, { clock, logger }));
-  const { url, apiUrl, token, simulated } = upstream;
+  const { apiUrl, token, simulated } = upstream;
   const { watchlist } = store;
   await seedWatchlist(watchlist, setting, clock);
   const symbols = watchedSymbols(watchlist);
-  const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
+  const feed = upstream.openFeed({ symbols, symbolsMax, clock, logger, metrics, signal });
 
   const live = createLiveView();
   const ingest = createIngest({ feed, log, clock, logger, metrics });

@@ -5,7 +5,6 @@ import { hostname } from "node:os";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import type { PartitionSender } from "../contracts/log.ts";
-import { openFinnhubFeed } from "../finnhub/feed.ts";
 import { producerHealth } from "../health/pipeline.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { createLastValues } from "../ingest/last-values.ts";
@@ -34,7 +33,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   const sender = withOneReady(opened.use(openKafkaSender(kafka)));
   const control = opened.use(openControlTopic(kafka));
   const { watchlist } = control;
-  const { url, token, apiUrl, simulated } = opened.use(await openUpstream(source, config, context));
+  const { openFeed, token, apiUrl, simulated } = opened.use(await openUpstream(source, config, context));
 
   const relay = createRelay({ outbox, sender, clock, logger, metrics });
   const { ready } = sender;
@@ -45,9 +44,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   );
   await leadership.mayOpenFeed();
 
-  const feed = openFinnhubFeed({
-    url,
-    token,
+  const feed = openFeed({
     symbols: leadership.firstSymbols,
     symbolsMax,
     clock,

@@ -163,6 +163,11 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
   };
 }
 
+/** The source, for people. */
+export function sourceWords({ kind }: Source): string {
+  return { simulator: "the built-in simulator", finnhub: "Finnhub" }[kind];
+}
+
 /** The token of another feed must not go to Finnhub's REST API. */
 function isElsewhere(values: Values): boolean {
   return values.FINNHUB_WS_URL !== FINNHUB_WS_URL && values.FINNHUB_API_URL === FINNHUB_API_URL;

@@ -3,7 +3,7 @@
 // it today, so a redrive can be repeated and brings nothing in twice.
 //
 // Every element of a message has an index, good or not; a placeholder keeps the place of one that is not sent
-// (model/trade.ts). So a trade has the UUID that it would have had if nothing had been wrong with its message.
+// (model/dead-letter.ts). So a trade has the UUID that it would have had if nothing had been wrong with its message.
 
 import type { Clock } from "../base/clock.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";

@@ -1,5 +1,5 @@
-// What the feed counted in one tick of the event loop. prom-client works out a label's hash at each call, so the
-// metrics are incremented once a tick and not once a trade.
+// The frames and trades that the feed counted in one tick of the event loop. prom-client works out a label's hash at each
+// call, so these metrics are incremented once a tick and not once a trade. What is refused is rare: feed.ts counts it.
 
 import type { Metrics } from "../base/metrics.ts";
 import type { Frame } from "./frame.ts";

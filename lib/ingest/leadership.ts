@@ -130,6 +130,8 @@ export class Leadership implements AsyncDisposable {
   readonly #stopped: Promise<never>;
   /** Rejects when waiting for Kafka cannot help. */
   readonly #hopeless: Promise<never>;
+  /** Rejects when the relay or the control topic fails: nothing would send what is received. */
+  readonly #partFailed: Promise<never>;
 
   /** Starts the relay, follows the control topic, and begins to acquire the lease. */
   constructor(deps: LeadershipDeps) {
@@ -147,11 +149,12 @@ export class Leadership implements AsyncDisposable {
       signal.addEventListener("abort", () => reject(signal.reason));
     });
     this.#hopeless = Promise.race([this.#following, this.#relaying]).then(() => this.#stopped);
+    this.#partFailed = Promise.race([failureOf(this.#relaying), failureOf(this.#following)]);
     this.#acquiring = this.#acquire();
     // Each is awaited in mayOpenFeed, in run or at the disposal; until then nobody listens.
-    for (const promise of [this.#relaying, this.#following, this.#stopped, this.#hopeless, this.#acquiring]) {
+    const races = [this.#stopped, this.#hopeless, this.#partFailed];
+    for (const promise of [this.#relaying, this.#following, this.#acquiring, ...races])
       promise.catch(() => {});
-    }
   }
 
   get state(): LeadershipState {
@@ -225,10 +228,10 @@ export class Leadership implements AsyncDisposable {
     switch (this.#state) {
       case "starting": {
         const acquired = this.#acquiring.then((): LeadershipEvent => "acquired");
-        return Promise.race([acquired, ingested.then(feedEnded), failureOf(this.#following)]);
+        return Promise.race([acquired, ingested.then(feedEnded), this.#partFailed]);
       }
       case "leading":
-        return Promise.race([ingested.then(feedEnded), failureOf(led), failureOf(this.#following)]);
+        return Promise.race([ingested.then(feedEnded), failureOf(led), this.#partFailed]);
       case "draining": {
         // A broker that hangs is not waited for: what was received is safe on disk.
         const late = emptied.then(() => this.#deps.clock.sleep(RELEASE_MS_MAX));
@@ -272,12 +275,19 @@ export class Leadership implements AsyncDisposable {
     await waitFor("the tickers' topic", () => this.#whileHopeful(control.ready(signal)));
     const session = newSession(clock.random) + newSession(clock.random);
     const self = { session, ...this.#deps.self };
-    const lease = await waitFor("the lease on the feed", () =>
-      this.#whileHopeful(
-        acquireLease({ topic: control.lease, self, journal: log.lease, clock, logger, signal }),
-      ),
-    );
-    this.#lease = lease;
+    const acquire = async () => {
+      // Kept at once: a stop in this moment ends the wait, and the lease is released all the same.
+      this.#lease = await acquireLease({
+        topic: control.lease,
+        self,
+        journal: log.lease,
+        clock,
+        logger,
+        signal,
+      });
+      return this.#lease;
+    };
+    const lease = await waitFor("the lease on the feed", () => this.#whileHopeful(acquire()));
     this.#heartbeats = lease.run(this.#heartbeatStop.signal);
     this.#heartbeats.catch(() => {});
     await waitFor("the tickers' topic", () =>

@@ -26,8 +26,14 @@ export async function stepDown(
 ): Promise<LeaseLostError> {
   const quarantinedCount = await log.lease.quarantineUnconfirmed();
   const untilMs = clock.monotonic() + STEP_DOWN_MS_MAX;
-  while (log.health().recordCount > 0 && clock.monotonic() < untilMs && !signal.aborted) {
-    await Promise.race([clock.sleep(STEP_DOWN_POLL_MS, signal), relaying]);
+  let isRelaying = true;
+  const over = () => {
+    isRelaying = false;
+  };
+  relaying.then(over, over);
+  // A relay that has ended sends nothing any more.
+  while (log.health().recordCount > 0 && clock.monotonic() < untilMs && !signal.aborted && isRelaying) {
+    await clock.sleep(STEP_DOWN_POLL_MS, signal);
   }
   relayStop.abort();
   await relaying;

@@ -1,5 +1,5 @@
 // The embedded mode's side of the log on SQLite: one reader at a time, each in an epoch of its own. Its commits are
-// durable in the store that it reads into (CommitStore), and outbox/deletion.ts deletes what they cover.
+// durable in the store that it reads into (CommitStore), and outbox/commit-deletion.ts deletes what they cover.
 
 import assert from "node:assert/strict";
 import { StaleEpochError } from "../base/errors.ts";
@@ -12,7 +12,7 @@ import type {
   RecordKind,
 } from "../contracts/log.ts";
 import { recordCrc } from "./checksum.ts";
-import { FrontDeletion } from "./deletion.ts";
+import { FrontDeletion } from "./commit-deletion.ts";
 import { damageError, recordDamage } from "./errors.ts";
 import type { OutboxState } from "./state.ts";
 

@@ -4,9 +4,9 @@
 
 import { join } from "node:path";
 
-/** The page's script with everything that it imports. */
-export function bundlePage(): string {
-  const entrypoint = join(import.meta.dir, "page/main.ts");
+/** A script of the page, with everything that it imports. */
+export function bundlePage(name: "main" | "worker"): string {
+  const entrypoint = join(import.meta.dir, `page/${name}.ts`);
   const build = Bun.spawnSync([
     process.execPath,
     "build",

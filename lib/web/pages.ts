@@ -25,16 +25,25 @@ function iso(timeMs: number): string {
   return new Date(timeMs).toISOString();
 }
 
-/** `rows`: up to `limit` + 1 of them. The one too many is not shown: it tells that there is a next page. */
+/** Without `to` as above; without `from` no start at all: the newest there are. */
+export function endOf(query: Readonly<{ to?: number | undefined }>, nowMs: number): number {
+  return query.to ?? nowMs + DAY_MS;
+}
+
+/**
+ * `rows`: up to `limit` + 1 of them. The one too many is not shown: it tells that there is a next page. `rest`: where the
+ * search goes on that did not find as many.
+ */
 export function pageOf<Row>(
   path: string,
   rows: readonly Row[],
   limit: number,
   nextQuery: (last: Row) => Readonly<Record<string, string | number>>,
+  rest: Readonly<Record<string, string | number>> | null = null,
 ): Page<Row> {
-  if (rows.length <= limit) return { items: rows, next: null };
+  const query = rows.length <= limit ? rest : nextQuery(rows[limit - 1]!);
+  if (query === null) return { items: rows, next: null };
   const parameters = new URLSearchParams();
-  for (const [name, value] of Object.entries(nextQuery(rows[limit - 1]!)))
-    parameters.set(name, String(value));
+  for (const [name, value] of Object.entries(query)) parameters.set(name, String(value));
   return { items: rows.slice(0, limit), next: `${path}?${parameters}` };
 }

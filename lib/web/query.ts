@@ -73,6 +73,11 @@ export const from = time(
   "from",
   `The start of the range, inclusive; by default ${RANGE_HOURS_DEFAULT} h before \`to\`, or before now if that is earlier.`,
 );
+/** Of what a symbol has: a market may have been closed for days, so no number of hours stands for lately. */
+export const fromNewest = time(
+  "from",
+  "The start of the range, inclusive; by default there is none: the newest there are, however old.",
+);
 export const to = time("to", "The end of the range, exclusive; by default a day ahead of now.");
 
 export const limit = parameter({

@@ -3,9 +3,8 @@
 // data attributes beside it.
 
 import { afterAll, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { systemClock } from "../../lib/base/clock.ts";
 import { silentLogger } from "../../lib/base/logger.ts";
 import { createMetrics } from "../../lib/base/metrics.ts";
@@ -17,21 +16,23 @@ import { createLiveView } from "../../lib/web/live/view.ts";
 import { serveWeb } from "../../lib/web/server.ts";
 import { eventually, temporaryDirectory } from "../support/builders.ts";
 import {
-  CHROMIUM,
+  data,
   FIFTY_TICKERS,
+  isBrowserThere,
   launchChromium,
   type MainThread,
+  openPage,
+  priceMoves,
+  text,
   traceMainThread,
+  until,
+  WAIT_MS_MAX,
 } from "../support/page.ts";
 import { LOCAL, startService } from "../support/processes.ts";
 import { readTables } from "../support/tables.ts";
 
-const isThere = existsSync(CHROMIUM) || process.env.CI === "true";
-if (!isThere)
-  console.error(`tests/e2e/page.test.ts is skipped: there is no ${CHROMIUM} (apt-get install chromium)`);
-const browserTest = test.skipIf(!isThere);
+const browserTest = test.skipIf(!isBrowserThere("tests/e2e/page.test.ts"));
 
-const WAIT_MS_MAX = 15_000;
 const TEST_MS_MAX = 120_000;
 /** A longer task can be felt. In CPU time of its thread, because other processes make the time on the wall longer. */
 const TASK_MS_MAX = 50;
@@ -48,53 +49,6 @@ function browser(): Promise<Browser> {
 }
 afterAll(async () => (await starting)?.close());
 
-/** A page, and what happened on it that must not: a message on the console, a breach of the policy, a foreign request. */
-async function openPage(url: string, options: BrowserContextOptions = {}) {
-  const context = await (await browser()).newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(WAIT_MS_MAX);
-  const faults: string[] = [];
-  page.on("pageerror", (error) => faults.push(String(error)));
-  page.on("console", (message) => {
-    // The browser itself reports a server that is away; the tests that stop one expect it.
-    if (!message.text().includes("net::ERR_")) faults.push(message.text());
-  });
-  page.on("request", (request) => {
-    if (!/^data:/.test(request.url()) && new URL(request.url()).origin !== new URL(url).origin)
-      faults.push(`asked ${request.url()}`);
-  });
-  await page.addInitScript(
-    "addEventListener('securitypolicyviolation', (event) => console.error('policy: ' + event.violatedDirective))",
-  );
-  await page.goto(url);
-  return { page, faults, [Symbol.asyncDispose]: () => context.close() };
-}
-
-/** Waits until an expression is true in the page; it is a text, because it runs in the browser. */
-async function until(page: Page, expression: string): Promise<void> {
-  await eventually(
-    WAIT_MS_MAX,
-    expression,
-    async () => (await page.evaluate(`Boolean(${expression})`)) === true,
-  );
-}
-
-const text = (page: Page, selector: string) => page.locator(selector).textContent();
-
-async function data(page: Page, selector: string): Promise<Record<string, number>> {
-  const all = (await page.locator(selector).evaluate((element) => ({ ...element.dataset }))) as object;
-  return Object.fromEntries(Object.entries(all).map(([name, value]) => [name, Number(value)]));
-}
-
-const priceOf = (symbol: string) =>
-  `document.querySelector('[data-symbol="${symbol}"] .last')?.dataset.value`;
-
-async function priceMoves(page: Page, symbol: string): Promise<void> {
-  await until(page, `${priceOf(symbol)} !== undefined`);
-  const before = await page.evaluate(priceOf(symbol));
-  await until(page, `${priceOf(symbol)} !== ${JSON.stringify(before)}`);
-}
-
 const settings = (directory: string) => ({ DATA_DIR: directory, LOG_LEVEL: "warn", FINNHUB_SIMULATE: "1" });
 const BTC = "BINANCE:BTCUSDT";
 
@@ -109,7 +63,7 @@ browserTest(
     {
       await using local = await startService(LOCAL, settings(directory.path));
       port = new URL(local.url).port;
-      shown = closing.use(await openPage(local.url));
+      shown = closing.use(await openPage(await browser(), local.url));
       const { page } = shown;
       await until(page, "document.querySelector('#badge').textContent === 'simulated'");
       expect(await text(page, "#connection")).toBe("connected");
@@ -165,6 +119,7 @@ browserTest(
     // The last second may have got more trades after the stream's last event.
     expect(volume.value).toBeLessThanOrEqual(sum * (1 + 1e-12));
     const average = await data(page, "#read-average");
+
     expect(
       tables.averages.some(
         (row) =>
@@ -206,7 +161,7 @@ browserTest(
   async () => {
     using directory = temporaryDirectory();
     await using local = await startService(LOCAL, settings(directory.path));
-    await using opened = await openPage(`${local.url}/#AAPL`);
+    await using opened = await openPage(await browser(), `${local.url}/#AAPL`);
     const { page, faults } = opened;
     await until(page, "document.querySelector('#chosen-symbol').textContent === 'AAPL'");
     await page.keyboard.press("ArrowDown");
@@ -252,14 +207,14 @@ browserTest(
     using directory = temporaryDirectory();
     await using local = await startService(LOCAL, settings(directory.path));
     for (const width of [320, 360, 390, 480, 768, 1_280]) {
-      await using opened = await openPage(local.url, { viewport: { width, height: 800 } });
+      await using opened = await openPage(await browser(), local.url, { viewport: { width, height: 800 } });
       await priceMoves(opened.page, BTC);
       expect(await opened.page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width);
       const cut = "document.querySelector('.rows').scrollWidth - document.querySelector('.rows').clientWidth";
       expect(await opened.page.evaluate(cut)).toBe(0);
       expect(opened.faults).toEqual([]);
     }
-    await using opened = await openPage(local.url, { colorScheme: "dark" });
+    await using opened = await openPage(await browser(), local.url, { colorScheme: "dark" });
     const { page } = opened;
     const ground = () => page.evaluate("getComputedStyle(document.body).backgroundColor");
     await priceMoves(page, BTC); // Its script has started and listens to keys.
@@ -311,7 +266,7 @@ browserTest(
       simulated: false,
     });
     await using server = serveWeb({ app, hostname: "127.0.0.1", port: 0, clock: systemClock });
-    await using opened = await openPage(server.url);
+    await using opened = await openPage(await browser(), server.url);
     const { page, faults } = opened;
     const count = "Number(document.querySelector('#candle-chart').dataset.candles)";
     await until(page, `${count} === 200`);
@@ -341,7 +296,7 @@ browserTest(
       FINNHUB_STOCKS_TICKERS: JSON.stringify(FIFTY_TICKERS),
       SIMULATOR_SPEED: "60",
     });
-    await using opened = await openPage(local.url);
+    await using opened = await openPage(await browser(), local.url);
     const { page, faults } = opened;
     const isBusy = `Number(document.querySelector('#rate-total').dataset.value) >= ${LOAD_TRADES_PER_SECOND}`;
     await until(page, isBusy);

@@ -4,12 +4,14 @@
 import type { Clock } from "../../base/clock.ts";
 import { StoreUnavailableError } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
-import type { StoreReader } from "../../contracts/store.ts";
+import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import { DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
+import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import type { LiveView } from "./view.ts";
+import { walkBack } from "./walk-back.ts";
 
 export type Backfill = Readonly<{
-  /** The last trade of a symbol: what was stored since the start, else what an earlier run stored in the last day. */
+  /** The last trade of a symbol: what was stored since the start, else the newest that an earlier run stored. */
   last(symbol: string): Promise<TradeRow | null>;
   /**
    * Puts the last trade, the open of the day and the last minutes of each symbol into the live view. A symbol is read
@@ -35,8 +37,11 @@ export function createBackfill(store: StoreReader, live: LiveView, clock: Clock,
   let refreshing: Promise<void> | null = null;
 
   async function readLast(symbol: string): Promise<void> {
-    const range = { fromMs: clock.now() - DAY_MS, toMs: clock.now() + DAY_MS };
-    live.restore(await store.listTrades({ symbol, range, limit: 1 }));
+    const nowMs = clock.now();
+    const read = (range: TimeRange, limit: number) => store.listTrades({ symbol, range, limit });
+    // What is dated further ahead is no last trade before its time has come.
+    const toMs = nowMs + TRADE_AHEAD_MS;
+    live.restore((await walkBack({ store, symbol, toMs, nowMs, limit: 1, read })).rows);
   }
 
   async function last(symbol: string): Promise<TradeRow | null> {

@@ -4,7 +4,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { HealthDocument } from "../../health/health.ts";
 import { type FeedState, feedStateOf, symbolsOf, type TickerSets, unreceivedOf } from "../ticker-states.ts";
-import type { Delta, LastTuple, OpenTuple, SeenAt, Snapshot, Status } from "./protocol.ts";
+import type { Delta, LastTuple, OpenTuple, SeenAt, Snapshot, Status, SymbolSeconds } from "./protocol.ts";
 import type { LiveView } from "./view.ts";
 
 export type LiveEventsDeps = Readonly<{
@@ -80,10 +80,11 @@ export class LiveEvents {
     return isListNew;
   }
 
-  /** After the first refresh. */
-  snapshot(chosen: string | null): string {
+  /** After the first refresh. The first of the chosen is `chosen` in the event, and the rest are `others`. */
+  snapshot(symbols: readonly string[], place: string): string {
     const { live, clock, simulated, seenAt = "store" } = this.#deps;
     const nowMs = clock.now();
+    const [chosen = null, ...also] = symbols;
     const snapshot: Snapshot = {
       nowMs,
       simulated,
@@ -99,15 +100,17 @@ export class LiveEvents {
           spark: live.sparkOf(symbol, nowMs),
         };
       }),
+      place,
       chosen,
       seconds: chosen === null ? [] : live.secondsOf(chosen, nowMs),
+      ...(also.length > 0 && { others: also.map((one): SymbolSeconds => [one, live.secondsOf(one, nowMs)]) }),
       status: this.#status!,
     };
     return this.#event("snapshot", snapshot);
   }
 
   /** What changed since that version, and the status where it is newer; null = nothing did. */
-  delta(chosen: string | null, since: number, knownStatusNumber: number): string | null {
+  delta(symbols: readonly string[], since: number, knownStatusNumber: number): string | null {
     const { live, clock } = this.#deps;
     const nowMs = clock.now();
     const last: LastTuple[] = [];
@@ -120,13 +123,18 @@ export class LiveEvents {
       const open = live.openOf(symbol, since);
       if (open !== null) opens.push([index, open[0], open[1]]);
     }
+    const [chosen = null, ...also] = symbols;
     const seconds = chosen === null ? [] : live.secondsOf(chosen, nowMs, since);
+    const others = also
+      .map((one): SymbolSeconds => [one, live.secondsOf(one, nowMs, since)])
+      .filter(([, changed]) => changed.length > 0);
     const status = knownStatusNumber === this.#statusNumber ? null : this.#status;
     const delta: Delta = {
       nowMs,
       ...(last.length > 0 && { last }),
       ...(opens.length > 0 && { opens }),
       ...(seconds.length > 0 && { seconds }),
+      ...(others.length > 0 && { others }),
       ...(status !== null && { status }),
     };
     return Object.keys(delta).length === 1 ? null : this.#event("delta", delta);

@@ -12,6 +12,10 @@ export const LINE_SECONDS = 300;
 export const RATE_SECONDS = 10;
 /** A status goes out this often, also when nothing else does: it is the stream's heartbeat. */
 export const STATUS_EVERY_MS = 1_000;
+/** One stream serves all tabs of a browser: so many symbols can be chosen in them. A symbol's five minutes are 10 KB. */
+export const CHOSEN_MAX = 32;
+/** A client says this often that it reads; three in a row may be lost before its place counts as free. */
+export const READING_EVERY_MS = 4_000;
 /** Widths of candles that are merged from those of a minute, in ms. */
 const MERGED_WIDTHS_MS = [300_000, 3_600_000];
 /** The widths of the stored candles and of the merged ones in ms, by name, narrowest first: of GET /candles and the page. */
@@ -41,6 +45,8 @@ export type SecondTuple = readonly [
   tradeCount: number,
 ];
 
+export type SymbolSeconds = readonly [symbol: string, seconds: readonly SecondTuple[]];
+
 export type SeenAt = "store" | "topic";
 
 type SnapshotSymbol = Readonly<{
@@ -69,9 +75,13 @@ export type Snapshot = Readonly<{
   /** Where the view hears of a trade: when its row is stored, or before that, when it is on the topic. */
   seenAt: SeenAt;
   symbols: readonly SnapshotSymbol[];
+  /** The place that the server holds for the stream: who posts it to /events/{place} says that he reads. */
+  place: string;
   /** The symbol that was asked for, and its seconds. */
   chosen: string | null;
   seconds: readonly SecondTuple[];
+  /** The same of each symbol of `also`. */
+  others?: readonly SymbolSeconds[];
   status: Status;
 }>;
 
@@ -80,5 +90,6 @@ export type Delta = Readonly<{
   last?: readonly LastTuple[];
   opens?: readonly OpenTuple[];
   seconds?: readonly SecondTuple[];
+  others?: readonly SymbolSeconds[];
   status?: Status;
 }>;

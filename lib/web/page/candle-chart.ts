@@ -8,40 +8,37 @@ import {
   type ISeriesApi,
   type UTCTimestamp,
 } from "lightweight-charts";
-import { INTERVALS_MS, type Interval, type SecondTuple } from "../live/protocol.ts";
+import { INTERVALS_MS, type SecondTuple } from "../live/protocol.ts";
+import { type Bar, BarSeries } from "./bar-series.ts";
+import type { CandleHistory } from "./candle-history.ts";
 import { byId, colourOf, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import { type Candle, requestCandles, requestOlder } from "./history.ts";
+import type { Candle } from "./history.ts";
 
-/** A screen and a half at first, and with each scroll to the beginning. */
-const CANDLES_A_PAGE = 200;
-/** The newest candles are requested again, because late trades may have changed them. */
-const CANDLES_REFRESHED = 5;
 /** Older candles are requested when the beginning is this many candles out of view. */
 const OLDER_AHEAD = 20;
 const BARS_SHOWN = 90;
+const BARS_AHEAD = 3;
 
 export class CandleChart {
   readonly #host = byId("candle-chart");
+  readonly #history: CandleHistory;
   readonly #chart: IChartApi;
   readonly #series: ISeriesApi<"Candlestick">;
-  readonly #candles = new Map<number, Candle>();
-  #symbol: string | null = null;
-  #interval: Interval = "1m";
-  #next: string | null = null;
-  #isLoadingOlder = false;
-  /** Rises when another symbol or interval is shown, so that an answer to an older request is dropped. */
-  #epoch = 0;
+  #bars: BarSeries;
+  #drawn = { symbol: null as string | null, interval: "", revision: -1 };
   #decimals = 2;
   #hoveredMs: number | null = null;
-  #shown: Candle | null = null;
 
-  constructor() {
+  constructor(history: CandleHistory) {
+    this.#history = history;
+    // What a broken one left behind.
+    this.#host.replaceChildren();
     this.#chart = createChart(this.#host, {
       autoSize: true,
       // Its logo would inject a style, which our policy forbids; the attribution is in the footer.
       layout: { attributionLogo: false, fontSize: 11, background: { color: "transparent" } },
-      timeScale: { timeVisible: true, rightOffset: 3, borderVisible: false },
+      timeScale: { timeVisible: true, rightOffset: BARS_AHEAD, borderVisible: false },
       rightPriceScale: { borderVisible: false, entireTextOnly: true, minimumWidth: 74 },
       localization: {
         locale: "en-US",
@@ -49,17 +46,19 @@ export class CandleChart {
       },
     });
     this.#series = this.#chart.addSeries(CandlestickSeries, { borderVisible: false });
+    this.#bars = this.#newBars();
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
-      if (range !== null && range.from < OLDER_AHEAD) void this.#loadOlder();
+      if (range !== null && range.from < OLDER_AHEAD) void this.#history.loadOlder();
     });
     this.#chart.subscribeCrosshairMove(({ time }) => {
       this.#hoveredMs = typeof time === "number" ? time * 1_000 : null;
       this.#read();
     });
+    this.restyle();
   }
 
-  get interval(): Interval {
-    return this.#interval;
+  destroy(): void {
+    this.#chart.remove();
   }
 
   restyle(): void {
@@ -72,77 +71,50 @@ export class CandleChart {
     this.#series.applyOptions({ upColor: up, downColor: down, wickUpColor: up, wickDownColor: down });
   }
 
-  async show(symbol: string, interval: Interval, nowMs: number): Promise<void> {
-    if (symbol === this.#symbol && interval === this.#interval && this.#candles.size > 0) return;
-    this.#symbol = symbol;
-    this.#interval = interval;
-    this.#epoch += 1;
-    this.#candles.clear();
-    this.#next = null;
-    this.#shown = null;
-    this.#series.setData([]);
-    this.#read();
-    await this.refresh(nowMs, CANDLES_A_PAGE);
-    const { length } = this.#series.data();
-    this.#chart.timeScale().setVisibleLogicalRange({ from: length - BARS_SHOWN, to: length + 3 });
-  }
-
-  /** The newest candles as they are stored now. */
-  async refresh(nowMs: number, limit: number = CANDLES_REFRESHED): Promise<void> {
-    const epoch = this.#epoch;
-    if (this.#symbol === null) return;
-    const page = await requestCandles(this.#symbol, this.#interval, nowMs, limit);
-    if (page === null || epoch !== this.#epoch) return;
-    if (limit === CANDLES_A_PAGE) this.#next = page.next;
-    const isAllNew = this.#candles.size === 0;
-    for (const candle of page.items) this.#candles.set(candle.window_start, candle);
-    if (isAllNew) this.#setAll();
-    else for (const candle of page.items.toReversed()) this.#update(candle);
-  }
-
-  /** The open candle: what is stored of it, and every second that the stream sent since. */
+  /** What is stored, and of the open candle every second that the stream sent since. */
   draw(seconds: ReadonlyMap<number, SecondTuple>, nowMs: number, decimals: number): void {
     this.#setDecimals(decimals);
-    const widthMs = INTERVALS_MS[this.#interval]!;
+    this.#drawHistory();
+    const widthMs = INTERVALS_MS[this.#history.interval]!;
     const startMs = nowMs - (nowMs % widthMs);
     // The one before may still lack its last seconds in the store.
     for (const start of [startMs - widthMs, startMs]) {
-      const merged = mergeSeconds(this.#candles.get(start), seconds, start, start + widthMs);
-      if (merged !== null) this.#update(merged);
+      const merged = mergeSeconds(this.#history.get(start), seconds, start, start + widthMs);
+      if (merged !== null) this.#bars.put(barOf(merged));
     }
     this.#read();
   }
 
-  #update(candle: Candle): void {
-    const newest = this.#series.data().at(-1);
-    const time = (candle.window_start / 1_000) as UTCTimestamp;
-    if (newest !== undefined && (newest.time as number) > time) {
-      this.#series.update(bar(candle), true);
-    } else {
-      this.#series.update(bar(candle));
-      this.#shown = candle;
+  #newBars(): BarSeries {
+    const series = this.#series;
+    return new BarSeries({
+      setData: (bars) => series.setData(bars.map((bar) => ({ ...bar, time: bar.time as UTCTimestamp }))),
+      update: (bar) => series.update({ ...bar, time: bar.time as UTCTimestamp }),
+    });
+  }
+
+  #drawHistory(): void {
+    const { symbol, interval, revision } = this.#history;
+    const isOther = symbol !== this.#drawn.symbol || interval !== this.#drawn.interval;
+    if (!isOther && revision === this.#drawn.revision) return;
+    const timeScale = this.#chart.timeScale();
+    const isEmpty = this.#bars.bars.length === 0;
+    const range = timeScale.getVisibleRange();
+    const shown = timeScale.getVisibleLogicalRange();
+    // Who looks at the newest goes on with it; who has scrolled back stays where he is.
+    const isFollowing = shown === null || shown.to >= this.#bars.bars.length - 1;
+    if (isOther) {
+      this.#bars = this.#newBars();
+      this.#series.setData([]);
     }
-  }
-
-  #setAll(): void {
-    const sorted = [...this.#candles.values()].sort((a, b) => a.window_start - b.window_start);
-    this.#series.setData(sorted.map(bar));
-    this.#shown = sorted.at(-1) ?? null;
-    this.#read();
-  }
-
-  async #loadOlder(): Promise<void> {
-    if (this.#next === null || this.#isLoadingOlder) return;
-    this.#isLoadingOlder = true;
-    const epoch = this.#epoch;
-    const page = await requestOlder(this.#next);
-    this.#isLoadingOlder = false;
-    if (page === null || epoch !== this.#epoch) return;
-    this.#next = page.next;
-    for (const candle of page.items) this.#candles.set(candle.window_start, candle);
-    const range = this.#chart.timeScale().getVisibleRange();
-    this.#setAll();
-    if (range !== null) this.#chart.timeScale().setVisibleRange(range);
+    const isMoved = this.#bars.setAll(this.#history.sorted.map(barOf));
+    const { length } = this.#bars.bars;
+    if (isOther || isEmpty) {
+      timeScale.setVisibleLogicalRange({ from: length - BARS_SHOWN, to: length + BARS_AHEAD });
+    } else if (isMoved && !isFollowing && range !== null) {
+      timeScale.setVisibleRange(range);
+    }
+    this.#drawn = { symbol, interval, revision };
   }
 
   #setDecimals(decimals: number): void {
@@ -153,20 +125,22 @@ export class CandleChart {
   }
 
   #read(): void {
-    const hovered = this.#hoveredMs === null ? undefined : this.#candles.get(this.#hoveredMs);
-    const candle = hovered ?? this.#shown;
+    const { bars } = this.#bars;
+    const hovered = this.#hoveredMs === null ? undefined : this.#history.get(this.#hoveredMs);
+    const candle = hovered === undefined ? bars.at(-1) : barOf(hovered);
+    const startMs = candle === undefined ? null : candle.time * 1_000;
     for (const name of ["open", "high", "low", "close"] as const) {
       const output = byId(`read-${name}`);
-      setText(output, candle === null ? "–" : format.price(candle[name], this.#decimals));
-      setData(output, { value: candle?.[name] ?? null, start: candle?.window_start ?? null });
+      setText(output, candle === undefined ? "–" : format.price(candle[name], this.#decimals));
+      setData(output, { value: candle?.[name] ?? null, start: startMs });
     }
-    setText(byId("read-start"), candle === null ? "" : format.dayAndClock(candle.window_start));
-    setData(this.#host, { candles: this.#candles.size, interval: this.#interval });
+    setText(byId("read-start"), startMs === null ? "" : format.dayAndClock(startMs));
+    setData(this.#host, { candles: bars.length, interval: this.#history.interval });
   }
 }
 
-function bar({ window_start, open, high, low, close }: Candle) {
-  return { time: (window_start / 1_000) as UTCTimestamp, open, high, low, close };
+function barOf({ window_start, open, high, low, close }: Candle): Bar {
+  return { time: window_start / 1_000, open, high, low, close };
 }
 
 /** The two overlap and together hold every trade of the window: so the extremes are exact, and the newest close wins. */

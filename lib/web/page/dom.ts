@@ -6,6 +6,13 @@ export function byId<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
   return element as Kind;
 }
 
+/** What the server wrote into the page for its script. */
+export function byData(name: string): string {
+  const value = document.body.dataset[name];
+  if (value === undefined) throw new Error(`the page has no data-${name}`);
+  return value;
+}
+
 /** Writes only what is new, because each write costs a layout and is read out by a screen reader. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;

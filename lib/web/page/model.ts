@@ -118,7 +118,7 @@ export class Model {
   }
 
   #takeSeconds(seconds: readonly SecondTuple[], nowMs: number): void {
-    for (const second of seconds) this.seconds.set(second[0], second);
+    for (const second of seconds) if (second.every(Number.isFinite)) this.seconds.set(second[0], second);
     const oldest = nowMs / 1_000 - LINE_SECONDS - 5;
     for (const second of this.seconds.keys()) if (second < oldest) this.seconds.delete(second);
   }
@@ -138,6 +138,7 @@ export class Model {
 }
 
 function takeLast(view: SymbolView, price: number, atMs: number): void {
+  if (!Number.isFinite(price) || !Number.isFinite(atMs)) return;
   view.price = price;
   view.atMs = atMs;
   view.decimals = Math.max(view.decimals, decimalsOf(price));

@@ -4,7 +4,6 @@ import uPlot from "uplot";
 import { LINE_SECONDS, type SecondTuple } from "../live/protocol.ts";
 import { byId, colourOf, setData, setText } from "./dom.ts";
 import * as format from "./format.ts";
-import type { Average } from "./history.ts";
 
 /** Volume takes the lowest quarter, below the line. */
 const VOLUME_SHARE = 4;
@@ -16,13 +15,25 @@ type Columns = [number[], (number | null)[], (number | null)[], (number | null)[
 
 export class PriceChart {
   readonly #host = byId("price-chart");
-  readonly #averages = new Map<number, number>();
   #chart: uPlot | null = null;
   #columns: Columns = [[], [], [], []];
   #decimals = 2;
 
-  constructor() {
-    new ResizeObserver(() => this.#resize()).observe(this.#host);
+  readonly #onFault: (error: unknown) => void;
+  readonly #resizes = new ResizeObserver(() => this.#resize());
+
+  /** `onFault`: it failed at a change of its size. */
+  constructor(onFault: (error: unknown) => void) {
+    this.#onFault = onFault;
+    this.#host.replaceChildren();
+    this.#resizes.observe(this.#host);
+    this.restyle();
+  }
+
+  destroy(): void {
+    this.#resizes.disconnect();
+    this.#chart?.destroy();
+    this.#chart = null;
   }
 
   /** The chart reads its colours once, so a new theme needs a new chart. */
@@ -31,18 +42,14 @@ export class PriceChart {
     this.#chart = new uPlot(this.#options(), this.#columns, this.#host);
   }
 
-  reset(): void {
-    this.#averages.clear();
-  }
-
-  takeAverages(averages: readonly Average[]): void {
-    for (const { window_end, average_price } of averages) {
-      this.#averages.set(window_end / 1_000, average_price);
-    }
-  }
-
-  draw(seconds: ReadonlyMap<number, SecondTuple>, nowMs: number, decimals: number): void {
-    if (this.#chart === null || nowMs === 0) return;
+  draw(
+    seconds: ReadonlyMap<number, SecondTuple>,
+    averagesByEnd: ReadonlyMap<number, number>,
+    nowMs: number,
+    decimals: number,
+  ): void {
+    const chart = this.#chart;
+    if (chart === null || nowMs === 0) return;
     this.#decimals = decimals;
     const newest = Math.floor(nowMs / 1_000);
     const times: number[] = [];
@@ -53,15 +60,14 @@ export class PriceChart {
       const point = seconds.get(second);
       times.push(second);
       prices.push(point?.[1] ?? null);
-      averages.push(this.#averages.get(second) ?? null);
+      averages.push(averagesByEnd.get(second) ?? null);
       volumes.push(point?.[4] ?? null);
     }
-    for (const end of this.#averages.keys()) {
-      if (end < newest - LINE_SECONDS) this.#averages.delete(end);
-    }
     this.#columns = [times, volumes, prices, averages];
-    this.#chart.setData(this.#columns);
-    if (this.#chart.cursor.idx == null) this.#read(null);
+    // At once: what fails in a task of the library's own would be nobody's.
+    chart.batch(() => chart.setData(this.#columns));
+    if (chart.cursor.idx == null) this.#read(null);
+    setData(this.#host, { averages: averages.filter((value) => value !== null).length });
   }
 
   /** The numbers above the chart: those under the cursor, else the newest. */
@@ -90,7 +96,13 @@ export class PriceChart {
 
   #resize(): void {
     const { clientWidth: width, clientHeight: height } = this.#host;
-    if (width > 0 && height > 0) this.#chart?.setSize({ width, height });
+    const chart = this.#chart;
+    if (width === 0 || height === 0 || chart === null) return;
+    try {
+      chart.batch(() => chart.setSize({ width, height }));
+    } catch (error) {
+      this.#onFault(error);
+    }
   }
 
   #options(): uPlot.Options {

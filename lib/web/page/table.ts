@@ -31,10 +31,21 @@ export class Table {
   readonly #isStill = matchMedia("(prefers-reduced-motion: reduce)");
   #colours = { up: "", down: "", quiet: "" };
   #model: Model | null = null;
+  readonly #ended = new AbortController();
 
   constructor(choose: (symbol: string) => void) {
     this.#choose = choose;
-    this.#filter.addEventListener("input", () => this.applyFilter());
+    this.#filter.addEventListener("input", () => this.applyFilter(), { signal: this.#ended.signal });
+    this.restyle();
+  }
+
+  destroy(): void {
+    this.#ended.abort();
+  }
+
+  /** Nothing was drawn into it yet. */
+  get isNew(): boolean {
+    return this.#model === null;
   }
 
   restyle(): void {
@@ -43,10 +54,11 @@ export class Table {
 
   /** After a snapshot, which may have other symbols or another order. The texts come with the next drawAll. */
   rebuild(model: Model): void {
+    const { isNew } = this;
     this.#model = model;
     this.#sparklinesDue.clear();
     const symbols = model.symbols.map(({ symbol }) => symbol);
-    if (symbols.join("\n") !== [...this.#rows.keys()].join("\n")) {
+    if (isNew || symbols.join("\n") !== [...this.#rows.keys()].join("\n")) {
       this.#rows.clear();
       for (const symbol of symbols) this.#rows.set(symbol, this.#newRow(symbol));
       this.#body.replaceChildren(...[...this.#rows.values()].map(({ element }) => element));

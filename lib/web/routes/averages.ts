@@ -2,10 +2,11 @@
 
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
-import type { StoreReader } from "../../contracts/store.ts";
+import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import type { AverageRow } from "../../model/aggregates.ts";
-import { type Page, pageOf, rangeOf } from "../pages.ts";
-import { from, limit, PAGE_ITEMS_DEFAULT, query, symbol, to } from "../query.ts";
+import { walkBack } from "../live/walk-back.ts";
+import { endOf, type Page, pageOf, rangeOf } from "../pages.ts";
+import { fromNewest as from, limit, PAGE_ITEMS_DEFAULT, query, symbol, to } from "../query.ts";
 import { amount, listing, page, timeMs, vwap } from "../schemas.ts";
 
 const averagesQuery = query({ symbol, from, to, limit });
@@ -46,6 +47,13 @@ async function listAverages(
   nowMs: number,
 ): Promise<Page<AverageRow>> {
   const { symbol, limit = PAGE_ITEMS_DEFAULT } = asked;
+  if (asked.from === undefined) {
+    const read = (range: TimeRange, count: number) => store.listAverages({ symbol, range, limit: count });
+    const toMs = Math.min(endOf(asked, nowMs), nowMs + 1);
+    const { rows, untilMs } = await walkBack({ store, symbol, toMs, nowMs, limit: limit + 1, read });
+    const next = (last: AverageRow) => ({ symbol, to: last.window_end, limit });
+    return pageOf("/averages", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
+  }
   const { fromMs, toMs } = rangeOf(asked, nowMs);
   const range = { fromMs, toMs: Math.min(toMs, nowMs + 1) };
   const rows = await store.listAverages({ symbol, range, limit: limit + 1 });

@@ -6,10 +6,11 @@ import type { Clock } from "../../base/clock.ts";
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import { AGGREGATES, type CandleRow } from "../../model/aggregates.ts";
 import { sumOf } from "../../model/exact-sum.ts";
-import { dayOf } from "../../model/trade.ts";
+import { DAY_MS, dayOf } from "../../model/trade.ts";
 import { INTERVALS_MS } from "../live/protocol.ts";
+import { floorOf } from "../live/walk-back.ts";
 import { type Page, pageOf, rangeOf } from "../pages.ts";
-import { from, limit, PAGE_ITEMS_DEFAULT, parameter, query, symbol, to } from "../query.ts";
+import { fromNewest as from, limit, PAGE_ITEMS_DEFAULT, parameter, query, symbol, to } from "../query.ts";
 import { amount, listing, page, timeMs, vwap } from "../schemas.ts";
 
 /** 1-minute rows read in one go for wider candles: about 3 ms, after which the event loop has its turn. */
@@ -65,7 +66,10 @@ async function listCandles(
   clock: Clock,
 ): Promise<Page<CandleRow>> {
   const { symbol, interval = "1m", limit = PAGE_ITEMS_DEFAULT } = asked;
-  const { fromMs, toMs } = rangeOf(asked, clock.now());
+  const nowMs = clock.now();
+  // Days hold candles, and two years of days are a read like any other.
+  const from = asked.from ?? Math.min(floorOf(nowMs), (asked.to ?? nowMs) - DAY_MS);
+  const { fromMs, toMs } = rangeOf({ ...asked, from: Math.max(0, from) }, nowMs);
   const widthMs = INTERVALS_MS[interval]!;
   const range = { fromMs: alignedUp(fromMs, widthMs), toMs: alignedUp(toMs, widthMs) };
   const stored = AGGREGATES.find((one) => one.shape === "candle" && one.widthMs === widthMs);

@@ -1,4 +1,4 @@
-// GET /, /page.css, /page.js: the page, not sent again to a browser that has it, and gzipped where that is accepted.
+// GET /, /page.css, /page.js, /worker.js: the page, not sent again to a browser that has it, and gzipped where that is accepted.
 
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { accepts } from "hono/accepts";

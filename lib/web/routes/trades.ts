@@ -4,8 +4,9 @@ import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
 import type { StoreReader } from "../../contracts/store.ts";
 import type { TradeRow } from "../../model/trade.ts";
-import { type Page, pageOf, rangeOf } from "../pages.ts";
-import { from, limit, PAGE_ITEMS_DEFAULT, parameter, query, symbol, to } from "../query.ts";
+import { walkBack } from "../live/walk-back.ts";
+import { endOf, type Page, pageOf, rangeOf } from "../pages.ts";
+import { fromNewest as from, limit, PAGE_ITEMS_DEFAULT, parameter, query, symbol, to } from "../query.ts";
 import { amount, listing, page, timeMs } from "../schemas.ts";
 import { TIME_MS_MAX } from "../time-parameter.ts";
 
@@ -50,6 +51,7 @@ async function listTrades(
   nowMs: number,
 ): Promise<Page<TradeRow>> {
   const { symbol, limit = PAGE_ITEMS_DEFAULT, before } = asked;
+  if (asked.from === undefined) return listNewest(store, asked, nowMs);
   const { fromMs, toMs } = rangeOf(asked, nowMs);
   // Hours that can hold nothing of this page are left out of the range, so that a store reads fewer of them.
   const range = { fromMs, toMs: before === undefined ? toMs : Math.min(toMs, before.trade_timestamp + 1) };
@@ -61,4 +63,29 @@ async function listTrades(
     limit,
     before: `${last.trade_timestamp}.${last.uuid}`,
   }));
+}
+
+/** Without `from`: back to the oldest there are, over the pages. */
+async function listNewest(
+  store: StoreReader,
+  asked: z.output<typeof tradesQuery>,
+  nowMs: number,
+): Promise<Page<TradeRow>> {
+  const { symbol, limit = PAGE_ITEMS_DEFAULT, before } = asked;
+  const toMs = endOf(asked, nowMs);
+  const { rows, untilMs } = await walkBack({
+    store,
+    symbol,
+    toMs: before === undefined ? toMs : Math.min(toMs, before.trade_timestamp + 1),
+    nowMs,
+    limit: limit + 1,
+    read: (range, count) => store.listTrades({ symbol, range, limit: count, ...(before && { before }) }),
+  });
+  const next = (last: TradeRow) => ({
+    symbol,
+    to: toMs,
+    limit,
+    before: `${last.trade_timestamp}.${last.uuid}`,
+  });
+  return pageOf("/trades", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
 }

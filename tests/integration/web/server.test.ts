@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { type Clock, systemClock } from "../../../lib/base/clock.ts";
 import { SetupError } from "../../../lib/base/errors.ts";
-import { TICK_MS } from "../../../lib/web/live/stream.ts";
+import { CLIENT_SLOW_MS_MAX, CLIENTS_MAX, TICK_MS } from "../../../lib/web/live/stream.ts";
 import { serveWeb } from "../../../lib/web/server.ts";
 import { eventually, NOON_MS } from "../../support/builders.ts";
 import { openLiveWeb, openWeb, readEvents, row } from "../../support/web.ts";
@@ -109,6 +109,29 @@ test("a client that reads nothing is dropped, and few events were made for it", 
   socket.resume();
   await eventually(5_000, "the end of the connection", async () => isClosed);
   expect(receivedBytes).toBeLessThan(8_000_000);
+}, 30_000);
+
+test("clients that read nothing at all free their places within 15 s", async () => {
+  using web = openLiveWeb();
+  await using server = serveWeb({ app: web.app, hostname: "127.0.0.1", port: 0, clock: systemClock });
+  await using sockets = new AsyncDisposableStack();
+  for (let count = 0; count < CLIENTS_MAX; count++) {
+    const socket = await Bun.connect({ hostname: "127.0.0.1", port: server.port, socket: { data() {} } });
+    sockets.defer(() => socket.terminate());
+    socket.pause();
+    socket.write("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+  }
+  const ask = async () => {
+    const stop = new AbortController();
+    const { status } = await fetch(`${server.url}/events`, { signal: stop.signal });
+    stop.abort();
+    return status;
+  };
+  await eventually(5_000, "all places taken", async () => (await ask()) === 503);
+  await web.advance(CLIENT_SLOW_MS_MAX - 1_000);
+  expect(await ask()).toBe(503);
+  await web.advance(1_000);
+  expect(await ask()).toBe(200);
 }, 30_000);
 
 test("the stream is exempt from the server's idle limit, and a stop does not wait for it", async () => {

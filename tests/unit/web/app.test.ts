@@ -38,7 +38,7 @@ const FOREIGN = /https?:\/\/|innerHTML|style=|<script>|\son\w+=/;
 test("a file that the browser has is not sent again, and gzip is used where it is accepted", async () => {
   using web = openWeb();
   const { app } = web;
-  for (const path of ["/", "/page.css", "/page.js"]) {
+  for (const path of ["/", "/page.css", "/page.js", "/worker.js"]) {
     const plain = await app.request(path);
     const text = await plain.text();
     expect(plain.headers.get("content-encoding")).toBeNull();
@@ -65,9 +65,10 @@ test("a file that the browser has is not sent again, and gzip is used where it i
 test("the page and its files are there, each within a policy that allows nothing from elsewhere", async () => {
   using web = openWeb();
   for (const [path, type, part] of [
-    ["/", "text/html; charset=utf-8", '<script src="/page.js" type="module">'],
+    ["/", "text/html; charset=utf-8", '<script src="page.js" type="module">'],
     ["/page.css", "text/css; charset=utf-8", ":root"],
     ["/page.js", "text/javascript; charset=utf-8", "EventSource"],
+    ["/worker.js", "text/javascript; charset=utf-8", "EventSource"],
   ] as const) {
     const { status, headers, text } = await web.get(path);
     expect(status).toBe(200);
@@ -112,6 +113,7 @@ test("the document lists every route with its parameters and limits", async () =
     "/averages",
     "/candles",
     "/events",
+    "/events/{place}",
     "/feed-events",
     "/health",
     "/metrics",

@@ -126,19 +126,64 @@ test("from is in the range and to is not, in milliseconds and in ISO 8601", asyn
   expect(await numbers(0, NOON_MS)).toEqual([1]);
 });
 
-test("without a range a page holds the last 24 hours, and what is dated up to a day ahead", async () => {
+test("without `from` the newest trades there are come, however long ago, and then those before them", async () => {
   using web = openWeb();
-  await web.store.putTrades([
-    row(1, NOON_MS - 24 * HOUR_MS - 1),
-    row(2, NOON_MS - 24 * HOUR_MS),
-    row(3, NOON_MS + 23 * HOUR_MS),
-  ]);
-  expect((await web.all<TradeRow>("/trades?symbol=AAPL")).map(({ uuid }) => uuid)).toEqual([
-    uuidOf(3),
-    uuidOf(2),
-  ]);
-  const earlier = await web.all<TradeRow>(`/trades?symbol=AAPL&to=${NOON_MS - 24 * HOUR_MS}`);
-  expect(earlier.map(({ uuid }) => uuid)).toEqual([uuidOf(1)]);
+  const hoursAgo = [-23, 0, 24, 25, 26, 60, 24 * 40, 24 * 40, 24 * 300];
+  const rows = hoursAgo.map((hours, number) => row(99 - number, NOON_MS - hours * HOUR_MS + 7));
+  await web.store.putTrades(rows);
+  await putCandles(
+    web.store,
+    [...new Set(rows.map(({ trade_timestamp: at }) => at - (at % MINUTE_MS)))].map((startMs) =>
+      candle(startMs),
+    ),
+  );
+  for (const limit of [1, 2, 4, 100]) {
+    expect(await web.all<TradeRow>(`/trades?symbol=AAPL&limit=${limit}`)).toEqual(rows);
+  }
+  const earlier = await web.all<TradeRow>(`/trades?symbol=AAPL&to=${NOON_MS - 26 * HOUR_MS}`);
+  expect(earlier).toEqual(rows.slice(5));
+  // With `from` the range is what it says.
+  expect(await web.all(`/trades?symbol=AAPL&from=${NOON_MS - 24 * HOUR_MS}`)).toEqual(rows.slice(0, 3));
+});
+
+test("a symbol that is traded once a week is walked back in steps, over the pages to its beginning", async () => {
+  using web = openWeb();
+  const rows = Array.from({ length: 100 }, (_, week) => row(200 - week, NOON_MS - week * 7 * 24 * HOUR_MS));
+  await web.store.putTrades(rows);
+  await putCandles(
+    web.store,
+    rows.map(({ trade_timestamp: at }) => candle(at)),
+  );
+  const reads: number[] = [];
+  const listTrades: SqliteStore["listTrades"] = (query) => {
+    reads.push(query.range.toMs - query.range.fromMs);
+    return web.store.listTrades(query);
+  };
+  using counting = openWeb({ store: { ...web.store, listTrades } });
+  expect(await counting.all<TradeRow>("/trades?symbol=AAPL&limit=1000")).toEqual(rows);
+  // A Cassandra is asked for hours: no read spans many of them.
+  expect(Math.max(...reads)).toBeLessThanOrEqual(2 * 24 * HOUR_MS);
+  expect(reads.length).toBeLessThan(110);
+  // Two years back it ends: there the keys of a whole table would have to be read.
+  const ancient = row(1, NOON_MS - 3 * 365 * 24 * HOUR_MS, { symbol: "OLD" });
+  await web.store.putTrades([ancient]);
+  await putCandles(web.store, [candle(ancient.trade_timestamp, { symbol: "OLD" })]);
+  expect(await web.all("/trades?symbol=OLD")).toEqual([]);
+  expect(await web.all("/trades?symbol=OLD&from=0")).toEqual([ancient]);
+});
+
+test("averages and candles without `from` are the newest there are, too", async () => {
+  using web = openWeb();
+  const fridayMs = NOON_MS - 65 * HOUR_MS;
+  await putCandles(web.store, [candle(fridayMs)]);
+  const rows = [20_000, 60_000, 70_000].map((afterMs) => average(fridayMs + afterMs));
+  await web.store.putWindows(rows.map((one) => ({ kind: "average", row: one })));
+  for (const limit of [1, 100]) {
+    expect(await web.all<AverageRow>(`/averages?symbol=AAPL&limit=${limit}`)).toEqual(rows.toReversed());
+  }
+  for (const interval of ["1m", "5m", "1h"]) {
+    expect(await web.all(`/candles?symbol=AAPL&interval=${interval}`)).toHaveLength(1);
+  }
 });
 
 test("100 items are a page by default, and 1,000 at most", async () => {

@@ -139,6 +139,62 @@ test("the number of clients is limited; a place that becomes free is given again
   expect((await web.app.request("/events")).status).toBe(200);
 });
 
+test("a place is kept by who says that he reads; of the others the longest silent gives his to a newcomer", async () => {
+  using web = openLiveWeb();
+  const confirm = (place: string) => web.app.request(`/events/${place}`, { method: "POST" });
+  const readers = [await web.open(), await web.open()];
+  const silent = [];
+  for (let count = readers.length; count < CLIENTS_MAX; count++) silent.push(await web.open());
+  await web.advance(TICK_MS);
+  const places = readers.map(({ events }) => events[0]!.data.place);
+  expect(new Set(places).size).toBe(2);
+  // They all take what they are sent: their sockets say nothing of who reads.
+  for (let second = 0; second < CLIENT_SLOW_MS_MAX; second += 5_000) {
+    expect((await web.app.request("/events")).status).toBe(503);
+    await web.advance(5_000);
+    for (const place of places) expect((await confirm(place)).status).toBe(204);
+  }
+  const newcomer = await web.open();
+  expect(newcomer.response.status).toBe(200);
+  await web.advance(1_000);
+  expect(newcomer.events.length).toBeGreaterThan(0);
+  expect(silent.filter(({ state }) => state.isBroken)).toHaveLength(1);
+  expect(silent[0]!.state.isBroken).toBe(true);
+  // The rest is served on, for nobody needs the places.
+  const { length } = silent[5]!.events;
+  await web.advance(2_000);
+  expect(silent[5]!.events.length).toBeGreaterThan(length);
+  for (let count = 1; count < silent.length; count++) expect((await web.open()).response.status).toBe(200);
+  expect((await web.app.request("/events")).status).toBe(503);
+  expect(readers.some(({ state }) => state.isBroken)).toBe(false);
+  expect((await confirm("1-abc")).status).toBe(404);
+});
+
+test("one stream has the seconds of several symbols, each under its name", async () => {
+  using web = openLiveWeb();
+  web.live.note([row({ price: 3 }), row({ price: 5, symbol: "MSFT" })], NOON_MS);
+  const also = encodeURIComponent(JSON.stringify(["MSFT", "AAPL", "NOPE"]));
+  const { events } = await web.open(`/events?symbol=AAPL&also=${also}`);
+  await web.advance(TICK_MS);
+  const second = NOON_MS / 1_000;
+  expect(events[0]?.data).toMatchObject({
+    chosen: "AAPL",
+    seconds: [[second, 3, 3, 3, 1, 1]],
+    others: [
+      ["MSFT", [[second, 5, 5, 5, 1, 1]]],
+      ["NOPE", []],
+    ],
+  });
+  web.live.note([row({ price: 6, symbol: "MSFT" })], NOON_MS);
+  await web.advance(TICK_MS);
+  expect(events[1]?.data).toMatchObject({ others: [["MSFT", [[second, 6, 6, 5, 2, 2]]]] });
+  expect(events[1]?.data.seconds).toBeUndefined();
+  for (const wrong of ["MSFT", "[1]", '[""]', JSON.stringify(Array.from({ length: 32 }, () => "A"))]) {
+    const { status } = await web.app.request(`/events?also=${encodeURIComponent(wrong)}`);
+    expect(status).toBe(400);
+  }
+});
+
 test("a stop ends every stream, and a new one ends at once", async () => {
   using web = openLiveWeb();
   const client = await web.open();

@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { StoreUnavailableError } from "../../../lib/base/errors.ts";
 import type { StoreReader } from "../../../lib/contracts/store.ts";
-import { HOUR_MS } from "../../../lib/model/trade.ts";
+import { dayOf, HOUR_MS } from "../../../lib/model/trade.ts";
 import { createLiveView } from "../../../lib/web/live/view.ts";
 import { NOON_MS } from "../../support/builders.ts";
 import { openWeb, row, uuidOf } from "../../support/web.ts";
@@ -70,6 +70,32 @@ test("after a restart last prices come from the store, which is asked once a sym
     ]);
   }
   expect(askedCount).toBe(2);
+});
+
+test("after a weekend the last price is Friday's, with its age; what is dated ahead is no last price yet", async () => {
+  using web = openWeb({ tickers: () => ({ wanted: ["AAPL"], subscribed: [], unsubscribed: [] }) });
+  const fridayMs = NOON_MS - 65 * HOUR_MS;
+  await web.store.putTrades([
+    row(1, fridayMs, { price: 271.5 }),
+    row(2, fridayMs + 1, { price: 271.6 }),
+    row(3, NOON_MS + 4 * HOUR_MS, { price: 9 }),
+  ]);
+  const prices = {
+    open: 1,
+    high: 1,
+    low: 1,
+    close: 1,
+    volume: 1,
+    price_volume_sum: 1,
+    vwap: 1,
+    trade_count: 2,
+  };
+  await web.store.putWindows([
+    { kind: "candle", row: { symbol: "AAPL", day: dayOf(fridayMs), window_start: fridayMs, ...prices } },
+  ]);
+  expect((await web.get("/tickers")).body.items).toMatchObject([
+    { last_price: 271.6, age_ms: 65 * HOUR_MS - 1 },
+  ]);
 });
 
 test("tickers are listed although the store is away, and get their price when it is back", async () => {
