@@ -125,6 +125,7 @@ const eventTypes = keysOf<FeedEventType>({
   log_gap: true,
   session_ended: true,
   session_started: true,
+  ticker_accepted: true,
   ticker_rejected: true,
   tickers_over_cap: true,
   trades_in_doubt: true,
@@ -188,6 +189,7 @@ function startFinnhub() {
     "/stock/symbol": [{ symbol: "AAPL", displaySymbol: "AAPL", description: "APPLE INC" }],
     "/search": { count: 0, result: [] },
   };
+  let isRefused = false;
   const server = Bun.serve({
     hostname: "127.0.0.1",
     port: 0,
@@ -208,7 +210,12 @@ function startFinnhub() {
   });
   return {
     address: `127.0.0.1:${server.port}`,
-    trade: () => server.publish("trades", tradeFrame()),
+    trade() {
+      // AAPL is refused once, and trades all the same.
+      if (!isRefused) server.publish("trades", JSON.stringify({ type: "error", msg: "Invalid symbol AAPL" }));
+      isRefused = true;
+      server.publish("trades", tradeFrame());
+    },
     stop: () => server.stop(true),
   };
 }
@@ -466,6 +473,7 @@ async function eventsOfRefusal(metrics: Metrics) {
         lastProblem: null,
         subscribed: [],
         unsubscribed: [],
+        unreceived: [],
       }),
     },
     log: {
@@ -1045,6 +1053,7 @@ test("the health of each binary has its parts and their fields", () => {
         lastProblem: null,
         subscribed: [],
         unsubscribed: [],
+        unreceived: [],
         disconnectedSinceMs: null,
       },
       symbols: [{ symbol: "AAPL", lastTradeAtMs: null }],

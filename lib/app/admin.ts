@@ -3,6 +3,7 @@
 
 import type { Context } from "../base/command.ts";
 import { namesOf } from "../base/config.ts";
+import { asObject } from "../base/json.ts";
 import { connectCassandra } from "../cassandra/client.ts";
 import { openCassandraStore } from "../cassandra/store.ts";
 import { type Watchlist, watchedSymbols } from "../contracts/watchlist.ts";
@@ -19,7 +20,7 @@ import type { TickerSets } from "../web/ticker-states.ts";
 import { createWatchlistCommands } from "../web/watchlist-commands.ts";
 import { AdminHealth } from "./admin-health.ts";
 import type { App, Startup } from "./startup.ts";
-import { openSymbolCheck, watchlistJobs } from "./watchlist.ts";
+import { disconnectedOf, openSymbolCheck, watchlistJobs } from "./watchlist.ts";
 
 export async function openAdminApp(context: Context, start: Startup): Promise<App> {
   const { config, clock, logger, metrics, signal } = context;
@@ -138,9 +139,23 @@ function tickerSets(wanted: Watchlist, remotes: RemoteHealth): TickerSets {
     wanted: watchedSymbols(wanted),
     subscribed: textsOf(feed?.subscribed),
     unsubscribed: textsOf(feed?.unsubscribed),
+    unreceived: unreceivedIn(feed?.unreceived),
+    disconnected: disconnectedOf(
+      typeof feed?.disconnectedSince === "number" ? feed.disconnectedSince : null,
+      typeof feed?.lastProblem === "string" ? feed.lastProblem : null,
+    ),
   };
 }
 
 function textsOf(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((one) => typeof one === "string") : [];
+}
+
+function unreceivedIn(value: unknown): NonNullable<TickerSets["unreceived"]> {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((one: unknown) => {
+    const { symbol, since, reason } = asObject(one) ?? {};
+    if (typeof symbol !== "string" || typeof since !== "number" || typeof reason !== "string") return [];
+    return { symbol, sinceMs: since, reason };
+  });
 }

@@ -17,7 +17,7 @@ import { createLiveView } from "../web/live/view.ts";
 import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
 import type { App } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
-import { openSymbolCheck, openWatchlist, tickerSets, watchlistJobs } from "./watchlist.ts";
+import { openSymbolCheck, openWatchlist, tickerSets, watchedFeedHealth, watchlistJobs } from "./watchlist.ts";
 
 interface LocalApp extends App {
   readonly web: Web;
@@ -71,7 +71,7 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
       startedAtMs,
       symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
       ahead: live.ahead(),
-      feed: feed.health(),
+      feed: watchedFeedHealth(watchlistSync, feed.health()),
       outbox: log.health(),
       publish: ingest.health(),
       processor: processor.health(),

@@ -16,7 +16,7 @@ import { openKafkaSender } from "../kafka/sender.ts";
 import { openSqliteLog } from "../outbox/log.ts";
 import type { App, Startup } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
-import { openSymbolCheck, openWatchlist, watchlistJobs } from "./watchlist.ts";
+import { openSymbolCheck, openWatchlist, watchedFeedHealth, watchlistJobs } from "./watchlist.ts";
 
 /** Resolves when the feed is open. Rejects as Leadership.mayOpenFeed does, and with SetupError. */
 export async function openProducerApp(context: Context, start: Startup): Promise<App> {
@@ -71,7 +71,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   const health = () => {
     const symbols = watchlistSync.wanted().map((symbol) => ({ symbol, lastTradeAtMs: trades.of(symbol) }));
     const parts = {
-      feed: feed.health(),
+      feed: watchedFeedHealth(watchlistSync, feed.health()),
       outbox: log.health(),
       publish: ingest.health(),
       forward: relay.health(),

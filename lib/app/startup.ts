@@ -3,7 +3,8 @@
 
 import type { Context } from "../base/command.ts";
 import { portOf, portSettingOf, type ServiceName, sourceFor } from "../base/config.ts";
-import { isTransient } from "../base/errors.ts";
+import { isTransient, StoreUnavailableError } from "../base/errors.ts";
+import { outageLoop } from "../base/outages.ts";
 import { type RetryOptions, retry } from "../base/retry.ts";
 import type { HealthDocument } from "../health/health.ts";
 import { startingHealth } from "../health/pipeline.ts";
@@ -40,11 +41,12 @@ export type Startup = AsyncDisposable &
     done(app: Pick<App, "health" | "web">): void;
   }>;
 
+const SUBJECTS = ["the log", "the store"] as const;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2_000;
 
 export function openStartup(context: Context, service: ServiceName): Startup {
-  const { config, clock, logger, metrics, signal } = context;
+  const { config, clock, metrics, signal } = context;
   const simulated = sourceFor(config, service)?.kind === "simulator";
   const startedAtMs = clock.now();
   /** What is waited for, and its last fault. There can be several at once. */
@@ -73,18 +75,22 @@ export function openStartup(context: Context, service: ServiceName): Startup {
         firstMs: RETRY_FIRST_MS,
         maxMs: RETRY_MAX_MS,
         isRetryable: (error) => !signal.aborted && isTransient(error),
-        onFailure(error, attempt) {
-          if (attempt === 0) logger.warn(`waiting for ${what}`, { error });
+        onFailure(error) {
+          const subject = error instanceof StoreUnavailableError ? "the store" : "the log";
+          outageLoop(context, subject, what).failed(error);
           if (error instanceof Error) onFault(error);
         },
         signal,
       };
       try {
-        return await retry(options, () => Promise.race([work(onFault), stopped]));
+        const result = await retry(options, () => Promise.race([work(onFault), stopped]));
+        for (const subject of SUBJECTS) outageLoop(context, subject, what).worked();
+        return result;
       } catch (error) {
         signal.throwIfAborted(); // A fault that comes with a stop is no reason to fail.
         throw error;
       } finally {
+        for (const subject of SUBJECTS) outageLoop(context, subject, what).over();
         waits.delete(what);
       }
     },

@@ -64,15 +64,32 @@ export function openWatchlist(
 /** What the web shows: a rejected ticker is among those that are not subscribed. */
 export function tickerSets(
   watchlistSync: WatchlistSync,
-  { subscribed, unsubscribed }: Pick<FeedHealth, "subscribed" | "unsubscribed">,
+  { subscribed, unsubscribed, unreceived, disconnectedSinceMs, lastProblem }: FeedHealth,
 ): TickerSets {
   const { outcome } = watchlistSync;
   return {
     wanted: watchlistSync.wanted(),
     subscribed,
     unsubscribed: [...unsubscribed, ...watchlistSync.rejected()],
+    unreceived: [...unreceived, ...watchlistSync.unreceived()],
+    disconnected: disconnectedOf(disconnectedSinceMs, lastProblem),
     outcome,
   };
+}
+
+/** The feed's own health, with the symbols that it is not asked for. */
+export function watchedFeedHealth(watchlistSync: WatchlistSync, health: FeedHealth): FeedHealth {
+  return { ...health, unreceived: [...health.unreceived, ...watchlistSync.unreceived()] };
+}
+
+/** Null: a socket is open. */
+export function disconnectedOf(
+  sinceMs: number | null,
+  lastProblem: string | null,
+): NonNullable<TickerSets["disconnected"]> | null {
+  if (sinceMs === null) return null;
+  const because = lastProblem === null ? "" : ` (${lastProblem})`;
+  return { sinceMs, reason: `there is no connection to Finnhub${because}; it is tried again and again` };
 }
 
 /** Refreshes the lists of symbols, and checks rejected symbols again with them. */

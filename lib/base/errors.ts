@@ -34,6 +34,15 @@ export class StoreOverloadedError extends StoreUnavailableError {}
 /** The store proves that these rows are invalid; tried alone, each tells whether it is the one. */
 export class RowRefusedError extends PipelineError {}
 
+/**
+ * Whether an outside party that worked before may take the same again. While a process runs, its refusal is an answer of
+ * the moment too: a password, a grant, a certificate or a topic comes back without a restart.
+ */
+export function mayPass(error: unknown): error is PipelineError {
+  // Not its subclasses: a lost lease is no answer of Kafka.
+  return isTransient(error) || (error instanceof SetupError && error.constructor === SetupError);
+}
+
 /** Whether a retry may help; the failed attempt may have been written. */
 export function isTransient(error: unknown): error is LogUnavailableError | StoreUnavailableError {
   return error instanceof LogUnavailableError || error instanceof StoreUnavailableError;

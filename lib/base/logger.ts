@@ -13,6 +13,8 @@ import {
 } from "@logtape/logtape";
 import { getPrettyFormatter } from "@logtape/pretty";
 import { redactByField, redactByPattern } from "@logtape/redaction";
+import { PipelineError } from "./errors.ts";
+import { printable } from "./text.ts";
 
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -34,6 +36,9 @@ type LoggerOptions = Readonly<{
   format: "auto" | "json" | "pretty";
   secrets: readonly string[];
 }>;
+
+const STDOUT = 1;
+const STDERR = 2;
 
 const SECRET = "[secret]";
 
@@ -57,9 +62,11 @@ export function openLogger(options: LoggerOptions, write: (text: string) => void
     fieldPatterns: SECRET_FIELDS,
     action: () => SECRET,
   });
+  const isDebug = level === "debug";
   const sink = (record: LogRecord) => {
-    const properties = plainFields(record.properties, guard.text);
-    redacted({ ...record, message: record.message.map((part) => guard.text(String(part))), properties });
+    const properties = plainFields(record.properties, guard.text, isDebug);
+    const message = record.message.map((part) => guard.text(String(part))).join("");
+    redacted({ ...record, message: [cutMessage(printable(message))], properties });
   };
   configureSync({
     reset: true,
@@ -78,12 +85,28 @@ export function openLogger(options: LoggerOptions, write: (text: string) => void
   };
 }
 
+/**
+ * Of a message. With the frame of a JSON line, of some 110 characters, a line without fields has at most 300. An outage
+ * needs no fields.
+ */
+const MESSAGE_LENGTH_MAX = 185;
+
+/** Measured as JSON, which is the longer form. */
+function cutMessage(message: string): string {
+  if (JSON.stringify(message).length - 2 <= MESSAGE_LENGTH_MAX) return message;
+  let kept = message.slice(0, MESSAGE_LENGTH_MAX - 1);
+  while (JSON.stringify(kept).length - 2 > MESSAGE_LENGTH_MAX - 1) kept = kept.slice(0, -1);
+  return `${kept.toWellFormed()}…`;
+}
+
 /** LogTape would fill in `{name}`; a message of ours is text. */
 function verbatim(message: string): string {
   return message.replace(/[{}]/g, "$&$&");
 }
 
 const prettyLine = getPrettyFormatter({
+  // A file or a journal has no colours: there they are control characters.
+  colors: isatty(STDERR),
   timestamp: "time",
   categoryWidth: 10,
   align: false,
@@ -154,22 +177,28 @@ const DEPTH_MAX = 8;
 const TEXT_LENGTH_MAX = 8_192;
 
 /** Plain data that any formatter can write, every text of it guarded; errors with what an operator needs. */
-function plainFields(fields: Fields, guard: Guard["text"]): Record<string, unknown> {
+function plainFields(fields: Fields, guard: Guard["text"], isDebug: boolean): Record<string, unknown> {
   let nodesLeft = NODES_MAX;
   const plain = (value: unknown, depth: number): unknown => {
     if (value === null || value === undefined || typeof value === "boolean") return value;
-    if (typeof value === "string") return cut(guard(value));
+    if (typeof value === "string") return cut(printable(guard(value)));
     if (typeof value === "number") {
       const text = String(value);
       return guard(text) === text ? value : SECRET;
     }
-    if (typeof value !== "object") return cut(guard(String(value)));
+    if (typeof value !== "object") return cut(printable(guard(String(value))));
     nodesLeft -= 1;
     if (nodesLeft < 0 || depth > DEPTH_MAX) return "[cut]";
-    if (value instanceof Error) return object(errorEntries(value), depth);
+    if (value instanceof Error) {
+      if (value instanceof PipelineError && !isDebug) return object(expectedEntries(value), depth);
+      const plainError = object(errorEntries(value), depth);
+      // The one text of several lines: where it came to pass is unreadable otherwise.
+      if (value.stack !== undefined) plainError.stack = cut(stackLines(guard(value.stack)));
+      return plainError;
+    }
     if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
     if (value instanceof Date || value instanceof URL || value instanceof RegExp)
-      return cut(guard(String(value)));
+      return cut(printable(guard(String(value))));
     if (value instanceof Map) return object(value.entries(), depth);
     if (Array.isArray(value) || value instanceof Set) {
       const items = [...value].slice(0, ITEMS_MAX).map((item: unknown) => plain(item, depth + 1));
@@ -180,10 +209,26 @@ function plainFields(fields: Fields, guard: Guard["text"]): Record<string, unkno
   };
   const object = (entries: Iterable<readonly [unknown, unknown]>, depth: number) => {
     const result: Record<string, unknown> = {};
-    for (const [name, value] of entries) result[guard(String(name))] = plain(value, depth + 1);
+    for (const [name, value] of entries) result[printable(guard(String(name)))] = plain(value, depth + 1);
     return result;
   };
   return object(Object.entries(fields), 0);
+}
+
+/** Of what was foreseen: what happened and what to do. Where in the code nobody needs to know, except at debug. */
+function expectedEntries({ name, message, hint, cause }: PipelineError): [string, unknown][] {
+  const entries: [string, unknown][] = [
+    ["name", name],
+    ["message", message],
+  ];
+  if (hint !== undefined) entries.push(["hint", hint]);
+  const because = cause instanceof Error ? cause.message : "";
+  if (because !== "" && !message.includes(because)) entries.push(["cause", because]);
+  return entries;
+}
+
+function stackLines(stack: string): string {
+  return stack.split("\n").map(printable).join("\n");
 }
 
 function errorEntries(error: Error): [string, unknown][] {
@@ -208,9 +253,6 @@ function cut(text: string): string {
   if (text.length <= TEXT_LENGTH_MAX) return text;
   return `${text.slice(0, TEXT_LENGTH_MAX)} [${text.length - TEXT_LENGTH_MAX} characters cut]`;
 }
-
-const STDOUT = 1;
-const STDERR = 2;
 
 /** Prints what was asked for on standard output: an address, a version, a result. */
 export function printLine(text: string): void {

@@ -3,6 +3,7 @@
 
 import { backoffMs, type Clock } from "./clock.ts";
 import { isTransient } from "./errors.ts";
+import type { OutageLoop } from "./outages.ts";
 
 export type RetryOptions = Readonly<{
   clock: Clock;
@@ -14,6 +15,8 @@ export type RetryOptions = Readonly<{
   isRetryable?: (error: unknown) => boolean;
   /** Called with each failure that is retried, before the wait. `attempt` is 0 for the first. */
   onFailure?: (error: unknown, attempt: number) => void;
+  /** Tells the operator. */
+  outage?: OutageLoop;
   /** Attempts in all, after which the last error rejects. By default there is no end. */
   attemptsMax?: number;
   /** When it aborts, the wait ends, no attempt begins, and its reason rejects. */
@@ -22,14 +25,20 @@ export type RetryOptions = Readonly<{
 
 /** Runs the work until it succeeds. It must be possible to repeat the work after any of its failures. */
 export async function retry<T>(options: RetryOptions, work: () => Promise<T>): Promise<T> {
-  const { signal } = options;
-  for (let attempt = 0; ; attempt++) {
-    signal?.throwIfAborted();
-    try {
-      return await work();
-    } catch (error) {
-      await waitAfter(options, error, attempt);
+  const { signal, outage } = options;
+  try {
+    for (let attempt = 0; ; attempt++) {
+      signal?.throwIfAborted();
+      try {
+        const result = await work();
+        outage?.worked();
+        return result;
+      } catch (error) {
+        await waitAfter(options, error, attempt);
+      }
     }
+  } finally {
+    outage?.over();
   }
 }
 
@@ -42,14 +51,20 @@ export async function retryWhile<T>(
   options: RetryOptions,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
-  for (let attempt = 0; isWanted(); attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      await waitAfter(options, error, attempt);
+  try {
+    for (let attempt = 0; isWanted(); attempt++) {
+      try {
+        const result = await work();
+        options.outage?.worked();
+        return result;
+      } catch (error) {
+        await waitAfter(options, error, attempt);
+      }
     }
+    return undefined;
+  } finally {
+    options.outage?.over();
   }
-  return undefined;
 }
 
 /** Rejects with the error when it must not be retried. */
@@ -60,6 +75,7 @@ async function waitAfter(
     maxMs,
     isRetryable = isTransient,
     onFailure,
+    outage,
     attemptsMax = Number.POSITIVE_INFINITY,
     signal,
   }: RetryOptions,
@@ -68,5 +84,6 @@ async function waitAfter(
 ): Promise<void> {
   if (!isRetryable(error) || attempt + 1 >= attemptsMax) throw error;
   onFailure?.(error, attempt);
+  outage?.failed(error);
   await clock.sleep(backoffMs(attempt, firstMs, maxMs, clock.random), signal);
 }

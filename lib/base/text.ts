@@ -1,4 +1,4 @@
-// Texts compared, for error messages that guess what was meant.
+// Texts for people: durations, what a terminal or a log may print, and how far two texts are apart.
 
 /**
  * The fewest letters to insert, delete, replace or swap with their neighbour that make one text the other
@@ -29,4 +29,23 @@ export function editDistance(one: string, other: string, limit = Number.POSITIVE
   }
   const distance = last[other.length]!;
   return distance > limit ? Number.POSITIVE_INFINITY : distance;
+}
+
+/** Ends a line, moves a cursor, recolours a terminal or turns the direction of what follows. */
+const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+const ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/** On one line, without a character that does anything but stand there: those are written as escapes. */
+export function printable(text: string): string {
+  return text.replace(
+    UNPRINTABLE,
+    (character) => ESCAPES[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** `75 s`, `12 min`, `3 h`: for a person, so it is rounded down. */
+export function spell(durationMs: number): string {
+  const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
+  if (seconds < 600) return `${seconds} s`;
+  return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;
 }

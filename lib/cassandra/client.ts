@@ -7,6 +7,7 @@ import { backoffMs, type Clock } from "../base/clock.ts";
 import type { Config } from "../base/config.ts";
 import { StoreUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
+import { outageLoop } from "../base/outages.ts";
 import { HOST_HINT, storeError } from "./errors.ts";
 
 export type CassandraSettings = Config["cassandra"];
@@ -65,6 +66,7 @@ export async function connectCassandra({
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
+  const outage = outageLoop({ clock, logger }, "the store", "connection");
   let said = "";
   for (let attempt = 0; ; attempt++) {
     const client = new Client(clientOptions(settings));
@@ -78,7 +80,10 @@ export async function connectCassandra({
       (error: unknown) => storeError(error),
     );
     const fault = await Promise.race([connecting, aborted.then(() => "aborted" as const)]);
-    if (fault === null) return cassandraOf(client, settings);
+    if (fault === null) {
+      outage.worked();
+      return cassandraOf(client, settings);
+    }
     // An attempt that is still under way is closed in the background when it ends.
     void connecting.then(() => client.shutdown());
     if (fault === "aborted") {
@@ -87,7 +92,7 @@ export async function connectCassandra({
     if (!(fault instanceof StoreUnavailableError)) throw fault;
     said = `: ${fault.message}`;
     onFault?.(fault);
-    if (attempt === 0) logger.warn("Cassandra does not answer yet; trying until it does", { error: fault });
+    outage.failed(fault);
     await clock.sleep(backoffMs(attempt, CONNECT_RETRY_FIRST_MS, CONNECT_RETRY_MAX_MS, clock.random), signal);
   }
 }

@@ -30,12 +30,25 @@ export type FeedEventType =
   | "connected" // { attempt, symbolCount, fromMs, outMs }: trades since fromMs may be missing.
   | "disconnected" // { reason, fromMs, detail }: trades are missing until `connected`.
   | "tickers_over_cap" // { symbols, symbolCount }: the upstream takes no more subscriptions; these are not streamed.
-  | "ticker_rejected" // { symbol, message }
+  | "ticker_rejected" // { symbol, message }: it is asked for again and again.
+  | "ticker_accepted" // { symbol, fromMs }: after such a refusal it streams; trades of it since fromMs may be missing.
   | "upstream_error" // { message, unsaidCount }: and so many more since the last such event.
   | "trades_refused" // { fromMs, toMs, messageCount, tradeCount }: the log was full.
   | "log_damaged" // { file, salvagedCount, unreadableCount, isWhole }: the log's file was quarantined (emitted by the log).
   | "trades_in_doubt" // { messageCount, droppedCount, fromMs, toMs }: received without a confirmed lease; quarantined.
   | "log_gap"; // { partition, committedOffset, beginOffset, endOffset }: the log dropped what was not yet read.
+
+/**
+ * A symbol on the watchlist that is not received, since when (ms since 1970), and why, as a part of a sentence. `refused`:
+ * by the upstream. `over_cap`: others stand before it. `not_listed`: in none of the upstream's lists, so it is not asked
+ * for.
+ */
+export type UnreceivedSymbol = Readonly<{
+  symbol: string;
+  kind: "refused" | "over_cap" | "not_listed";
+  sinceMs: number;
+  reason: string;
+}>;
 
 export type FeedHealth = Readonly<{
   state: FeedState;
@@ -50,6 +63,8 @@ export type FeedHealth = Readonly<{
   subscribed: readonly string[];
   /** On the watchlist, but over the upstream's cap or rejected by it. */
   unsubscribed: readonly string[];
+  /** The same with since when and why; also one that is being asked for again and was not yet answered. */
+  unreceived: readonly UnreceivedSymbol[];
 }>;
 
 export interface Feed {

@@ -13,11 +13,13 @@ import { CONNECTION_LIMITS, Connection } from "./connection.ts";
 import { createDuplicateHint } from "./duplicates.ts";
 import { FeedCounters } from "./feed-counters.ts";
 import { parseFrame, type Refused } from "./frame.ts";
-import { createSubscriptions, type Subscriptions } from "./subscriptions.ts";
+import { REFUSAL_LIMITS } from "./refusals.ts";
+import { Subscriptions } from "./subscriptions.ts";
 import { UpstreamErrors } from "./upstream-errors.ts";
 
 export const FINNHUB_LIMITS = {
   ...CONNECTION_LIMITS,
+  ...REFUSAL_LIMITS,
   /** Trades: seconds of a wild market, 3 MB. Larger queues took a flood no faster. */
   queueWeightMax: 16_384,
 } as const;
@@ -87,9 +89,18 @@ class FinnhubFeed implements Feed {
       onTaken: () => this.#connection.resume(),
       onTickEnd: () => this.#endTick(),
     });
-    this.#subscriptions = createSubscriptions(symbols, symbolsMax, (type, symbol) =>
-      this.#connection.send(type, symbol),
-    );
+    this.#subscriptions = new Subscriptions({
+      symbols,
+      symbolsMax,
+      clock,
+      limits,
+      send: (type, symbol) => this.#connection.send(type, symbol),
+      onTurn: () => this.#queue.touch(),
+      onAccepted: (symbol, fromMs) => {
+        logger.info("Finnhub takes a ticker that it had refused", { symbol, fromMs });
+        emitEvent("ticker_accepted", { symbol, fromMs });
+      },
+    });
     this.#errors = new UpstreamErrors({ clock, logger, emitEvent });
     this.#counters = new FeedCounters(metrics);
     this.#connection = new Connection({
@@ -141,6 +152,7 @@ class FinnhubFeed implements Feed {
       lastTradeAtMs: this.#lastTradeAtMs,
       subscribed: this.#subscriptions.subscribed(),
       unsubscribed: this.#subscriptions.unsubscribed(),
+      unreceived: this.#subscriptions.unreceived(),
     };
   }
 
@@ -185,6 +197,9 @@ class FinnhubFeed implements Feed {
       if (trade.tradedAtMs > receivedAtMs + TRADE_AHEAD_MS) counters.ahead++;
       if (this.#isCopy(trade, monotonicMs)) counters.copies++;
     }
+    if (this.#subscriptions.isAnyRefused) {
+      for (const { symbol } of trades) this.#subscriptions.received(symbol);
+    }
     counters.trades += trades.length;
     // Once a frame, of its newest trade: a late print says nothing of how far behind the feed is.
     this.#options.metrics.tradeToReceiptMs.observe(Math.max(0, receivedAtMs - newestMs));
@@ -198,12 +213,15 @@ class FinnhubFeed implements Feed {
   }
 
   #receivedError(message: string): void {
-    if (/too many symbols/i.test(message) && this.#subscriptions.tooMany()) return;
+    if (/too many symbols/i.test(message) && this.#subscriptions.tooMany(message)) return;
     const symbol = /^Invalid symbol (.+)$/i.exec(message)?.[1];
-    const result = symbol === undefined ? "not_subscribed" : this.#subscriptions.reject(symbol);
+    const result = symbol === undefined ? "not_subscribed" : this.#subscriptions.reject(symbol, message);
     if (result === "known") return;
     if (result === "rejected") {
-      this.#options.logger.warn("Finnhub does not know a ticker", { symbol });
+      this.#options.logger.warn("Finnhub refuses a ticker; it is asked for again and again", {
+        symbol,
+        message,
+      });
       this.#emitEvent("ticker_rejected", { symbol, message });
       return;
     }

@@ -1,5 +1,5 @@
 // The time without a connection, from the last frame of one until the next is open, and what is told of it: a log line
-// for each failed attempt, and few events however long it lasts.
+// a minute, and few events however long it lasts.
 
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
@@ -13,6 +13,8 @@ export type Failure = Readonly<{ reason: DisconnectReason; detail: string; attem
 
 /** A long outage is one event, and another one when its reason changes, at most this often. */
 const EVENT_MS_MIN = 60_000;
+/** A line a minute, whatever the attempts; `connected` is the last one. */
+const LINE_MS_MIN = 60_000;
 
 export class Outage {
   readonly #clock: Clock;
@@ -23,6 +25,7 @@ export class Outage {
   /** The reason of its last event; null = it has none yet. */
   #emittedReason: DisconnectReason | null = null;
   #emittedMonotonicMs = 0;
+  #loggedMonotonicMs = Number.NEGATIVE_INFINITY;
 
   /** The first one begins now. */
   constructor({
@@ -62,7 +65,8 @@ export class Outage {
     const isNews = this.#emittedReason !== reason && monotonicMs - this.#emittedMonotonicMs >= EVENT_MS_MIN;
     if (reason === "refused_401") {
       this.#logger.error("Finnhub refuses the token (401); is FINNHUB_API_TOKEN right?", failure);
-    } else if (isFirst || isNews || reason === "refused_429") {
+    } else if (isFirst || monotonicMs - this.#loggedMonotonicMs >= LINE_MS_MIN) {
+      this.#loggedMonotonicMs = monotonicMs;
       this.#logger.warn("no connection to Finnhub", failure);
     } else {
       this.#logger.debug("no connection to Finnhub", failure);

@@ -34,8 +34,8 @@ type AssetClass = "crypto" | "forex";
 
 /** A symbol that was listed so long ago still counts as listed. */
 const FOUND_MS_MAX = 7 * 24 * HOUR_MS;
-/** A symbol that was not listed so long ago may be listed by now, so the list is fetched again. */
-const MISSING_MS_MAX = HOUR_MS;
+/** A symbol that was not listed so long ago may be listed by now, so the list is fetched again: at every check of an hour. */
+const MISSING_MS_MAX = HOUR_MS / 2;
 /** A list of this age is refreshed by the daily job; the job's times are a day apart, give or take. */
 const REFRESH_MS_MIN = 12 * HOUR_MS;
 /** How long a check waits for a list that only suggestions need. */

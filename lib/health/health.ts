@@ -2,7 +2,8 @@
 // no clock and remembers nothing. A closed market, a quiet symbol and a socket that only pings are not faults. The
 // document holds no secret, because what it is made from holds none.
 
-import { FEED_SILENT_MS_MAX, type FeedHealth } from "../contracts/feed.ts";
+import { spell } from "../base/text.ts";
+import { FEED_SILENT_MS_MAX, type FeedHealth, type UnreceivedSymbol } from "../contracts/feed.ts";
 import type { OutboxHealth } from "../contracts/log.ts";
 import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
 
@@ -65,6 +66,10 @@ export type LocalSnapshot = Readonly<{
 
 /** A lost connection is made again within seconds; somebody needs to know of one that is not. */
 export const FEED_DISCONNECTED_MS_MAX = MINUTE_MS;
+/** A refusal of a bad moment has passed by then; of a later one somebody needs to know. */
+export const UNRECEIVED_MS_MAX = 5 * MINUTE_MS;
+/** Symbols that one warning names; the part lists them all. */
+const UNRECEIVED_NAMED_MAX = 3;
 /** Three of the processor's triggers. */
 export const TRIGGER_AGE_MS_MAX = 15_000;
 /** A store that fails for some seconds is retried and forgotten. */
@@ -116,6 +121,10 @@ export function feedPart(
     if (silentMs > FEED_SILENT_MS_MAX)
       reasons.push(`no frame, not even a ping, for ${spell(silentMs)}${because}`);
   }
+  const refused = feed.unreceived.filter(
+    ({ kind, sinceMs }) => kind === "refused" && nowMs - sinceMs > UNRECEIVED_MS_MAX,
+  );
+  if (refused.length > 0) reasons.push(unreceivedText(refused, nowMs));
   return {
     ...judged(reasons, lastFrameAtMs, nowMs),
     state,
@@ -125,6 +134,14 @@ export function feedPart(
     lastProblem,
     subscribed: feed.subscribed,
     unsubscribed: feed.unsubscribed,
+    disconnectedSince: feed.disconnectedSinceMs,
+    unreceived: feed.unreceived.map(({ symbol, kind, sinceMs, reason }) => ({
+      symbol,
+      kind,
+      since: sinceMs,
+      reason,
+    })),
+    warning: feed.unreceived.length === 0 ? null : unreceivedText(feed.unreceived, nowMs),
     symbols: Object.fromEntries(
       symbols.map(({ symbol, lastTradeAtMs: lastAtMs }) => [
         symbol,
@@ -132,6 +149,17 @@ export function feedPart(
       ]),
     ),
   };
+}
+
+function unreceivedText(unreceived: readonly UnreceivedSymbol[], nowMs: number): string {
+  const named = unreceived
+    .slice(0, UNRECEIVED_NAMED_MAX)
+    .map(
+      ({ symbol, sinceMs, reason }) =>
+        `${symbol} has not been received for ${spell(nowMs - sinceMs)}: ${reason}`,
+    );
+  const unnamedCount = unreceived.length - named.length;
+  return [...named, ...(unnamedCount > 0 ? [`and ${unnamedCount} more`] : [])].join("; ");
 }
 
 export function outboxPart(outbox: OutboxSnapshot, publish: IngestSnapshot, nowMs: number): PartHealth {
@@ -213,11 +241,4 @@ export function judged(reasons: readonly string[], lastProgressAt: number | null
 /** Never negative: a clock may have stepped back. */
 export function ageOf(atMs: number | null, nowMs: number): number | null {
   return atMs === null ? null : Math.max(0, nowMs - atMs);
-}
-
-/** `75 s`, `12 min`, `3 h`: for a person, so it is rounded down. */
-export function spell(durationMs: number): string {
-  const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
-  if (seconds < 600) return `${seconds} s`;
-  return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;
 }

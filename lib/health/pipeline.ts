@@ -1,6 +1,7 @@
 // Health of the pipeline that is spread over processes: what producer and processor say of themselves, and the one
 // document in which admin shows the whole. Pure, as health/health.ts is, and by the same rule: health means progress.
 
+import { spell } from "../base/text.ts";
 import type { FeedHealth } from "../contracts/feed.ts";
 import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
 import {
@@ -17,7 +18,6 @@ import {
   type ProcessorSnapshot,
   processorPart,
   type SymbolSnapshot,
-  spell,
 } from "./health.ts";
 
 /** What /health needs of the outbox relay. */

@@ -5,6 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { outageLoop } from "../base/outages.ts";
 import { retry } from "../base/retry.ts";
 import type { Feed, FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry, LogWriter } from "../contracts/log.ts";
@@ -120,13 +121,13 @@ class IngestLoop {
 
   /** Resolves when the entries are durable; rejects with LogFullError. A repeat carries the same identities. */
   async #append(entries: readonly LogEntry[]): Promise<void> {
-    const { log, clock, logger } = this.#deps;
-    const onFailure = (error: unknown, attempt: number) => {
-      if (attempt === 0) logger.warn("the log cannot be reached; trying again until it can", { error });
+    const { log, clock } = this.#deps;
+    const outage = outageLoop(this.#deps, "the outbox", "ingest");
+    const onFailure = (error: unknown) => {
       this.#problem = error instanceof Error ? error.message : String(error);
     };
     const isRetryable = (error: unknown) => error instanceof LogUnavailableError;
-    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure };
+    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure, outage };
     await retry(options, () => log.append(entries));
     this.#lastAppendAtMs = clock.now();
     this.#problem = null;

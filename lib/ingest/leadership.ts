@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import type { Clock } from "../base/clock.ts";
-import { LogUnavailableError } from "../base/errors.ts";
+import { LogUnavailableError, mayPass } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { LeaseFields } from "../contracts/lease.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
@@ -334,7 +334,7 @@ export class Leadership implements AsyncDisposable {
     try {
       if (lease !== null) await Promise.race([lease.release(), clock.sleep(RELEASE_MS_MAX)]);
     } catch (error) {
-      if (!(error instanceof LogUnavailableError)) throw error;
+      if (!mayPass(error)) throw error;
       logger.warn("the lease on the feed could not be released: another producer will wait for it", {
         error,
       });

@@ -3,8 +3,9 @@
 // wrote. It opens no feed and stops no process: its owner is told when the lease is lost.
 
 import type { Clock } from "../base/clock.ts";
-import { LogUnavailableError, SetupError } from "../base/errors.ts";
+import { LogUnavailableError, mayPass, SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
+import { outageLoop } from "../base/outages.ts";
 import { retry } from "../base/retry.ts";
 import {
   encodeLeaseRecord,
@@ -99,10 +100,8 @@ async function waitUntilFree(deps: LeaseDeps): Promise<LeaseState | null> {
 }
 
 /** That lease as it is after the silence; null: it is another one by now. Rejects when its owner shows life. */
-async function waitWhileSilent(
-  { topic, clock, logger, signal }: LeaseDeps,
-  lease: LeaseState,
-): Promise<LeaseState | null> {
+async function waitWhileSilent(deps: LeaseDeps, lease: LeaseState): Promise<LeaseState | null> {
+  const { topic, clock, logger, signal } = deps;
   const { host, pid, session } = lease;
   logger.info("another producer held the feed: waiting to see whether it is alive", {
     host,
@@ -116,7 +115,7 @@ async function waitWhileSilent(
   while (silentMs < LEASE_MS_MAX) {
     await clock.sleep(POLL_EVERY_MS, signal);
     signal.throwIfAborted();
-    const isRead = await tryToRead(topic, logger);
+    const isRead = await tryToRead(deps);
     const nowMs = clock.monotonic();
     const state = topic.state();
     if (state === null || state.session !== session || state.isReleased) return null;
@@ -133,24 +132,24 @@ async function waitWhileSilent(
   return last;
 }
 
-async function tryToRead(topic: LeaseTopic, logger: Logger): Promise<boolean> {
+async function tryToRead({ topic, clock, logger }: LeaseDeps): Promise<boolean> {
+  const outage = outageLoop({ clock, logger }, "the log", "lease");
   try {
     await topic.readToEnd();
+    outage.worked();
     return true;
   } catch (error) {
     if (!(error instanceof LogUnavailableError)) throw error;
-    logger.warn("Kafka cannot be read just now: the wait for the other producer starts again", { error });
+    outage.failed(error);
     return false;
   }
 }
 
 /** Repeats while Kafka, or the outbox's file, is unavailable. Rejects with the signal's reason when it aborts. */
 function retryKafka({ clock, logger, signal }: LeaseDeps, work: () => Promise<void>): Promise<void> {
-  const onFailure = (error: unknown, attempt: number) => {
-    if (attempt === 0) logger.warn("the lease on the feed waits for Kafka", { error });
-  };
+  const outage = outageLoop({ clock, logger }, "the log", "lease");
   const isRetryable = (error: unknown) => error instanceof LogUnavailableError;
-  return retry({ clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure, signal }, work);
+  return retry({ clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, outage, signal }, work);
 }
 
 /** `claimedAt`: when the claim was sent, which counts as the first heartbeat. */
@@ -207,17 +206,20 @@ function openLease(deps: LeaseDeps, acquired: LeaseState, claimedAt: Moment): Le
   }
 
   async function sendHeartbeats(signal: AbortSignal): Promise<void> {
-    let isAway = false;
-    while (!signal.aborted && !isOver) {
-      try {
-        await sendHeartbeat();
-        isAway = false;
-      } catch (error) {
-        if (!(error instanceof LogUnavailableError)) throw error;
-        if (!isAway) logger.warn("a heartbeat could not be sent: Kafka cannot be reached", { error });
-        isAway = true;
+    const outage = outageLoop({ clock, logger }, "the log", "heartbeats");
+    try {
+      while (!signal.aborted && !isOver) {
+        try {
+          await sendHeartbeat();
+          outage.worked();
+        } catch (error) {
+          if (!mayPass(error)) throw error;
+          outage.failed(error);
+        }
+        await clock.sleep(HEARTBEAT_EVERY_MS, signal);
       }
-      await clock.sleep(HEARTBEAT_EVERY_MS, signal);
+    } finally {
+      outage.over();
     }
   }
 

@@ -9,6 +9,7 @@ import type { Clock } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { outageLoop } from "../base/outages.ts";
 import { retry } from "../base/retry.ts";
 import type { Outbox, OutboxHealth, PartitionId, PartitionSender } from "../contracts/log.ts";
 import { OutboxReader } from "./outbox-reader.ts";
@@ -132,18 +133,26 @@ class OutboxRelay {
 
   /** False: the signal came first. */
   async #untilReady(): Promise<boolean> {
-    const { sender, clock, logger } = this.#deps;
+    const { sender, clock } = this.#deps;
     const signal = this.#signal;
     const { promise: aborted, reject } = Promise.withResolvers<never>();
     aborted.catch(() => {}); // Raced below; before the first attempt nobody listens.
     const giveUp = () => reject(signal.reason);
     signal.addEventListener("abort", giveUp, { once: true });
-    const onFailure = (error: unknown, attempt: number) => {
-      if (attempt === 0) logger.warn("the log cannot be reached; trying again until it can", { error });
+    const outage = outageLoop(this.#deps, "the log", "relay");
+    const onFailure = (error: unknown) => {
       this.#problem = error instanceof Error ? error.message : String(error);
     };
     const isRetryable = (error: unknown) => error instanceof LogUnavailableError;
-    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable, onFailure, signal };
+    const options = {
+      clock,
+      firstMs: RETRY_FIRST_MS,
+      maxMs: RETRY_MAX_MS,
+      isRetryable,
+      onFailure,
+      outage,
+      signal,
+    };
     try {
       return await retry(options, () => Promise.race([sender.ready().then(() => true), aborted]));
     } catch (error) {

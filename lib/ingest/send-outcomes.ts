@@ -6,6 +6,7 @@ import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError, RestartError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { outageLoop } from "../base/outages.ts";
 import type { Outbox, OutboxRecord, SendOutcome } from "../contracts/log.ts";
 import type { PartitionQueue } from "./partition-queue.ts";
 
@@ -124,13 +125,8 @@ export class SendOutcomes {
   }
 
   #markFailing(queue: PartitionQueue, error: Error): void {
-    const { clock, logger, wakeUp } = this.#deps;
-    if (queue.failure === null) {
-      logger.warn("a partition cannot be written; trying again until it can", {
-        partition: queue.partition,
-        error,
-      });
-    }
+    const { clock, wakeUp } = this.#deps;
+    outageLoop(this.#deps, "the log", queue.partition).failed(error);
     const { sinceMs, attempt } = queue.failure ?? { sinceMs: clock.now(), attempt: 0 };
     if (error instanceof RestartError && clock.now() - sinceMs > RESTART_MS_MIN) throw error;
     const failure = { sinceMs, reason: error.message, attempt: attempt + 1, isDue: false };
@@ -144,7 +140,7 @@ export class SendOutcomes {
 
   #recover(queue: PartitionQueue): void {
     if (queue.failure === null) return;
-    this.#deps.logger.info("a partition can be written again", { partition: queue.partition });
+    outageLoop(this.#deps, "the log", queue.partition).worked();
     queue.failure = null;
     this.#gaugeFailing();
   }

@@ -5,7 +5,7 @@
 import { backoffMs, type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Feed, FeedEventType } from "../contracts/feed.ts";
+import type { Feed, FeedEventType, UnreceivedSymbol } from "../contracts/feed.ts";
 import {
   type SymbolCheck,
   type SymbolCheckResult,
@@ -40,6 +40,8 @@ export type WatchlistSync = Readonly<{
   /** On the watchlist, but proven not to exist. */
   rejected(): readonly string[];
   outcome(symbol: string): SymbolOutcome;
+  /** The rejected ones, since when and why. */
+  unreceived(): readonly UnreceivedSymbol[];
   /** Takes over what another check has just proven of a symbol, so that it is not asked again. */
   note(symbol: string, result: SymbolCheckResult): void;
   /** Checks again what was proven missing or could not be checked: for a daily job, after the lists are fresh. */
@@ -50,6 +52,12 @@ const UNCHECKED: SymbolOutcome = { kind: "unchecked" };
 /** Waits after a check that proved nothing, for all symbols together: what ails one ails the others. */
 const RETRY_FIRST_MS = 30_000;
 const RETRY_MAX_MS = 3_600_000;
+/**
+ * Waits before a symbol that was missing in the lists is looked for again: a list may have been incomplete for a moment,
+ * and what is listed tomorrow should stream within the hour. A wait costs a search, and a list when the last one is old.
+ */
+const MISSING_AGAIN_FIRST_MS = 5 * 60_000;
+const MISSING_AGAIN_MAX_MS = 3_600_000;
 /** In one log line. */
 const SYMBOLS_LOGGED_MAX = 20;
 
@@ -60,14 +68,19 @@ export function createWatchlistSync(deps: WatchlistSyncDeps): WatchlistSync {
     wanted: () => sync.wanted(),
     rejected: () => sync.rejected(),
     outcome: (symbol) => sync.outcome(symbol),
+    unreceived: () => sync.unreceived(),
     note: (symbol, result) => sync.note(symbol, result),
     recheck: () => sync.recheck(),
   };
 }
 
+/** Of a symbol that is proven missing. The time of the next check is monotonic. */
+type Missing = Readonly<{ sinceMs: number; attempts: number; againMonotonicMs: number }>;
+
 class Sync {
   readonly #deps: WatchlistSyncDeps;
   readonly #outcomes = new Map<string, SymbolOutcome>();
+  readonly #missing = new Map<string, Missing>();
   /** Resolves when there may be something new to check. */
   #wakeup = Promise.withResolvers<void>();
   /** What the feed was told last, as JSON. */
@@ -102,12 +115,33 @@ class Sync {
   }
 
   note(symbol: string, result: SymbolCheckResult): void {
-    this.#outcomes.set(symbol, { ...result, checkedAtMs: this.#deps.clock.now() });
+    const { clock } = this.#deps;
+    this.#outcomes.set(symbol, { ...result, checkedAtMs: clock.now() });
+    if (result.kind !== "not_found") {
+      this.#missing.delete(symbol);
+      return;
+    }
+    const known = this.#missing.get(symbol);
+    const attempts = known === undefined ? 0 : known.attempts + 1;
+    const waitMs = Math.min(MISSING_AGAIN_MAX_MS, MISSING_AGAIN_FIRST_MS * 2 ** Math.min(attempts, 30));
+    const sinceMs = known?.sinceMs ?? clock.now();
+    this.#missing.set(symbol, { sinceMs, attempts, againMonotonicMs: clock.monotonic() + waitMs });
+  }
+
+  unreceived(): readonly UnreceivedSymbol[] {
+    return this.rejected().map((symbol) => ({
+      symbol,
+      kind: "not_listed",
+      sinceMs: this.#missing.get(symbol)?.sinceMs ?? this.#deps.clock.now(),
+      reason: "it is in none of Finnhub's lists, which are asked again every hour",
+    }));
   }
 
   recheck(): void {
-    for (const [symbol, { kind }] of this.#outcomes) if (kind !== "found") this.#outcomes.delete(symbol);
-    this.#subscribe();
+    for (const [symbol, { kind }] of this.#outcomes) if (kind === "unknown") this.#outcomes.delete(symbol);
+    const againMonotonicMs = this.#deps.clock.monotonic();
+    for (const [symbol, missing] of this.#missing)
+      this.#missing.set(symbol, { ...missing, againMonotonicMs });
     this.#wakeup.resolve();
   }
 
@@ -122,7 +156,11 @@ class Sync {
   /** The watchlist has changed. */
   #follow(): void {
     const known = new Set(this.#watched());
-    for (const symbol of this.#outcomes.keys()) if (!known.has(symbol)) this.#outcomes.delete(symbol);
+    for (const symbol of this.#outcomes.keys()) {
+      if (known.has(symbol)) continue;
+      this.#outcomes.delete(symbol);
+      this.#missing.delete(symbol);
+    }
     this.#subscribe();
     this.#wakeup.resolve();
   }
@@ -147,7 +185,7 @@ class Sync {
       if (signal.aborted) return;
       if (isProven) attempt = 0;
       else if (isRetry || attempt === 0) attempt += 1;
-      const waitMs = isProven ? RETRY_MAX_MS : this.#retryMs(attempt);
+      const waitMs = Math.min(isProven ? RETRY_MAX_MS : this.#retryMs(attempt), this.#missingDueMs());
       isRetry = (await withTimeout(clock, waitMs, () => this.#wakeup.promise, signal)) === TIMED_OUT;
     }
   }
@@ -159,11 +197,12 @@ class Sync {
     for (const symbol of this.#watched()) {
       const { kind } = this.outcome(symbol);
       if (signal.aborted) return true;
-      if (kind !== "unchecked" && !(kind === "unknown" && isRetry)) continue;
+      const isDue = kind === "unchecked" || (kind === "unknown" && isRetry) || this.#isMissingDue(symbol);
+      if (!isDue) continue;
       const result = await check.check(symbol, signal);
       if (signal.aborted) return true;
       await this.#apply(symbol, result);
-      if (result.kind !== "unknown") continue;
+      if (this.outcome(symbol).kind !== "unknown" || result.kind !== "unknown") continue;
       unproven.push(symbol);
       reason = result.reason;
     }
@@ -181,14 +220,41 @@ class Sync {
     const { hasTraded, emitEvent, logger } = this.#deps;
     if (!this.#watched().includes(symbol)) return; // It was removed meanwhile.
     const isTraded = result.kind === "not_found" && hasTraded(symbol);
+    const wasMissing = this.#missing.get(symbol);
+    if (wasMissing !== undefined && result.kind === "unknown") {
+      // What was proven holds until something else is.
+      this.note(symbol, { kind: "not_found", suggestions: this.#suggestionsOf(symbol) });
+      return;
+    }
     this.note(symbol, isTraded ? { kind: "found" } : result);
     this.#subscribe();
     if (isTraded) logger.info("a ticker is in none of Finnhub's lists, but it trades", { symbol });
-    else if (result.kind === "not_found") {
+    else if (result.kind === "found" && wasMissing !== undefined) {
+      const { sinceMs: fromMs } = wasMissing;
+      logger.info("Finnhub lists a ticker that it did not list before: it is subscribed", { symbol, fromMs });
+      await emitEvent("ticker_accepted", { symbol, fromMs });
+    } else if (result.kind === "not_found" && wasMissing === undefined) {
       const { suggestions } = result;
       logger.warn("Finnhub does not know a ticker: it is not subscribed", { symbol, suggestions });
       await emitEvent("ticker_rejected", { symbol, message: "not found at Finnhub", suggestions });
     }
+  }
+
+  #suggestionsOf(symbol: string): readonly string[] {
+    const outcome = this.outcome(symbol);
+    return outcome.kind === "not_found" ? outcome.suggestions : [];
+  }
+
+  #isMissingDue(symbol: string): boolean {
+    const missing = this.#missing.get(symbol);
+    return missing !== undefined && missing.againMonotonicMs <= this.#deps.clock.monotonic();
+  }
+
+  /** Until the first missing symbol is due. */
+  #missingDueMs(): number {
+    const nowMs = this.#deps.clock.monotonic();
+    const dueMs = [...this.#missing.values()].map(({ againMonotonicMs }) => againMonotonicMs - nowMs);
+    return Math.max(0, Math.min(RETRY_MAX_MS, ...dueMs));
   }
 
   /** At least half of the back-off: a limit of calls does not pass at once. */

@@ -4,6 +4,7 @@
 
 import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { LogUnavailableError } from "../base/errors.ts";
+import { outageLoop } from "../base/outages.ts";
 import { retryWhile } from "../base/retry.ts";
 import { LEASE_KEY, type LeaseTopic } from "../contracts/lease.ts";
 import { RESERVED_SIGN, symbolFault, type Watchlist, type WatchlistEntry } from "../contracts/watchlist.ts";
@@ -37,6 +38,7 @@ export function openControlTopic(options: ControlTopicOptions): ControlTopic {
   const { clock, logger } = options;
   const topic = topicNames(options.topic).tickers;
   const follower = new ControlTopicFollower(options, topic);
+  const outage = outageLoop({ clock, logger }, "the log", "watchlist");
   const readToEnd = () => follower.putAndRead(LOOK_KEY, uniqueValue(clock));
   return {
     run: (signal) =>
@@ -56,9 +58,7 @@ export function openControlTopic(options: ControlTopicOptions): ControlTopic {
           maxMs: RETRY_MAX_MS,
           signal,
           isRetryable: (error) => error instanceof LogUnavailableError,
-          onFailure(error, attempt) {
-            if (attempt === 0) logger.warn("the tickers are not known yet: Kafka cannot be read", { error });
-          },
+          outage,
         },
         readToEnd,
       );

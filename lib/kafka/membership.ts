@@ -8,7 +8,8 @@ import {
   PartitionAssigners,
   type TopicPartitionOffsetAndMetadata,
 } from "kafkajs";
-import { LogUnavailableError, PipelineError, SetupError } from "../base/errors.ts";
+import { LogUnavailableError, mayPass, PipelineError, SetupError } from "../base/errors.ts";
+import { type OutageLoop, outageLoop } from "../base/outages.ts";
 import { retryWhile } from "../base/retry.ts";
 import type { Assignment } from "./assignment.ts";
 import { checkKafka, createKafka, type KafkaDeps } from "./client.ts";
@@ -46,30 +47,40 @@ const JOIN_RETRY_MAX_MS = 5_000;
 
 export class Membership {
   readonly #deps: MembershipDeps;
+  readonly #outage: OutageLoop;
   /** Above the time of any join, which is the only long silence of a healthy member. */
   readonly #silenceMsMax: number;
   #consumer: Consumer | null = null;
   #silenceMs = 0;
   #cancelCheck = () => {};
-  #isWarned = false;
+  /** From then on a refusal is one of the moment. */
+  #hasJoined = false;
+  #signal: AbortSignal | null = null;
   #hasLeft = false;
 
   constructor(deps: MembershipDeps) {
     this.#deps = deps;
+    this.#outage = outageLoop(deps, "the log", "consumer");
     this.#silenceMsMax = SILENCE_MS_MAX + deps.settings.rebalanceTimeoutMs;
   }
 
   /** Joins the group as soon as there is a broker. Resolves after that, or when the signal aborts; never rejects. */
   async join(signal: AbortSignal): Promise<void> {
+    this.#signal = signal;
+    this.#checkSilence();
+    await this.#joinUntilDone(signal);
+  }
+
+  async #joinUntilDone(signal: AbortSignal): Promise<void> {
     const retrying = {
       clock: this.#deps.clock,
       firstMs: JOIN_RETRY_FIRST_MS,
       maxMs: JOIN_RETRY_MAX_MS,
       signal,
-      isRetryable: (error: unknown) => error instanceof LogUnavailableError,
+      isRetryable: (error: unknown) => this.#isRetryable(error),
+      outage: this.#outage,
     };
     const isWanted = () => !signal.aborted && !this.#hasLeft;
-    this.#checkSilence();
     try {
       await retryWhile(isWanted, retrying, () => this.#joinOnce(isWanted));
     } catch (error) {
@@ -103,11 +114,8 @@ export class Membership {
       if (this.#hasLeft) await this.#consumer?.disconnect();
     } catch (error) {
       const known = kafkaError(error, "the consumer group cannot be joined");
-      if (known instanceof LogUnavailableError) {
-        if (!this.#isWarned) {
-          this.#deps.logger.warn("the log cannot be read yet; retrying until it can", { error: known });
-        }
-        this.#isWarned = true;
+      if (this.#isRetryable(known)) {
+        this.#touch(); // It is refused, which is no silence.
         await this.#consumer?.disconnect();
         this.#consumer = null;
       }
@@ -129,7 +137,9 @@ export class Membership {
       maxBytes: FETCH_BYTES_MAX,
       allowAutoTopicCreation: false,
       partitionAssigners: [assignerThatEnds(assignment)],
-      retry: { restartOnFailure: async (error) => !(kafkaError(error, "") instanceof SetupError) },
+      retry: {
+        restartOnFailure: async (error) => this.#hasJoined || !(kafkaError(error, "") instanceof SetupError),
+      },
     });
     this.#consumer = consumer;
     this.#listen(consumer);
@@ -148,10 +158,12 @@ export class Membership {
   }
 
   #listen(consumer: Consumer): void {
-    const { assignment, logger, onFailure } = this.#deps;
+    const { assignment, onFailure } = this.#deps;
     const { GROUP_JOIN, STOP, CRASH, FETCH, HEARTBEAT } = consumer.events;
     consumer.on(GROUP_JOIN, ({ payload }) => {
       this.#touch();
+      this.#hasJoined = true;
+      this.#outage.worked();
       if (!this.#hasLeft) assignment.begin(consumer, payload.memberAssignment);
     });
     consumer.on(STOP, () => assignment.end());
@@ -160,11 +172,30 @@ export class Membership {
       const error = kafkaError(payload.error, "the consumer has stopped");
       if (payload.restart) {
         assignment.end();
-        logger.warn("the consumer restarts", { error });
+        this.#outage.failed(error);
+      } else if (this.#isRetryable(error) && consumer === this.#consumer) {
+        assignment.end();
+        this.#outage.failed(error);
+        void this.#joinAnew(consumer);
       } else onFailure(error);
     });
     consumer.on(FETCH, () => this.#touch());
     consumer.on(HEARTBEAT, () => this.#touch());
+  }
+
+  #isRetryable(error: unknown): boolean {
+    return error instanceof LogUnavailableError || (this.#hasJoined && mayPass(error));
+  }
+
+  /** kafkajs has given this consumer up; a new one takes its place. */
+  async #joinAnew(given: Consumer): Promise<void> {
+    this.#consumer = null;
+    try {
+      await given.disconnect();
+    } catch (error) {
+      this.#deps.logger.debug("a consumer that was given up could not be closed", { error });
+    }
+    if (this.#signal !== null) await this.#joinUntilDone(this.#signal);
   }
 
   #touch(): void {

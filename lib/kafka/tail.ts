@@ -3,7 +3,8 @@
 // connection it goes on where it was, unless the records there are gone. It promises nothing more.
 
 import type { Consumer, EachBatchPayload } from "kafkajs";
-import { LogUnavailableError, SetupError } from "../base/errors.ts";
+import { LogUnavailableError, mayPass, SetupError } from "../base/errors.ts";
+import { type OutageLoop, outageLoop } from "../base/outages.ts";
 import { retryWhile } from "../base/retry.ts";
 import type { PartitionId } from "../contracts/log.ts";
 import { checkKafka, createKafka, type KafkaDeps } from "./client.ts";
@@ -48,8 +49,9 @@ const RETRY_MAX_MS = 5_000;
  * waited for.
  */
 export async function tailKafka(options: TailOptions): Promise<void> {
-  const { topic, logger, clock, signal } = options;
-  const progress: Progress = { next: new Map(), seeks: new Map() };
+  const { topic, clock, signal } = options;
+  const outage = outageLoop(options, "the log", topic);
+  const progress: Progress = { next: new Map(), seeks: new Map(), hasJoined: false, readerFault: null };
   await retryWhile(
     () => !signal.aborted,
     {
@@ -57,14 +59,16 @@ export async function tailKafka(options: TailOptions): Promise<void> {
       firstMs: RETRY_FIRST_MS,
       maxMs: RETRY_MAX_MS,
       signal,
-      isRetryable: (error) => error instanceof LogUnavailableError,
-      onFailure: (error) =>
-        logger.warn("the topic cannot be followed just now; retrying until it can", { topic, error }),
+      // Once it has been followed, a refusal is one of the moment.
+      isRetryable: (error) =>
+        error instanceof LogUnavailableError ||
+        (progress.hasJoined && progress.readerFault === null && mayPass(error)),
+      outage,
     },
     async () => {
       try {
         await checkKafka(options);
-        await follow(options, progress);
+        await follow(options, progress, outage);
       } catch (error) {
         throw kafkaError(error, `${topic} cannot be followed`);
       }
@@ -78,10 +82,14 @@ type Progress = Readonly<{
   next: Map<number, number>;
   /** How often that offset was sought without a record since. */
   seeks: Map<number, number>;
-}>;
+}> & {
+  hasJoined: boolean;
+  /** What `onRecords` threw. */
+  readerFault: unknown;
+};
 
 /** Resolves when the signal aborts; rejects when the consumer gives up. */
-async function follow(options: TailOptions, progress: Progress): Promise<void> {
+async function follow(options: TailOptions, progress: Progress, outage: OutageLoop): Promise<void> {
   const { topic, from, onRecords, clock, signal } = options;
   const ended = Promise.withResolvers<void>();
   const consumer = createKafka(options, { outlastsRestart: true }).consumer({
@@ -91,7 +99,9 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
     maxWaitTimeInMs: FETCH_WAIT_MS_MAX,
     maxBytesPerPartition: FETCH_PARTITION_BYTES_MAX,
     allowAutoTopicCreation: false,
-    retry: { restartOnFailure: async (error) => !(kafkaError(error, "") instanceof SetupError) },
+    retry: {
+      restartOnFailure: async (error) => progress.hasJoined || !(kafkaError(error, "") instanceof SetupError),
+    },
   });
 
   async function handOver({ batch, heartbeat }: EachBatchPayload): Promise<void> {
@@ -106,7 +116,8 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
     try {
       await onRecords(records);
     } catch (error) {
-      // kafkajs must not retry it.
+      // kafkajs must not retry it, and neither do we.
+      progress.readerFault = error;
       ended.reject(error);
       return;
     }
@@ -118,7 +129,7 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
   const onAbort = () => ended.resolve();
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    listen(consumer, topic, progress, (error) => ended.reject(error));
+    listen(consumer, topic, progress, outage, (error) => ended.reject(error));
     await consumer.connect();
     await consumer.subscribe({ topics: [topic], fromBeginning: from === "begin" });
     await consumer.run({ autoCommit: false, eachBatch: handOver });
@@ -135,10 +146,14 @@ async function follow(options: TailOptions, progress: Progress): Promise<void> {
 function listen(
   consumer: Consumer,
   topic: string,
-  { next, seeks }: Progress,
+  progress: Progress,
+  outage: OutageLoop,
   fail: (error: Error) => void,
 ): void {
+  const { next, seeks } = progress;
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+    progress.hasJoined = true;
+    outage.worked();
     for (const partition of payload.memberAssignment[topic] ?? []) {
       const offset = next.get(partition);
       if (offset === undefined) continue;
@@ -149,6 +164,7 @@ function listen(
     }
   });
   consumer.on(consumer.events.CRASH, ({ payload }) => {
-    if (!payload.restart) fail(payload.error);
+    if (payload.restart) outage.failed(kafkaError(payload.error, `${topic} cannot be followed`));
+    else fail(payload.error);
   });
 }

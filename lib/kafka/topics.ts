@@ -4,6 +4,7 @@
 import { type Admin, ConfigResourceTypes, type ITopicConfig } from "kafkajs";
 import { backoffMs } from "../base/clock.ts";
 import { LogUnavailableError, SetupError } from "../base/errors.ts";
+import { outageLoop } from "../base/outages.ts";
 import type { PartitionId, Position } from "../contracts/log.ts";
 import { checkKafka, createKafka, type KafkaDeps } from "./client.ts";
 import { isKafkaError, kafkaError } from "./errors.ts";
@@ -91,13 +92,16 @@ export function openTopics(deps: TopicsDeps): KafkaTopics {
 
 /** Not `retry`: an abort rejects with the last error of Kafka, not with the signal's reason. */
 async function waitForKafka(deps: KafkaDeps, signal: AbortSignal): Promise<void> {
-  const { clock, logger } = deps;
+  const { clock } = deps;
+  const outage = outageLoop(deps, "the log", "start");
   for (let attempt = 0; ; attempt++) {
     try {
-      return await checkKafka(deps);
+      await checkKafka(deps);
+      outage.worked();
+      return;
     } catch (error) {
       if (!(error instanceof LogUnavailableError) || signal.aborted) throw error;
-      if (attempt === 0) logger.warn("Kafka does not answer yet; waiting for it", { error });
+      outage.failed(error);
     }
     await clock.sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS, clock.random), signal);
   }

@@ -6,7 +6,7 @@
 //    again and are in this one.
 // 3. The commit is sent after the last window of the flush is stored.
 
-import { isTransient, StaleEpochError } from "../base/errors.ts";
+import { mayPass, StaleEpochError } from "../base/errors.ts";
 import type { PartitionId } from "../contracts/log.ts";
 import { encodeBound } from "./bound.ts";
 import type { PartitionState } from "./partition-state.ts";
@@ -71,12 +71,12 @@ export class Flusher {
       partition.committedOffset = offset;
       state.last.commit = clock.now();
       metrics.commitsTotal.inc();
-      state.noteSuccess();
+      state.noteSuccess("aggregates");
       return true;
     } catch (error) {
       partition.markDirtyAgain(windows.slice(writtenCount));
       if (error instanceof StaleEpochError) return true;
-      if (!isTransient(error)) throw error;
+      if (!mayPass(error)) throw error;
       state.noteProblem("aggregates", error);
       return false;
     } finally {

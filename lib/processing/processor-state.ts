@@ -2,8 +2,10 @@
 // and the one retry. It decides nothing about a row.
 
 import type { Clock } from "../base/clock.ts";
+import { LogUnavailableError, mayPass } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { type OutageLoop, outageLoop } from "../base/outages.ts";
 import { retryWhile } from "../base/retry.ts";
 import type { LogReader, PartitionId } from "../contracts/log.ts";
 import type { StoreWriter } from "../contracts/store.ts";
@@ -54,6 +56,8 @@ export class ProcessorState {
     commit: null,
   };
   #problem: ProcessorHealth["problem"] = null;
+  /** Operations whose last attempt failed. */
+  readonly #failing = new Set<string>();
   readonly #failure = Promise.withResolvers<never>();
 
   constructor(deps: ProcessorDeps) {
@@ -96,23 +100,34 @@ export class ProcessorState {
   ): Promise<T | undefined> {
     const { clock } = this.deps;
     const onFailure = (error: unknown) => this.noteProblem(operation, error);
-    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, onFailure };
-    const result = await retryWhile(isWanted, options, work);
-    if (result !== undefined) this.noteSuccess();
-    return result;
+    const options = { clock, firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, isRetryable: mayPass, onFailure };
+    try {
+      const result = await retryWhile(isWanted, options, work);
+      if (result !== undefined) this.noteSuccess(operation);
+      return result;
+    } finally {
+      if (this.#failing.delete(operation)) for (const one of this.#outagesOf(operation)) one.over();
+    }
   }
 
   noteProblem(operation: string, error: unknown): void {
-    const { clock, logger, metrics } = this.deps;
+    const { clock, metrics } = this.deps;
     metrics.storeRetriesTotal.inc({ operation });
-    if (this.#problem === null) {
-      logger.warn("the store or the log does not accept work; retrying until it does", { operation, error });
-    }
+    this.#failing.add(operation);
+    const [ofLog, ofStore] = this.#outagesOf(operation);
+    const isOfLog = error instanceof LogUnavailableError || operation === "position";
+    (isOfLog ? ofLog : ofStore).failed(error);
     const message = error instanceof Error ? error.message : String(error);
     this.#problem = { message, sinceMs: this.#problem?.sinceMs ?? clock.now() };
   }
 
-  noteSuccess(): void {
+  noteSuccess(operation: string): void {
     this.#problem = null;
+    if (!this.#failing.delete(operation)) return;
+    for (const one of this.#outagesOf(operation)) one.worked();
+  }
+
+  #outagesOf(operation: string): readonly [log: OutageLoop, store: OutageLoop] {
+    return [outageLoop(this.deps, "the log", operation), outageLoop(this.deps, "the store", operation)];
   }
 }

@@ -35,6 +35,8 @@ export interface SimulatorFaults {
   /** From now on trade frames leave so much later, those that are already held back too. */
   delay(delayMs: number): void;
   breakSearch(outage: SearchOutage | null): void;
+  /** Answers each subscription of the symbol with "Invalid symbol" for so long, though it is listed. */
+  refuseSymbol(symbol: string, durationMs: number): void;
   /** Sends a text frame to every client, now, whatever it holds. Returns how many clients got it. */
   send(text: string): number;
   /** The same with a frame of that kind. */
@@ -50,12 +52,14 @@ type FaultControlsDeps = Readonly<{
   player: Player;
   delayLine: DelayLine;
   breakSearch: (outage: SearchOutage | null) => void;
+  refuseSymbol: (symbol: string, durationMs: number) => void;
 }>;
 
 export function createFaultControls(deps: FaultControlsDeps): SimulatorFaults {
-  const { clock, later, connections, planner, market, player, delayLine, breakSearch } = deps;
+  const { clock, later, connections, planner, market, player, delayLine, breakSearch, refuseSymbol } = deps;
   return {
     breakSearch,
+    refuseSymbol,
     resetConnections() {
       const clients = connections.open();
       for (const one of clients) connections.drop(one, "reset");

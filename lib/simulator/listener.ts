@@ -28,9 +28,19 @@ const TOO_MANY_TEXT = '{"msg":"Subscribing to too many symbols","type":"error"}'
 export function createListener(deps: ListenerDeps) {
   const { clock, connections, later, market, player, tapeSymbols, symbolsAccepted } = deps;
 
+  /** Symbols that are refused though they are listed, each until then, in monotonic ms. */
+  const refusedUntilMs = new Map<string, number>();
+
+  function isRefused(symbol: string): boolean {
+    const untilMs = refusedUntilMs.get(symbol);
+    if (untilMs === undefined) return treatmentOf(symbol) === "invalid";
+    if (clock.monotonic() < untilMs) return true;
+    refusedUntilMs.delete(symbol);
+    return isRefused(symbol);
+  }
+
   function subscribe(from: Connection, symbol: string): void {
-    const treatment = treatmentOf(symbol);
-    if (treatment === "invalid") {
+    if (isRefused(symbol)) {
       connections.post(from, "error", JSON.stringify({ msg: `Invalid symbol ${symbol}`, type: "error" }), 0);
       return;
     }
@@ -70,6 +80,9 @@ export function createListener(deps: ListenerDeps) {
   return {
     /** A new client has this long to subscribe. */
     greet: () => void later(SUBSCRIBE_GRACE_MS, stopUnwanted),
+
+    refuse: (symbol: string, durationMs: number) =>
+      void refusedUntilMs.set(symbol, clock.monotonic() + durationMs),
 
     /** It is unknown what Finnhub does with anything else; silence is the likeliest, and the hardest on a client. */
     listen(from: Connection, text: string): void {

@@ -117,7 +117,8 @@ function openSimulator(options: SimulatorOptions, tape: Tape | undefined): Simul
   const breakSearch = (outage: SearchOutage | null) => {
     searchOutage = outage;
   };
-  const parts = { clock, later, connections, planner, market, player, delayLine, breakSearch };
+  const { refuse: refuseSymbol } = listener;
+  const parts = { clock, later, connections, planner, market, player, delayLine, breakSearch, refuseSymbol };
   const faults = createFaultControls(parts);
   startDisturbances(options, faults, market, clock, later);
 

@@ -3,7 +3,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { HealthDocument } from "../../health/health.ts";
-import { type FeedState, feedStateOf, symbolsOf, type TickerSets } from "../ticker-states.ts";
+import { type FeedState, feedStateOf, symbolsOf, type TickerSets, unreceivedOf } from "../ticker-states.ts";
 import type { Delta, LastTuple, OpenTuple, SeenAt, Snapshot, Status, SymbolSeconds } from "./protocol.ts";
 import type { LiveView } from "./view.ts";
 
@@ -22,7 +22,7 @@ export class LiveEvents {
   /** An id of another run says nothing about this run's versions. */
   readonly #run: string;
   #symbols: readonly string[] = [];
-  #states: readonly FeedState[] = [];
+  #states: readonly (readonly [FeedState, unreceived: readonly [string, number] | null])[] = [];
   /** Rises when an index comes to mean another symbol: what was sent before says nothing any more. */
   #listNumber = 0;
   #status: Status | null = null;
@@ -51,9 +51,14 @@ export class LiveEvents {
     this.#statusNumber += 1;
     const sets = tickers();
     const symbols = symbolsOf(sets);
-    const states = symbols.map((symbol) => feedStateOf(symbol, sets));
+    const states = symbols.map((symbol) => {
+      // A connection that is lost for a moment is no news of each symbol; the health tells of it.
+      const missed = unreceivedOf(symbol, { ...sets, disconnected: null });
+      return [feedStateOf(symbol, sets), missed && ([missed.reason, missed.sinceMs] as const)] as const;
+    });
     const isListNew =
-      symbols.join("\n") !== this.#symbols.join("\n") || states.join() !== this.#states.join();
+      symbols.join("\n") !== this.#symbols.join("\n") ||
+      JSON.stringify(states) !== JSON.stringify(this.#states);
     if (isListNew) {
       this.#symbols = symbols;
       this.#states = states;
@@ -88,7 +93,8 @@ export class LiveEvents {
         const last = live.of(symbol);
         return {
           symbol,
-          state: this.#states[index]!,
+          state: this.#states[index]![0],
+          unreceived: this.#states[index]![1],
           last: last && [last.price, last.trade_timestamp],
           open: live.openOf(symbol),
           spark: live.sparkOf(symbol, nowMs),

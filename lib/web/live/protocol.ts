@@ -52,6 +52,8 @@ export type SeenAt = "store" | "topic";
 type SnapshotSymbol = Readonly<{
   symbol: string;
   state: "subscribed" | "unsubscribed" | "wanted";
+  /** Why it is not received, and since when; null = it is, as far as is known. */
+  unreceived: readonly [reason: string, sinceMs: number] | null;
   last: readonly [price: number, atMs: number] | null;
   open: readonly [price: number, atMs: number] | null;
   /** [bucket number since 1970, price], oldest first. */

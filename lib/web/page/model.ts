@@ -15,6 +15,7 @@ import { decimalsOf } from "./format.ts";
 export type SymbolView = {
   readonly symbol: string;
   readonly state: string;
+  readonly unreceived: readonly [reason: string, sinceMs: number] | null;
   price: number | null;
   atMs: number;
   open: readonly [price: number, atMs: number] | null;
@@ -55,10 +56,11 @@ export class Model {
     this.simulated = snapshot.simulated;
     this.seenAt = snapshot.seenAt;
     this.bySymbol.clear();
-    this.symbols = snapshot.symbols.map(({ symbol, state, last, open, spark }) => {
+    this.symbols = snapshot.symbols.map(({ symbol, state, unreceived, last, open, spark }) => {
       const view: SymbolView = {
         symbol,
         state,
+        unreceived,
         price: null,
         atMs: 0,
         open,

@@ -82,9 +82,12 @@ export class Table {
       if (row === undefined) continue;
       this.#drawPrice(model, view, row, false);
       row.element.ariaCurrent = view.symbol === model.chosen ? "true" : null;
-      const isUnsubscribed = view.state === "unsubscribed";
+      const isUnsubscribed = view.state === "unsubscribed" || view.unreceived !== null;
       setText(row.rate, isUnsubscribed ? "off" : format.rate(view.rate));
-      row.rate.title = isUnsubscribed ? "on the watchlist, but the feed does not stream it" : "";
+      row.rate.title =
+        view.unreceived === null
+          ? ""
+          : `not received for ${format.age(nowMs - view.unreceived[1])}: ${view.unreceived[0]}`;
       setData(row.rate, { value: view.rate, end: model.status?.rateEndMs ?? null });
       setText(row.age, view.price === null ? "–" : format.age(nowMs - view.atMs));
       this.#sparklinesDue.add(view);

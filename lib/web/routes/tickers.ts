@@ -7,7 +7,7 @@ import type { Backfill } from "../live/backfill.ts";
 import { noQuery } from "../query.ts";
 import { badQuery, failed, json, listing, timeMs } from "../schemas.ts";
 import { nearest, quoted } from "../sentences.ts";
-import { symbolsOf, type TickerSets, tickerStateOf } from "../ticker-states.ts";
+import { symbolsOf, type TickerSets, tickerStateOf, unreceivedOf } from "../ticker-states.ts";
 
 const validation = z
   .object({
@@ -20,6 +20,13 @@ const validation = z
   })
   .openapi("Validation");
 
+const unreceived = z
+  .object({
+    since_timestamp: timeMs,
+    reason: z.string().openapi({ description: "Why it is not received; it is asked for again by itself" }),
+  })
+  .openapi("Unreceived");
+
 const ticker = z
   .object({
     symbol: z.string(),
@@ -29,6 +36,7 @@ const ticker = z
         "rejected: proven not to exist",
     }),
     validation: validation.optional(),
+    unreceived: unreceived.nullable(),
     last_price: z.number().nullable(),
     last_trade_timestamp: timeMs.nullable(),
     age_ms: z.int().nullable(),
@@ -67,10 +75,12 @@ export function addTickers(app: OpenAPIHono, { clock, tickers, backfill }: Ticke
   async function tickerOf(symbol: string, sets: TickerSets): Promise<Ticker> {
     const row = await backfill.last(symbol);
     const outcome = sets.outcome?.(symbol);
+    const missed = unreceivedOf(symbol, sets);
     return {
       symbol,
       state: tickerStateOf(symbol, sets),
       ...(outcome === undefined ? {} : { validation: validationOf(outcome) }),
+      unreceived: missed && { since_timestamp: missed.sinceMs, reason: missed.reason },
       last_price: row?.price ?? null,
       last_trade_timestamp: row?.trade_timestamp ?? null,
       age_ms: row === null ? null : Math.max(0, clock.now() - row.trade_timestamp),

@@ -15,7 +15,8 @@ import { createWatchlistSync, seedWatchlist } from "../../../lib/ingest/watchlis
 import { openSqliteStore } from "../../../lib/sqlite/store.ts";
 import { createWatchlistCommands } from "../../../lib/web/watchlist-commands.ts";
 import { NOON_MS, temporaryDirectory } from "../../support/builders.ts";
-import { handClock, until } from "../../support/simulator.ts";
+import { handClock, turns } from "../../support/feed.ts";
+import { until } from "../../support/simulator.ts";
 
 const FOUND: SymbolCheckResult = { kind: "found" };
 const MISSING: SymbolCheckResult = { kind: "not_found", suggestions: ["AAPL"] };
@@ -249,7 +250,7 @@ test("what could not be checked is tried again after a while, and what is known 
   expect(running.heard.at(-1)).toEqual(["AAPL", "NEW"]);
 });
 
-test("with fresh lists a rejected ticker is looked at again, and is subscribed at once", async () => {
+test("with fresh lists a rejected ticker is looked at again, and is subscribed as soon as they have it", async () => {
   using table = openTable();
   for (const symbol of ["AAPL", "IPO"]) await put(table.watchlist, symbol);
   const results: Record<string, SymbolCheckResult> = { IPO: MISSING };
@@ -258,10 +259,44 @@ test("with fresh lists a rejected ticker is looked at again, and is subscribed a
   await until(() => sync.rejected().length === 1, "the first check");
   results.IPO = FOUND;
   sync.recheck();
-  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   await until(() => sync.outcome("IPO").kind === "found", "the second check");
   expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
   expect(asked).toEqual(["AAPL", "IPO", "IPO"]);
+});
+
+test("a rejected ticker is looked for for ever, within the hour, and streams as soon as a list has it", async () => {
+  using table = openTable();
+  for (const symbol of ["AAPL", "IPO"]) await put(table.watchlist, symbol);
+  const results: Record<string, SymbolCheckResult> = { IPO: MISSING };
+  const clock = handClock(NOON_MS);
+  await using running = await openSync(table.watchlist, results, { clock });
+  const { asked, heard, sync } = running;
+  const askedCount = () => asked.filter((symbol) => symbol === "IPO").length;
+  await until(() => sync.rejected().length === 1, "the first check");
+  const gapsMin: number[] = [];
+  for (let nth = 2; nth <= 8; nth++) {
+    let minutes = 0;
+    // An answer that proves nothing is no answer: what was proven holds.
+    results.IPO = nth === 5 ? UNKNOWN : MISSING;
+    for (; askedCount() < nth && minutes <= 60; minutes++) {
+      clock.advance(60_000);
+      await turns(3);
+    }
+    gapsMin.push(minutes);
+    expect(sync.rejected()).toEqual(["IPO"]);
+  }
+  expect(gapsMin).toEqual([5, 10, 20, 40, 60, 60, 60]);
+  expect(sync.unreceived()).toMatchObject([{ symbol: "IPO", kind: "not_listed", sinceMs: NOON_MS }]);
+  expect(running.warnings.length).toBe(1);
+  results.IPO = FOUND;
+  clock.advance(60 * 60_000);
+  await until(() => sync.outcome("IPO").kind === "found", "the list that has it");
+  expect(heard.at(-1)).toEqual(["AAPL", "IPO"]);
+  expect(sync.unreceived()).toEqual([]);
+  expect(running.said.map((event) => (event as { type: string }).type)).toEqual([
+    "ticker_rejected",
+    "ticker_accepted",
+  ]);
 });
 
 test("a ticker removed while it is checked is neither rejected nor remembered", async () => {

@@ -1,7 +1,7 @@
 // Log lines: what they look like, and that no secret stands in one, whatever way it came.
 
 import { expect, test } from "bun:test";
-import { SetupError } from "../../../lib/base/errors.ts";
+import { LogUnavailableError, SetupError } from "../../../lib/base/errors.ts";
 import { type Logger, openLogger } from "../../../lib/base/logger.ts";
 
 type Line = { level: string; message: string; logger: string; properties: Record<string, unknown> };
@@ -10,9 +10,13 @@ type Line = { level: string; message: string; logger: string; properties: Record
 const SECRET = 'tok/4711+x "y" ü';
 const SHORT_SECRET = "INFO";
 
-function recording(format: "json" | "pretty" = "json", secrets: readonly string[] = [SECRET]) {
+function recording(
+  format: "json" | "pretty" = "json",
+  secrets: readonly string[] = [SECRET],
+  level: "info" | "debug" = "info",
+) {
   let written = "";
-  const logger = openLogger({ name: "local", level: "info", format, secrets }, (text) => {
+  const logger = openLogger({ name: "processor", level, format, secrets }, (text) => {
     written += text;
   });
   return {
@@ -41,7 +45,7 @@ test("a line is JSON with time, level, message, logger and the fields as they ar
       "@timestamp": expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
       level: "INFO",
       message: "stored {rows}",
-      logger: "local",
+      logger: "processor",
       properties: {
         rows: 3,
         symbol: "AAPL",
@@ -60,15 +64,32 @@ test("levels below the chosen one are not written", () => {
   expect(lines().map(({ level }) => level)).toEqual(["INFO", "WARN", "ERROR"]);
 });
 
-test("an error as a field shows message, hint, code, causes and stack", () => {
+test("an error that was foreseen shows what happened, why and what to do, and no stack, except at debug", () => {
+  const cause = Object.assign(new Error("in use"), { code: "EADDRINUSE" });
+  const error = new SetupError("port 80 is taken", "Set ADMIN_PORT.", cause);
+  const { logger, lines } = recording();
+  logger.error("could not start", { error });
+  expect(lines()[0]?.properties).toEqual({
+    error: { name: "SetupError", message: "port 80 is taken", hint: "Set ADMIN_PORT.", cause: "in use" },
+  });
+  const debugging = recording("json", [], "debug");
+  debugging.logger.error("could not start", { error });
+  expect(debugging.lines()[0]?.properties).toMatchObject({
+    error: {
+      cause: { message: "in use", code: "EADDRINUSE", stack: expect.stringContaining("logger.test.ts") },
+      stack: expect.stringMatching(/logger\.test\.ts:\d+/),
+    },
+  });
+});
+
+test("an error that nobody foresaw shows code, causes and stacks", () => {
   const { logger, lines } = recording();
   const cause = Object.assign(new Error("in use"), { code: "EADDRINUSE" });
-  logger.error("could not start", { error: new SetupError("port 80 is taken", "Set ADMIN_PORT.", cause) });
+  logger.error("ended", { error: new TypeError("no such thing", { cause }) });
   expect(lines()[0]?.properties).toEqual({
     error: {
-      name: "SetupError",
-      message: "port 80 is taken",
-      hint: "Set ADMIN_PORT.",
+      name: "TypeError",
+      message: "no such thing",
       cause: {
         name: "Error",
         message: "in use",
@@ -78,6 +99,25 @@ test("an error as a field shows message, hint, code, causes and stack", () => {
       stack: expect.stringMatching(/logger\.test\.ts:\d+/),
     },
   });
+});
+
+test.each(["json", "pretty"] as const)("a %s line is one line, and does nothing to a terminal", (format) => {
+  const { logger, text } = recording(format);
+  const hostile = "one\ntwo\u001b[2Jthree\r\u0007\u202efour\u2028five\u009b";
+  logger.warn(hostile, { [hostile]: hostile, error: new LogUnavailableError(hostile, hostile) });
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+  expect(text().trimEnd()).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e]/);
+  expect(text()).toContain(
+    "one\\\\ntwo\\\\u001b[2Jthree".replaceAll("\\\\", format === "json" ? "\\\\" : "\\"),
+  );
+  if (format === "json") expect(text().trimEnd().split("\n").length).toBe(1);
+});
+
+test.each(["json", "pretty"] as const)("a %s line without fields has at most 300 characters", (format) => {
+  const { logger, text } = recording(format);
+  logger.warn(`"${"x".repeat(1_000)}"`);
+  logger.warn('"'.repeat(1_000));
+  for (const line of text().trimEnd().split("\n")) expect(line.length).toBeLessThanOrEqual(300);
 });
 
 test("errors inside an aggregate, and one that another suppressed, are shown", () => {
@@ -161,7 +201,7 @@ test("pretty lines show fields, and stacks as lines of their own", () => {
   const { logger, text } = recording("pretty");
   logger.error("broke", { rows: 3, error: new Error("outer", { cause: new Error("inner") }) });
   const plain = Bun.stripANSI(text());
-  expect(plain).toMatch(/error.*local.*broke/);
+  expect(plain).toMatch(/error.*processor.*broke/);
   expect(plain).toContain("rows: 3");
   expect(plain).toMatch(/^ {4}Error: outer\n {8}at /m);
   expect(plain).toMatch(/^ {4}Error: inner\n {8}at /m);

@@ -32,6 +32,7 @@ const feed: FeedHealth = {
   lastProblem: null,
   subscribed: ["AAPL"],
   unsubscribed: [],
+  unreceived: [],
 };
 const outbox: OutboxSnapshot = { recordCount: 3, bytes: 400, bytesMax: 1_000, oldestAtMs: NOON_MS - 2_000 };
 const publish: IngestSnapshot = {

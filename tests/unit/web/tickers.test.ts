@@ -13,12 +13,13 @@ test("tickers have their state, last price and age, in the order of the watchlis
   using web = openWeb({ tickers: () => sets });
   web.live.note([row(2, NOON_MS - 2_000, { price: 7 }), row(1, NOON_MS - 3_000, { price: 6 })], NOON_MS);
   const items = (await web.get("/tickers")).body.items;
-  const none = { last_price: null, last_trade_timestamp: null, age_ms: null };
+  const none = { unreceived: null, last_price: null, last_trade_timestamp: null, age_ms: null };
   expect(items).toEqual([
     { symbol: "MSFT", state: "subscribed", ...none },
     {
       symbol: "AAPL",
       state: "subscribed",
+      unreceived: null,
       last_price: 7,
       last_trade_timestamp: NOON_MS - 2_000,
       age_ms: 2_000,
