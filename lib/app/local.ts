@@ -12,7 +12,7 @@ import { storePart } from "../health/store.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { seedWatchlist } from "../ingest/watchlist-sync.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { openSqliteLog, type SqliteLog } from "../outbox/log.ts";
+import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor } from "../processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
 import { createWeb, type Web } from "../web/app.ts";
@@ -56,10 +56,15 @@ export async function openLocalApp(context: Context, start: Pick<Startup, "waitF
   const symbols = watchedSymbols(watchlist);
   const feed = openFinnhubFeed({ url, token, symbols, symbolsMax, clock, logger, metrics, signal });
 
+  const { load, save } = store.commits;
+  const commits: CommitStore = {
+    load,
+    save: (...position) => store.syncEarly().then(() => save(...position)),
+  };
   const live = createLiveView();
   const ingest = createIngest({ feed, log, clock, logger, metrics });
   const processor = createProcessor({
-    log: log.openReader(store.commits),
+    log: log.openReader(commits),
     store,
     clock,
     logger,

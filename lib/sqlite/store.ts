@@ -23,7 +23,7 @@ import type { DeadLetter } from "../model/dead-letter.ts";
 import { dayOf, type FeedEventRow, HOUR_MS, hourOf, type TradeRow } from "../model/trade.ts";
 import { aggregatesOf } from "./aggregates.ts";
 import { dropReceivedBefore } from "./retention.ts";
-import { createWalKeeper } from "./wal.ts";
+import { createWalKeeper, syncFile } from "./wal.ts";
 import { openWatchlistTable } from "./watchlist.ts";
 import { createWriteLock, type WriteLock } from "./write-lock.ts";
 
@@ -45,6 +45,8 @@ export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disp
   /** Which symbols are on the watchlist: in embedded mode nobody else writes it. */
   readonly watchlist: Watchlist;
   readonly commits: CommitStore;
+  /** Syncs what was written so far beside the event loop, so that the sync of a commit has little left to wait for. */
+  syncEarly(): Promise<void>;
   /** What /health needs to know: who holds up writing, and how large the write-ahead log is. */
   health(): StoreSnapshot;
   /** To be called every other second while a service runs: keeps the write-ahead log small. */
@@ -81,6 +83,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
     ...reader(db),
     watchlist: openWatchlistTable(db, sync, lock),
     commits: commitStore(db, sync, lock),
+    syncEarly: () => syncFile(`${path}-wal`),
     health: () => ({ ...lock.health(), ...wal.health() }),
     async keepWalSmall() {
       lock.probe();

@@ -2,7 +2,7 @@
 // transaction that another program leaves open prevents it, and the file grows until it ends. What has piled up is then
 // too much for a commit, so it is done in a thread (checkpointer.ts); meanwhile health and log say who reads.
 
-import { stat, statfs } from "node:fs/promises";
+import { open, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type Clock, withTimeout } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
@@ -28,7 +28,7 @@ export type WalKeeperDeps = Readonly<{
   logger: Logger;
   metrics?: Metrics | undefined;
   /** For tests. */
-  open?: (path: string) => Checkpointer;
+  openCheckpointer?: (path: string) => Checkpointer;
   freeBytes?: (directory: string) => Promise<number>;
   largeBytes?: number;
 }>;
@@ -109,11 +109,11 @@ class Keeper implements WalKeeper {
   }
 
   async #shrink(): Promise<void> {
-    const { db, path, open = openCheckpointer } = this.#deps;
+    const { db, path } = this.#deps;
     if (this.#checkpointer === null) {
       // Or the first commit after the reader's end would copy all of it, and the event loop would wait.
       db.run("PRAGMA wal_autocheckpoint = 0");
-      this.#checkpointer = open(path);
+      this.#checkpointer = (this.#deps.openCheckpointer ?? openCheckpointer)(path);
     }
     const { isTruncated, isHeldUp } = await this.#checkpointer.run();
     this.#bytes = await sizeOf(`${path}-wal`);
@@ -148,6 +148,19 @@ class Keeper implements WalKeeper {
       this.#told = "too large";
       logger.error(sentence, { freeBytes: free, isStoring: !isTooMuch });
     }
+  }
+}
+
+/**
+ * Rejects when the sync fails: like a failed sync of SQLite's own it must end the process, because the next one may
+ * succeed without the pages. The file must not be one that SQLite locks, because closing it would free the locks.
+ */
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r").catch(() => null);
+  try {
+    await file?.datasync();
+  } finally {
+    await file?.close();
   }
 }
 
