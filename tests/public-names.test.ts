@@ -342,13 +342,14 @@ async function runLocal(): Promise<Local> {
   });
   const metrics = createMetrics();
   const stop = new AbortController();
-  const parts = await openLocalApp({
+  const context = {
     config,
     metrics,
     clock: { ...systemClock, now: nowMs },
     logger: silentLogger,
     signal: stop.signal,
-  });
+  };
+  const parts = await openLocalApp(context, { waitFor: (_what, work) => work(() => {}) });
   const { web, jobs } = parts;
   const trigger = async () => jobs.find(({ name }) => name === "aggregates")?.run();
   const running = parts.run(stop.signal);

@@ -60,6 +60,8 @@ export type LocalSnapshot = Readonly<{
   outbox: OutboxSnapshot;
   publish: IngestSnapshot;
   processor: ProcessorSnapshot;
+  /** As health/store.ts judges it. */
+  store: PartHealth;
   /** The last trade that was dated too far ahead of its receipt; null = none was. */
   ahead: AheadTrade | null;
 }>;
@@ -81,11 +83,12 @@ export const CLOCK_WARNING_MS = 10 * MINUTE_MS;
 
 /** The document of the embedded mode: all parts are in this process. */
 export function localHealth(snapshot: LocalSnapshot, nowMs: number): HealthDocument {
-  const { simulated, startedAtMs, feed, symbols, outbox, publish, processor, ahead } = snapshot;
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, processor, store, ahead } = snapshot;
   return healthDocument(simulated, {
     feed: feedPart(feed, symbols, startedAtMs, nowMs),
     outbox: outboxPart(outbox, publish, nowMs),
     processor: processorPart(processor, outbox.oldestAtMs, startedAtMs, nowMs),
+    store,
     clock: clockPart(ahead, nowMs),
   });
 }

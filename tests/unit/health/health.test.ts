@@ -58,6 +58,7 @@ const healthy: LocalSnapshot = {
   outbox,
   publish,
   processor,
+  store: { ok: true, reason: null, lastProgressAt: null, ageMs: null, warning: null },
   ahead: null,
 };
 
@@ -69,7 +70,7 @@ const processorWith = (fields: Partial<ProcessorSnapshot>, oldestAtMs: number | 
 test("when everything moves the document is ok, and every part says when it last moved", () => {
   const document = localHealth(healthy, NOON_MS);
   expect(document).toMatchObject({ status: "ok", reason: null, simulated: false });
-  expect(Object.keys(document.parts)).toEqual(["feed", "outbox", "processor", "clock"]);
+  expect(Object.keys(document.parts)).toEqual(["feed", "outbox", "processor", "store", "clock"]);
   expect(document.parts.feed).toMatchObject({
     ok: true,
     lastProgressAt: NOON_MS,
