@@ -6,9 +6,11 @@ import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
+import { createStepWatch } from "../health/clock-steps.ts";
 import { localHealth } from "../health/health.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { seedWatchlist } from "../ingest/watchlist-sync.ts";
+import { countsAtMs } from "../model/last-trade.ts";
 import { DAY_MS } from "../model/trade.ts";
 import { openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor } from "../processing/processor.ts";
@@ -64,14 +66,19 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const { watchlistSync, control } = openWatchlist(deps);
 
   const startedAtMs = clock.now();
+  const lastStep = createStepWatch(clock);
   const health = () => {
     const watched = watchlistSync.wanted();
-    const lastTradeAtMs = (symbol: string) => live.of(symbol)?.trade_timestamp ?? null;
+    const lastTradeAtMs = (symbol: string) => {
+      const last = live.of(symbol);
+      return last && countsAtMs(last);
+    };
     const snapshot = {
       simulated,
       startedAtMs,
       symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
       ahead: live.ahead(),
+      clockStep: lastStep(),
       feed: feed.health(),
       outbox: log.health(),
       publish: ingest.health(),
@@ -112,7 +119,8 @@ function retentionJob(store: SqliteStore, days: number, clock: Clock, signal: Ab
     name: "retention",
     schedule: EVERY_HOUR,
     async run() {
-      while (!signal.aborted && store.dropReceivedBefore(clock.now() - days * DAY_MS)) {
+      const cutoffMs = store.retentionNowMs(clock.now()) - days * DAY_MS;
+      while (!signal.aborted && store.dropReceivedBefore(cutoffMs)) {
         await clock.sleep(RETENTION_PAUSE_MS, signal);
       }
     },

@@ -6,6 +6,7 @@ import { StoreUnavailableError } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
 import type { StoreReader } from "../../contracts/store.ts";
 import { DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
+import { readLastTrade } from "./last-trade.ts";
 import type { LiveView } from "./view.ts";
 
 export type Backfill = Readonly<{
@@ -36,7 +37,8 @@ export function createBackfill(store: StoreReader, live: LiveView, clock: Clock,
 
   async function readLast(symbol: string): Promise<void> {
     const range = { fromMs: clock.now() - DAY_MS, toMs: clock.now() + DAY_MS };
-    live.restore(await store.listTrades({ symbol, range, limit: 1 }));
+    const row = await readLastTrade(store, symbol, range);
+    live.restore(row === null ? [] : [row]);
   }
 
   async function last(symbol: string): Promise<TradeRow | null> {

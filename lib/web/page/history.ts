@@ -71,7 +71,15 @@ export function requestCandles(
   nowMs: number,
   limit: number,
 ): Promise<Page<Candle> | null> {
-  return request<Candle>("/candles", { symbol, interval, from: Math.floor(nowMs) - CANDLES_BACK_MS, limit });
+  const untilMs = Math.floor(nowMs);
+  // Without an end a candle of a trade that is dated ahead would be the newest one.
+  return request<Candle>("/candles", {
+    symbol,
+    interval,
+    from: untilMs - CANDLES_BACK_MS,
+    to: untilMs + 1,
+    limit,
+  });
 }
 
 export function requestOlder(next: string): Promise<Page<Candle> | null> {

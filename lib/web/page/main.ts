@@ -127,6 +127,8 @@ async function refreshHistory(): Promise<void> {
   const nowMs = model.nowMs();
   const [averages] = await Promise.all([requestAverages(symbol, nowMs - 30_000), candles.refresh(nowMs)]);
   if (symbol === model.chosen) prices.takeAverages(averages);
+  // In the same frame: the stored open candle closes with a trade that is dated ahead, until the seconds overwrite it.
+  requestDraw(false);
 }
 
 // --- Drawing ---------------------------------------------------------------------------------------------------
