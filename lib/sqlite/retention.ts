@@ -10,6 +10,16 @@ const DROP_ROWS_MAX = 2_000;
 const VACUUM_PAGES_MAX = 500;
 
 /**
+ * The time from which retention counts back. Our clock may be ahead by weeks, and would drop everything; so it is not
+ * believed beyond the newest trade, which has its date from the exchange. Where nothing new is stored nothing old needs to
+ * go. Without a trade it is now.
+ */
+export function retentionNowMs(db: Database, nowMs: number): number {
+  const newest = db.query<{ hour: number | null }, []>("SELECT max(hour) AS hour FROM trade_hours").get();
+  return newest?.hour == null ? nowMs : Math.min(nowMs, newest.hour + HOUR_MS);
+}
+
+/**
  * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a symbol goes as
  * a whole, with its aggregates, once its last row is old enough.
  */
@@ -21,7 +31,11 @@ export function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
     .get(cutoffMs);
   if (old === null) {
     db.query("DELETE FROM feed_events WHERE day < ?").run(dayOf(cutoffMs));
-    db.query("DELETE FROM dead WHERE received_at < ?").run(cutoffMs);
+    // With a clock that was slow the trade knows better when it was received: it stands in what was refused for its time.
+    db.query(
+      `DELETE FROM dead WHERE received_at < ?1 AND NOT (reason = 'impossible_time' AND source = 'feed' AND
+       json_valid(CAST(payload AS TEXT)) AND json_extract(CAST(payload AS TEXT), '$.data[0].t') >= ?1)`,
+    ).run(cutoffMs);
     db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
     return false;
   }
