@@ -6,6 +6,7 @@ import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import type { PartitionSender } from "../contracts/log.ts";
 import { openFinnhubFeed } from "../finnhub/feed.ts";
+import { createStepWatch } from "../health/clock-steps.ts";
 import { producerHealth } from "../health/pipeline.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { createLastValues } from "../ingest/last-values.ts";
@@ -71,6 +72,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   });
 
   const startedAtMs = clock.now();
+  const lastStep = createStepWatch(clock);
   const health = () => {
     const symbols = watchlistSync.wanted().map((symbol) => ({ symbol, lastTradeAtMs: trades.of(symbol) }));
     const parts = {
@@ -79,6 +81,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
       publish: ingest.health(),
       forward: relay.health(),
       lease: { unconfirmedSinceMs: log.lease.unconfirmedSinceMs() },
+      clockStep: lastStep(),
     };
     return producerHealth({ simulated, startedAtMs, symbols, ahead: trades.ahead(), ...parts }, clock.now());
   };

@@ -50,6 +50,16 @@ export type FeedHealth = Readonly<{
   subscribed: readonly string[];
   /** On the watchlist, but over the upstream's cap or rejected by it. */
   unsubscribed: readonly string[];
+  /** What the dates of all trades lately say of this machine's clock; null or absent = nothing against it. */
+  clockDifference?: ClockDifference | null;
+}>;
+
+/** `byMs`: at least. The trades and symbols are those that say so. */
+export type ClockDifference = Readonly<{
+  clockIs: "behind" | "ahead";
+  byMs: number;
+  tradeCount: number;
+  symbolCount: number;
 }>;
 
 export interface Feed {
