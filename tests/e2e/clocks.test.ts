@@ -297,7 +297,10 @@ test.skipIf(!hasChromium && isSkippingAllowed)(
       const faults: string[] = [];
       page.on("pageerror", (error) => faults.push(String(error)));
       feed.trade({ s: EUR, p: 1.05, t: Date.now() + 4 * HOUR_MS, v: 0 });
-      feed.trade({ s: EUR, p: 1.06, t: Date.now() + 30_000, v: 0 });
+      // And one that is dated to the end of this minute, so that it is in the open candle.
+      const intoMinute = () => Date.now() % 60_000;
+      await eventually(60_000, "the first half of a minute", () => intoMinute() < 20_000);
+      feed.trade({ s: EUR, p: 1.06, t: Date.now() - intoMinute() + 59_000, v: 0 });
       feed.trade({ s: "KISHU", p: 3.7e-10, t: Date.now(), v: 1e16 });
       await page.goto(`${local.url}/#${encodeURIComponent(EUR)}`);
       const shownIn = (id: string) => page.locator(id).getAttribute("data-value");
