@@ -879,7 +879,7 @@ test("dead letters, bad trades and disconnects have their reasons", () => {
   const refused = frame.type === "trade" ? frame.refused.map(({ reason }) => reason) : [];
   expectFrozen("reasons of bad trades", [
     ...refused,
-    badTrade(trade({ price: -1 }), NOON_MS) ?? "none",
+    badTrade(trade({ price: Number.NaN }), NOON_MS) ?? "none",
     badTrade(trade({ tradedAtMs: 1 }), NOON_MS) ?? "none",
   ]);
 });

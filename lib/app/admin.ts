@@ -54,7 +54,8 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
       onRecords(records) {
         const nowMs = clock.now();
         others.noteRecords(nowMs);
-        for (const { value } of records) if (value !== null) live.note(rowsIn(value), nowMs);
+        for (const { value, timestampMs } of records)
+          if (value !== null) live.note(rowsIn({ value, timestampMs }), nowMs);
       },
       signal,
     });

@@ -6,10 +6,12 @@ import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import { retryWhile } from "../base/retry.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
+import { createStepWatch } from "../health/clock-steps.ts";
 import { localHealth } from "../health/health.ts";
 import { storePart } from "../health/store.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { seedWatchlist } from "../ingest/watchlist-sync.ts";
+import { countsAtMs } from "../model/last-trade.ts";
 import { DAY_MS } from "../model/trade.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor } from "../processing/processor.ts";
@@ -76,15 +78,20 @@ export async function openLocalApp(context: Context, start: Pick<Startup, "waitF
   const { watchlistSync, control } = openWatchlist(deps);
 
   const startedAtMs = clock.now();
+  const lastStep = createStepWatch(clock);
   const health = () => {
     const watched = watchlistSync.wanted();
-    const lastTradeAtMs = (symbol: string) => live.of(symbol)?.trade_timestamp ?? null;
+    const lastTradeAtMs = (symbol: string) => {
+      const last = live.of(symbol);
+      return last && countsAtMs(last);
+    };
     const snapshot = {
       simulated,
       startedAtMs,
       symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
       ahead: live.ahead(),
       feed: watchedFeedHealth(watchlistSync, feed.health()),
+      clockStep: lastStep(),
       outbox: log.health(),
       publish: ingest.health(),
       processor: processor.health(),
@@ -126,7 +133,7 @@ function retentionJob(store: SqliteStore, days: number, clock: Clock, signal: Ab
     name: "retention",
     schedule: EVERY_HOUR,
     async run() {
-      const drop = async () => store.dropReceivedBefore(clock.now() - days * DAY_MS);
+      const drop = async () => store.dropReceivedBefore(store.retentionNowMs(clock.now()) - days * DAY_MS);
       // Another program's lock is waited for, and not until the next hour.
       const isWanted = () => !signal.aborted;
       const limits = { clock, firstMs: RETENTION_PAUSE_MS, maxMs: RETENTION_RETRY_MS_MAX, signal };

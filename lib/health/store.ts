@@ -1,7 +1,8 @@
 // The part `store` of the embedded mode's /health: who holds up writing to market.sqlite, and a write-ahead log that
 // another program's reading keeps from shrinking. Pure.
 
-import { judged, type PartHealth, spell } from "./health.ts";
+import { spell } from "../base/text.ts";
+import { judged, type PartHealth } from "./health.ts";
 
 /** What /health needs of the embedded store. Times are ms since 1970. */
 export type StoreSnapshot = Readonly<{

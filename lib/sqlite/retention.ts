@@ -12,6 +12,16 @@ const VACUUM_PAGES_MAX = 500;
 const DROP_DEAD_MAX = 20;
 
 /**
+ * The time from which retention counts back. Our clock may be ahead by weeks, and would drop everything; so it is not
+ * believed beyond the newest trade, which has its date from the exchange. Where nothing new is stored nothing old needs to
+ * go. Without a trade it is now.
+ */
+export function retentionNowMs(db: Database, nowMs: number): number {
+  const newest = db.query<{ hour: number | null }, []>("SELECT max(hour) AS hour FROM trade_hours").get();
+  return newest?.hour == null ? nowMs : Math.min(nowMs, newest.hour + HOUR_MS);
+}
+
+/**
  * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a symbol goes as
  * a whole, with its aggregates, once its last row is old enough.
  */
@@ -54,7 +64,12 @@ function dropSideRecords(db: Database, cutoffMs: number): boolean {
     )
     .run(dayOf(cutoffMs), DROP_ROWS_MAX);
   const dead = db
-    .query("DELETE FROM dead WHERE rowid IN (SELECT rowid FROM dead WHERE received_at < ? LIMIT ?)")
+    .query(
+      // With a clock that was slow the trade knows better when it was received: it stands in what was refused for its time.
+      `DELETE FROM dead WHERE rowid IN (SELECT rowid FROM dead WHERE received_at < ?1 AND NOT
+       (reason = 'impossible_time' AND source = 'feed' AND json_valid(CAST(payload AS TEXT)) AND
+       json_extract(CAST(payload AS TEXT), '$.data[0].t') >= ?1) LIMIT ?2)`,
+    )
     .run(cutoffMs, DROP_DEAD_MAX);
   return events.changes === DROP_ROWS_MAX || dead.changes === DROP_DEAD_MAX;
 }

@@ -20,9 +20,9 @@ import type { StoreMender, StoreReader, StoreWriter, TimeRange, TradeQuery } fro
 import type { Watchlist } from "../contracts/watchlist.ts";
 import type { StoreSnapshot } from "../health/store.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
-import { dayOf, type FeedEventRow, HOUR_MS, hourOf, type TradeRow } from "../model/trade.ts";
+import { dayOf, type FeedEventRow, HOUR_MS, hourOf, keptFromMs, type TradeRow } from "../model/trade.ts";
 import { aggregatesOf } from "./aggregates.ts";
-import { dropReceivedBefore } from "./retention.ts";
+import { dropReceivedBefore, retentionNowMs } from "./retention.ts";
 import { createWalKeeper, syncFile } from "./wal.ts";
 import { openWatchlistTable } from "./watchlist.ts";
 import { createWriteLock, type WriteLock } from "./write-lock.ts";
@@ -56,6 +56,8 @@ export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disp
    * symbol goes as a whole, with its aggregates, once its last row is old enough.
    */
   dropReceivedBefore(cutoffMs: number): boolean;
+  /** The time from which a cutoff is counted back: now, or the newest trade where that is earlier. */
+  retentionNowMs(nowMs: number): number;
   scanReceived(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
   /** Every dead letter, in the order in which they were written. */
   scanDead(): AsyncIterable<DeadLetter>;
@@ -94,6 +96,7 @@ export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
       lock.check();
       return storing(() => dropReceivedBefore(db, cutoffMs));
     },
+    retentionNowMs: (nowMs) => storing(() => retentionNowMs(db, nowMs)),
     [Symbol.dispose]() {
       wal[Symbol.dispose]();
       db.close();
@@ -190,19 +193,20 @@ function tradeWriter(db: Database, lock: WriteLock, keptHours: Map<string, numbe
 }
 
 /**
- * The hours of symbols that these rows keep for longer than is known: the latest receipt, rounded up to the
- * hour so that an hour is written once an hour and not with each put.
+ * The hours of symbols that these rows keep for longer than is known: the latest receipt (keptFromMs), rounded up to
+ * the hour so that an hour is written once an hour and not with each put.
  */
 function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, number>) {
   const news = new Map<string, { symbol: string; hour: number; until: number }>();
-  let last: TradeRow | undefined;
+  let last: { symbol: string; hour: number; keptFrom: number } | undefined;
   for (const row of rows) {
-    const { symbol, hour, ingest_timestamp } = row;
+    const { symbol, hour, trade_timestamp, ingest_timestamp } = row;
+    const keptFrom = keptFromMs(trade_timestamp, ingest_timestamp);
     // The rows of a message stand together and have the same receipt.
-    if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
-    last = row;
+    if (last?.symbol === symbol && last.hour === hour && last.keptFrom === keptFrom) continue;
+    last = { symbol, hour, keptFrom };
     const key = `${hour} ${symbol}`;
-    const until = hourOf(ingest_timestamp) + HOUR_MS;
+    const until = hourOf(keptFrom) + HOUR_MS;
     if (until > (news.get(key)?.until ?? keptHours.get(key) ?? 0)) news.set(key, { symbol, hour, until });
   }
   return news;
