@@ -8,10 +8,12 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { systemClock } from "../../lib/base/clock.ts";
+import { serveWeb } from "../../lib/web/server.ts";
 import { eventually, temporaryDirectory } from "../support/builders.ts";
 import { freePort, NGINX, startNginx } from "../support/nginx.ts";
 import { CHROMIUM, launchChromium } from "../support/page.ts";
 import { LOCAL, type ServiceProcess, startService } from "../support/processes.ts";
+import { openWeb } from "../support/web.ts";
 import { documentText } from "./documents/read.ts";
 
 const missing = [NGINX, CHROMIUM].filter((program) => !existsSync(program));
@@ -29,27 +31,24 @@ const TOKEN = "0123456789abcdef";
 const BALANCER_IDLE_MS = 60_000;
 
 const directory = temporaryDirectory();
-let browser: Browser;
+let launching: Promise<Browser> | null = null;
 let local: ServiceProcess;
 /** When the server closed a connection that was idle after its first answer, in ms. */
 let idleMs: Promise<number>;
 
 beforeAll(async () => {
   if (!isThere) return;
-  [browser, local] = await Promise.all([
-    launchChromium(),
-    startService(LOCAL, {
-      FINNHUB_SIMULATE: "1",
-      FINNHUB_STOCKS_TICKERS: '["BINANCE:BTCUSDT", "OANDA:EUR_USD"]',
-      ADMIN_TOKEN: TOKEN,
-      DATA_DIR: directory.path,
-    }),
-  ]);
+  local = await startService(LOCAL, {
+    FINNHUB_SIMULATE: "1",
+    FINNHUB_STOCKS_TICKERS: '["BINANCE:BTCUSDT", "OANDA:EUR_USD"]',
+    ADMIN_TOKEN: TOKEN,
+    DATA_DIR: directory.path,
+  });
   idleMs = idleUntilClosed(Number(new URL(local.url).port));
   idleMs.catch(() => {});
 }, TEST_MS_MAX);
 afterAll(async () => {
-  await browser?.close();
+  await (await launching)?.close();
   await local?.stop();
   directory[Symbol.dispose]();
 });
@@ -85,7 +84,8 @@ function certificate(): Record<string, string> {
 }
 
 async function openPage(url: string) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true });
+  launching ??= launchChromium();
+  const context = await (await launching).newContext({ ignoreHTTPSErrors: true });
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MS_MAX);
   const faults: string[] = [];
@@ -203,10 +203,12 @@ async function json(url: URL): Promise<Record<string, unknown>> {
 }
 
 nginxTest(
-  "the stream comes event by event, and is never silent for as long as a balancer waits, scaled to 3 s",
+  "the stream of a market without a trade comes event by event, and is never silent for 3 s; balancers wait for 60",
   async () => {
+    using web = openWeb({ clock: systemClock });
+    await using served = serveWeb({ app: web.app, hostname: "127.0.0.1", port: 0, clock: systemClock });
     const port = await freePort();
-    const location = `location / { proxy_pass ${local.url}/; proxy_read_timeout 3s; }`;
+    const location = `location / { proxy_pass ${served.url}/; proxy_read_timeout 3s; }`;
     const gzip = "gzip on; gzip_proxied any; gzip_types text/event-stream;";
     await using _nginx = await startNginx(`${gzip} server { listen 127.0.0.1:${port}; ${location} }`, port);
     const stopping = new AbortController();
@@ -222,7 +224,7 @@ nginxTest(
     const gaps = arrivals.slice(1).map((atMs, index) => atMs - arrivals[index]!);
     expect(arrivals.at(-1)).toBeGreaterThan(8_000); // It was not cut off.
     expect(Math.max(...gaps)).toBeLessThan(3_000);
-    expect(gaps.length).toBeGreaterThan(8);
+    expect(gaps.length).toBeGreaterThan(5);
   },
   TEST_MS_MAX,
 );
