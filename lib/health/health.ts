@@ -263,7 +263,7 @@ export function clockPart(
     const { byMs, atMs } = step!;
     const direction = byMs > 0 ? "forward" : "back";
     warnings.push(
-      `this machine's clock was set ${direction} by ${spell(Math.abs(byMs))}, or it slept, until ${new Date(atMs).toISOString()}: ages before that are wrong`,
+      `this machine's clock was set ${direction} by ${spell(Math.abs(byMs) * ROUNDED_UP)}, or it slept, until ${new Date(atMs).toISOString()}: ages before that are wrong`,
     );
   }
   return {
