@@ -78,7 +78,9 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
     signal,
   });
 
-  await start.waitFor("a first look at the others", () => others.poll());
+  await start.waitFor("the first answers of the producer, the processors, Kafka and Cassandra", () =>
+    others.poll(),
+  );
   const resources = opened.move();
   return {
     web,

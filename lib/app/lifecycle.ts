@@ -135,7 +135,10 @@ async function runProcess(
     if (!isStop && isSaid) return explain(name, error, config.secrets);
     if (isStop && command !== null) return EXIT_UNFINISHED;
     if (!isStop) {
-      logger.error("ended by a fault that nothing handled", { error });
+      logger.error(
+        "the process ends because of an unexpected error; this is a bug, please report this line",
+        { error },
+      );
       return EXIT_FAULT;
     }
   }
@@ -163,7 +166,10 @@ function handleProcessEvents(stop: ReturnType<typeof createStop>, logger: Logger
   for (const event of ["SIGTERM", "SIGINT"] as const) process.on(event, () => stop.request(event));
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.on(event, (error) => {
-      logger.error("ended by a fault that nothing handled", { event, error });
+      logger.error(
+        "the process ends because of an unexpected error; this is a bug, please report this line",
+        { event, error },
+      );
       process.exit(EXIT_FAULT);
     });
   }
@@ -213,7 +219,7 @@ function describeService(name: ServiceName, config: Config): string {
   return [
     describeConfig(config),
     "",
-    `source: ${source === null ? "not this binary's concern" : sourceWords(source)}`,
+    `source: ${source === null ? "none is set, so this binary uses the names of real data" : sourceWords(source)}`,
     `data: directory ${names.dataDirectory}, topic ${names.topic}, keyspace ${names.keyspace}`,
   ].join("\n");
 }

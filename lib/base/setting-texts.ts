@@ -126,7 +126,7 @@ function slips(environment: Environment): string[] {
     const least = Math.min(...distances);
     if (least > SLIP_LETTERS_MAX) continue;
     found.push(
-      `${name}: did you mean ${ours[distances.indexOf(least)]}? Rename it, or unset it if it is not for us`,
+      `${name}: did you mean ${ours[distances.indexOf(least)]}? Rename it, or unset it if it belongs to another program`,
     );
   }
   return found;

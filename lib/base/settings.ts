@@ -148,7 +148,7 @@ const keyspace = pattern(
 );
 const dataDirectory = pattern(
   /^(?!.*(^|\/)simulated\/*$)/,
-  "real data would mix with simulated data there: give another",
+  "give a directory that is not called simulated: simulated data would mix with real data there",
 );
 
 /** Days that the simulator can play; lib/simulator/scenarios.ts describes each. */

@@ -5,8 +5,8 @@ import { errors, types } from "cassandra-driver";
 import { RowRefusedError, SetupError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
 
 const RUN_INIT = "run `admin init`";
-export const HOST_HINT = "see CASSANDRA_HOST";
-const TLS_HINT = "see CASSANDRA_SSL and CASSANDRA_SSL_CA";
+export const HOST_HINT = "check that Cassandra is running, and check CASSANDRA_HOST and CASSANDRA_PORT";
+const TLS_HINT = "check CASSANDRA_SSL and CASSANDRA_SSL_CA";
 
 /** The contract's error for what the driver rejected with. An error that is not known here is a bug, and comes back as it is. */
 export function storeError(error: unknown): unknown {
@@ -18,7 +18,11 @@ export function storeError(error: unknown): unknown {
   }
   if (error instanceof errors.ResponseError) return responseError(error, text);
   if (error instanceof errors.ArgumentError && text.startsWith("localDataCenter")) {
-    return new SetupError(`no such datacenter: ${text}`, "see CASSANDRA_DATACENTER", error);
+    return new SetupError(
+      `Cassandra has no datacenter of that name: ${text}`,
+      "set CASSANDRA_DATACENTER to a name that `nodetool status` shows",
+      error,
+    );
   }
   const code = codeOf(error);
   if (isCertificateFault(code)) {

@@ -153,7 +153,7 @@ async function inspectReplication({ cassandra, keyspace, datacenter, replication
   if (Number(found) === replicationFactor) return { keyspaceExists: true, sentences: [] };
   const sentence =
     `the keyspace ${keyspace} has a replication factor of ${found} in ${datacenter}, ` +
-    `CASSANDRA_REPLICATION_FACTOR is ${replicationFactor}: left as it is (ALTER KEYSPACE, then nodetool repair)`;
+    `CASSANDRA_REPLICATION_FACTOR is ${replicationFactor}; init does not change it: run ALTER KEYSPACE, then nodetool repair, or correct the setting`;
   return { keyspaceExists: true, sentences: [sentence] };
 }
 

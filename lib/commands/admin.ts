@@ -64,7 +64,7 @@ async function refuseWhileBehind({ config, clock, logger }: Context): Promise<vo
   const behind = (await topics.lag(groupId)).reduce((sum, { lag }) => sum + lag, 0);
   if (behind <= FORCE_LAG_MAX) return;
   throw new SetupError(
-    `the processors are ${behind} records behind, and may have in memory what --force would repair`,
+    `nothing was repaired: the processors are ${behind} records behind, and may write old windows from memory over what --force repairs`,
     "wait until the lag in admin's /health is small, then run this again",
   );
 }

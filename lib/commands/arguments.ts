@@ -18,14 +18,14 @@ export const VERIFY_FLAGS: readonly Flag[] = [
   ["--repair", "rewrite the rows that count less than their trades"],
   [
     "--force",
-    "with --repair: repair every other difference too; later, smaller amendments to those rows are then ignored",
+    "with --repair: also replace rows that differ in any other way; trades that arrive later may not change these rows",
   ],
   JSON_FLAG,
 ];
 
 export const REPLAY_FLAGS: readonly Flag[] = [
   ...RANGE_FLAGS,
-  ["--dead", "the dead letters that can be sent now, instead of a range"],
+  ["--dead", "replay the dead letters that can be taken now, instead of a range"],
   JSON_FLAG,
 ];
 
@@ -33,7 +33,10 @@ export const REPLAY_FLAGS: readonly Flag[] = [
 export function readReplayRange(options: CommandOptions, nowMs: number): TimeRange | null {
   if (!options.dead) return readRange(options, nowMs, null);
   if (options.from || options.to) {
-    throw new SetupError("--dead takes every dead letter", "leave out --from and --to, or leave out --dead");
+    throw new SetupError(
+      "--dead takes every dead letter, so it cannot be combined with --from or --to",
+      "leave out --from and --to, or leave out --dead",
+    );
   }
   return null;
 }

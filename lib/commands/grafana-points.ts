@@ -108,7 +108,11 @@ function* dashboardPoints({ body, fault }: GrafanaAnswer, expected: ExpectedDash
   const unlisted = isListed ? null : `${refresh} is not in its list of intervals: its timer never starts`;
   yield point("its list of intervals has this one", unlisted, refresh);
   const isFile = fieldOf(fieldOf(body, "meta"), "provisioned") === true;
-  yield point("it comes from the file", isFile ? null : "it was saved by somebody", "provisioned");
+  yield point(
+    "it comes from the file",
+    isFile ? null : "somebody saved it in Grafana: provision it from grafana/dashboards",
+    "provisioned",
+  );
   const titles = new Set(listOf(model, "panels").map((panel) => textIn(panel, "title")));
   const missing = panels.filter(({ title }) => !titles.has(title)).map(({ title }) => title);
   const gone = missing.length === 0 ? null : `missing: ${missing.join(", ")}`;

@@ -13,7 +13,8 @@ import { type Difference, type Skipped, type Verified, type VerifyDeps, verifyWi
 const OUTCOMES: Readonly<Record<Difference["outcome"], string>> = {
   found: "",
   repaired: "; repaired",
-  needs_force: "; not repaired: the row counts no less than its trades, so it needs --repair --force",
+  needs_force:
+    "; not repaired: the row counts as many trades as are stored, or more; --repair --force replaces it",
   too_young: "; not repaired: a processor may still have it in memory; try again in some minutes",
   may_have_expired: "; not repaired: some of its trades may have expired",
   unrepaired: "; written, but it still differs",
@@ -28,12 +29,12 @@ function describeDifference({ window, what, columns, stored, computed, outcome }
   const valueIn = (entries: readonly [string, unknown][], column: string) =>
     String(entries.find(([key]) => key === column)?.[1]);
   const texts = {
-    missing: `no row, and ${computed?.row.trade_count} trades`,
-    extra: `a row of ${stored?.row.trade_count} trades, and no trade`,
+    missing: `${computed?.row.trade_count} trades are stored, but there is no row`,
+    extra: `the row counts ${stored?.row.trade_count} trades, but none is stored`,
     differs: columns
       .map(
         (column) =>
-          `${column} is ${valueIn(storedColumns, column)}, from the trades ${valueIn(computedColumns, column)}`,
+          `${column} is ${valueIn(storedColumns, column)} in the row, but ${valueIn(computedColumns, column)} when computed from the trades`,
       )
       .join(", "),
   };
@@ -78,7 +79,7 @@ function printVerified(
   );
   if (repair === "force" && repaired > 0)
     printLine(
-      "a later trade in a window repaired by force may not show in it; another --repair --force would find it",
+      "a window that was repaired by force may not count trades that arrive later; after a late trade, run --repair --force again",
     );
   if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
   return differences === 0 ? 0 : 1;

@@ -27,7 +27,7 @@ export const producerCommands: readonly Command[] = [
     async main({ config, clock, metrics, logger }, { dead, dropDoubtful }) {
       if (!dead) {
         throw new SetupError(
-          "replay without --dead has nothing to replay here: Kafka has what it acknowledged",
+          "the producer can replay only dead letters, so replay needs --dead",
           "use --dead for what Kafka refused, or `admin replay --from ... --to ...` for what is in the topic",
         );
       }

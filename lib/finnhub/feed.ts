@@ -267,7 +267,10 @@ class FinnhubFeed implements Feed {
     if (lines === this.#emittedOverCap) return;
     this.#emittedOverCap = lines;
     const detail = { symbols: overCap.slice(0, SYMBOLS_IN_EVENT_MAX), symbolCount: overCap.length };
-    this.#options.logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
+    this.#options.logger.warn(
+      "the list of tickers that Finnhub does not stream has changed: Finnhub limits their number",
+      detail,
+    );
     this.#emitEvent("tickers_over_cap", detail);
   }
 }

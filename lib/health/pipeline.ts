@@ -73,7 +73,7 @@ export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): Healt
 /** Kafka may be away, or the process was paused: either passes, or somebody needs to know. */
 export function leasePart({ unconfirmedSinceMs }: LeaseSnapshot, nowMs: number): PartHealth {
   const unconfirmedMs = lastedMs(unconfirmedSinceMs, nowMs);
-  const reason = `not confirmed as the owner of the feed: what it receives has been waiting for ${spell(unconfirmedMs)}`;
+  const reason = `the lease is not confirmed, so received trades have been waiting for ${spell(unconfirmedMs)}: check that Kafka can be reached and that this process was not paused`;
   return {
     ...judged(unconfirmedMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
     doubtSince: unconfirmedSinceMs,
@@ -193,7 +193,7 @@ export function brokerPart(broker: BrokerSnapshot, startedAtMs: number, nowMs: n
   if (first !== undefined) {
     const others = stuck.length > 1 ? ` (nor those of ${stuck.length - 1} more partitions)` : "";
     reasons.push(
-      `${first.lag} records are waiting in ${first.partition} and its commit has not moved for ${spell(nowMs - first.movedAtMs)}${others}: is a processor running?`,
+      `${first.lag} records are waiting in ${first.partition} and its commit has not moved for ${spell(nowMs - first.movedAtMs)}${others}: check that a processor is running`,
     );
   }
   const moved = lags.map(({ movedAtMs }) => movedAtMs);

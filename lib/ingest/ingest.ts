@@ -111,7 +111,7 @@ class IngestLoop {
     try {
       await this.#append([...gapEntries, ...entries]);
       if (gapEnd === null) return;
-      this.#deps.logger.info("the log accepts trades again", { tradesLost: gapEnd.tradeCount });
+      this.#deps.logger.info("the outbox accepts trades again", { tradesLost: gapEnd.tradeCount });
       this.#gap = null;
     } catch (error) {
       if (!(error instanceof LogFullError)) throw error;
@@ -141,7 +141,7 @@ class IngestLoop {
     if (this.#gap === null) {
       const sinceMs = clock.now();
       this.#gap = { sinceMs, messageCount: 0, tradeCount: 0 };
-      logger.error("trades are refused: the log is full", { error });
+      logger.error("trades are refused: the outbox is full", { error });
       events.push(this.#encoder.event("trades_refused", sinceMs, { fromMs: sinceMs, toMs: null }));
     }
     this.#gap.messageCount += refusedCount;
@@ -154,7 +154,7 @@ class IngestLoop {
       if (events.length > 0) await this.#append(events);
     } catch (eventError) {
       if (!(eventError instanceof LogFullError)) throw eventError;
-      logger.error("feed events are refused too: the log has no room left for them", {
+      logger.error("feed events are refused too: the outbox has no room left for them", {
         eventCount: events.length,
       });
     }

@@ -82,7 +82,10 @@ export async function acquireLease(deps: LeaseDeps): Promise<Lease> {
     // Another claim was first, or a heartbeat came last; perhaps of a process of this same outbox, killed since.
     if (attempt < CLAIMS_MAX) continue;
     if (state !== null) throw refusalError(state);
-    throw new LogUnavailableError("the claim to the lease was not read back", "start again");
+    throw new LogUnavailableError(
+      "Kafka did not return this producer's claim to the lease",
+      "check the brokers, then start the producer again",
+    );
   }
 }
 
@@ -103,7 +106,7 @@ async function waitUntilFree(deps: LeaseDeps): Promise<LeaseState | null> {
 async function waitWhileSilent(deps: LeaseDeps, lease: LeaseState): Promise<LeaseState | null> {
   const { topic, clock, logger, signal } = deps;
   const { host, pid, session } = lease;
-  logger.info("another producer held the feed: waiting to see whether it is alive", {
+  logger.info("another producer had the lease: waiting to see whether it is alive", {
     host,
     pid,
     waitMsMax: LEASE_MS_MAX,
@@ -128,7 +131,7 @@ async function waitWhileSilent(deps: LeaseDeps, lease: LeaseState): Promise<Leas
     last = state;
     silentMs = 0;
   }
-  logger.warn("the producer that held the feed is silent; taking over", { host, pid, silentMs });
+  logger.warn("the producer that had the lease is silent; this one takes over", { host, pid, silentMs });
   return last;
 }
 

@@ -113,15 +113,18 @@ export class SendOutcomes {
 
   #logRefusal({ partition }: PartitionQueue, record: OutboxRecord, error: Error): void {
     const { offset, kind, key, value } = record;
-    this.#deps.logger.error("a message was refused and put aside: see `producer replay --dead`", {
-      partition,
-      offset,
-      kind,
-      key,
-      bytes: value.length,
-      refusedCount: this.#refusedCount,
-      error,
-    });
+    this.#deps.logger.error(
+      "Kafka refused a message, which is now a dead letter: stop the producer and run `producer replay --dead` to send it again",
+      {
+        partition,
+        offset,
+        kind,
+        key,
+        bytes: value.length,
+        refusedCount: this.#refusedCount,
+        error,
+      },
+    );
   }
 
   #markFailing(queue: PartitionQueue, error: Error): void {

@@ -100,9 +100,12 @@ class ControlTopicFollower {
     this.#topic = topic;
     this.#writer = openCompactedTopic({ ...options, topic });
     this.state = new ControlState(() =>
-      options.logger.warn("the tickers' topic was recreated: its earlier records are kept until a restart", {
-        topic,
-      }),
+      options.logger.warn(
+        "the tickers' topic was recreated: this process keeps the earlier tickers in memory until it is restarted",
+        {
+          topic,
+        },
+      ),
     );
   }
 

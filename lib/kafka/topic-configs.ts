@@ -97,5 +97,8 @@ export function differencesOf(
 ): string[] {
   return configEntries
     .filter(({ name, value }) => values.get(name) !== value)
-    .map(({ name, value }) => `${topic} has ${name}=${values.get(name)}, wanted is ${value}: left as it is`);
+    .map(
+      ({ name, value }) =>
+        `${topic} has ${name}=${values.get(name)}, but should have ${value}; init does not change it: use kafka-configs.sh`,
+    );
 }

@@ -149,7 +149,10 @@ export class RowPuts {
       }
       // Nothing else would accept it, and to stop the log for it would lose trades.
       metrics.refusedForGoodTotal.inc({ kind });
-      logger.error("the store refuses a side record for good", { kind, error });
+      logger.error("the store refused a feed event or a dead letter for good; it is not stored", {
+        kind,
+        error,
+      });
     }
     for (const { inFlight } of sideRecords) partition.tracker.acknowledge(inFlight);
   }

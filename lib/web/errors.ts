@@ -30,7 +30,11 @@ export function answerFaults(app: OpenAPIHono, logger: Logger): void {
       const sentence = "the store cannot be read right now: try again in a moment";
       return context.json({ error: sentence }, 503, RETRY_AFTER);
     }
-    logger.error("a request met a fault that nothing handled", { method, path, error });
+    logger.error("a request failed because of an unexpected error; this is a bug, please report this line", {
+      method,
+      path,
+      error,
+    });
     return context.json({ error: "internal error: see the log of this service" }, 500);
   });
 }

@@ -72,7 +72,7 @@ export function serveWeb(options: ServeOptions): WebServer {
 
 function setupError(error: unknown, hostname: string, port: number, portSetting: string): SetupError {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
-  const where = `the web cannot listen on ${hostname}:${port}`;
+  const where = `the web server cannot listen on ${hostname}:${port}`;
   switch (code) {
     case "EADDRINUSE":
       return new SetupError(

@@ -98,7 +98,7 @@ test("wrong settings end it with code 1, all mistakes in sentences, no stack", a
   expect({ code, out }).toEqual({ code: 1, out: "" });
   expect(err).toBe(
     "local: 2 settings need your attention\n" +
-      "  FINHUB_API_TOKEN: did you mean FINNHUB_API_TOKEN? Rename it, or unset it if it is not for us\n" +
+      "  FINHUB_API_TOKEN: did you mean FINNHUB_API_TOKEN? Rename it, or unset it if it belongs to another program\n" +
       '  KAFKA_PORT: give a whole number from 1 to 65535; found "x"\n',
   );
 });

@@ -5,6 +5,7 @@ import type { Clock } from "../../base/clock.ts";
 import { StoreUnavailableError } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
+import { countsAtMs, isLater } from "../../model/last-trade.ts";
 import { DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
 import { readLastTrade } from "./last-trade.ts";
 import type { LiveView } from "./view.ts";
@@ -38,12 +39,15 @@ export function createBackfill(store: StoreReader, live: LiveView, clock: Clock,
 
   async function readLast(symbol: string): Promise<void> {
     const nowMs = clock.now();
+    let last: TradeRow | null = null;
     const read = async (range: TimeRange) => {
       const row = await readLastTrade(store, symbol, range);
-      return row === null ? [] : [row];
+      if (row !== null && (last === null || isLater(row, last))) last = row;
+      // One that was dated ahead counts as at its receipt, and an older range may hold a later one.
+      return last !== null && countsAtMs(last) >= range.fromMs ? [last] : [];
     };
-    // A trade that is dated ahead by up to a day can be the last: it counts as at its receipt.
-    live.restore((await walkBack({ store, symbol, toMs: nowMs + DAY_MS, nowMs, limit: 1, read })).rows);
+    await walkBack({ store, symbol, toMs: nowMs + DAY_MS, nowMs, limit: 1, read });
+    live.restore(last === null ? [] : [last]);
   }
 
   async function last(symbol: string): Promise<TradeRow | null> {

@@ -29,7 +29,7 @@ export function drawHeadline(model: Model, view: SymbolView): void {
 export function drawBar(model: Model, connection: StreamState, nowMs: number): void {
   const stale = staleReason(model, connection, nowMs);
   const source = model.simulated ? "simulated" : "live";
-  setText(byId("latency-of"), model.seenAt === "store" ? "stored in (p50)" : "on the topic in (p50)");
+  setText(byId("latency-of"), model.seenAt === "store" ? "time to store (p50)" : "time to topic (p50)");
   const badge = byId("badge");
   if (model.symbols.length > 0 || model.status !== null) {
     badge.dataset.state = stale === null ? source : "stale";

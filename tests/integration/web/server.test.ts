@@ -32,7 +32,9 @@ test("a port in use is refused in a sentence that names the setting", async () =
   await using server = serveWeb({ ...options, port: 0 });
   const again = () => serveWeb({ ...options, port: server.port, portSetting: "PROCESSOR_PORT" });
   expect(again).toThrow(SetupError);
-  expect(again).toThrow(`the web cannot listen on 127.0.0.1:${server.port}: another process uses the port`);
+  expect(again).toThrow(
+    `the web server cannot listen on 127.0.0.1:${server.port}: another process uses the port`,
+  );
   expect(again).toThrow(expect.objectContaining({ hint: expect.stringContaining("set PROCESSOR_PORT to") }));
 });
 

@@ -90,7 +90,7 @@ test("all mistakes are told at once, each with what to do", () => {
       PRODUCER_URL: "localhost:8081",
     }),
   ).toEqual([
-    "FINHUB_API_TOKEN: did you mean FINNHUB_API_TOKEN? Rename it, or unset it if it is not for us",
+    "FINHUB_API_TOKEN: did you mean FINNHUB_API_TOKEN? Rename it, or unset it if it belongs to another program",
     "ADMIN_TOKEN_FILE: the file cannot be read (ENOENT); give the path of one that this user may read",
     `FINNHUB_STOCKS_TICKERS: give a JSON list of symbols, like '["AAPL", "BINANCE:BTCUSDT"]'; found "AAPL,MSFT"`,
     'KAFKA_PORT: give a whole number from 1 to 65535; found "70000"',
@@ -251,7 +251,7 @@ test("a name within two letters of one of ours is taken for a slip", () => {
   ];
   for (const [slip, meant] of slips) {
     expect(mistakesOf({ [slip]: "x" })).toEqual([
-      `${slip}: did you mean ${meant}? Rename it, or unset it if it is not for us`,
+      `${slip}: did you mean ${meant}? Rename it, or unset it if it belongs to another program`,
     ]);
   }
   expect(mistakesOf({ FINHB_API_TOKN: "three or more letters off" })).toEqual([]);

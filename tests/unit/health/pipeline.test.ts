@@ -134,7 +134,7 @@ test("lag alone is no fault; a commit that does not move while records wait is",
   expect(at({ lag: 0, movedAtMs: STARTED_AT_MS }).ok).toBe(true);
   expect(at({ movedAtMs: NOON_MS - UNCOMMITTED_MS_MAX }).ok).toBe(true);
   expect(at({ movedAtMs: NOON_MS - UNCOMMITTED_MS_MAX - 1 }).reason).toContain(
-    "20 records are waiting in market/1 and its commit has not moved for 60 s: is a processor running?",
+    "20 records are waiting in market/1 and its commit has not moved for 60 s: check that a processor is running",
   );
 });
 
@@ -175,6 +175,6 @@ test("a lease that stays unconfirmed fails, and says since when what is received
   expect(at(UNACKNOWLEDGED_MS_MAX)).toMatchObject({ ok: true });
   expect(at(75_000)).toMatchObject({ ok: false, doubtSince: NOON_MS - 75_000 });
   expect(at(75_000).reason).toContain(
-    "not confirmed as the owner of the feed: what it receives has been waiting for 75 s",
+    "the lease is not confirmed, so received trades have been waiting for 75 s",
   );
 });
