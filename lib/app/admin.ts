@@ -31,7 +31,8 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
   const { kafka, topics, store, tickers, following } = await openEngines(context, start, opened);
 
   const { producerUrls, processorUrls, adminToken } = config.web;
-  const remotes = createRemoteHealth({ producer: producerUrls, processor: processorUrls }, clock);
+  const kinds = { producer: producerUrls, processor: processorUrls };
+  const remotes = createRemoteHealth(kinds, clock, config.proxies);
   const lags = createLagMonitor(topics, groupId, clock);
   const others = new AdminHealth({
     remotes,
@@ -53,7 +54,8 @@ export async function openAdminApp(context: Context, start: Startup): Promise<Ap
       onRecords(records) {
         const nowMs = clock.now();
         others.noteRecords(nowMs);
-        for (const { value } of records) if (value !== null) live.note(rowsIn(value), nowMs);
+        for (const { value, timestampMs } of records)
+          if (value !== null) live.note(rowsIn({ value, timestampMs }), nowMs);
       },
       signal,
     });

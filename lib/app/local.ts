@@ -4,18 +4,22 @@
 import type { Clock } from "../base/clock.ts";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
+import { retryWhile } from "../base/retry.ts";
 import { watchedSymbols } from "../contracts/watchlist.ts";
+import { createStepWatch } from "../health/clock-steps.ts";
 import { localHealth } from "../health/health.ts";
+import { storePart } from "../health/store.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { seedWatchlist } from "../ingest/watchlist-sync.ts";
+import { countsAtMs } from "../model/last-trade.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { openSqliteLog, type SqliteLog } from "../outbox/log.ts";
+import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor } from "../processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
 import { createWeb, type Web } from "../web/app.ts";
 import { createLiveView } from "../web/live/view.ts";
-import { EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
-import type { App } from "./startup.ts";
+import { EVERY_2_SECONDS, EVERY_5_SECONDS, EVERY_HOUR, type Job } from "./jobs.ts";
+import type { App, Startup } from "./startup.ts";
 import { openUpstream } from "./upstream.ts";
 import { openSymbolCheck, openWatchlist, tickerSets, watchedFeedHealth, watchlistJobs } from "./watchlist.ts";
 
@@ -28,9 +32,14 @@ const DRAIN_MS_MAX = 5_000;
 const DRAIN_POLL_MS = 5;
 /** Between two slices of retention, so that it costs a tenth of a core at most. */
 const RETENTION_PAUSE_MS = 20;
+/** Nobody waits for it. */
+const RETENTION_RETRY_MS_MAX = 10_000;
 
-/** Waits for no engine, so it needs no Startup. Rejects with a SetupError when DATA_DIR cannot be used. */
-export async function openLocalApp(context: Context): Promise<LocalApp> {
+/**
+ * Waits for no engine, but for another program that keeps market.sqlite locked. Rejects with a SetupError when DATA_DIR
+ * cannot be used.
+ */
+export async function openLocalApp(context: Context, start: Pick<Startup, "waitFor">): Promise<LocalApp> {
   const { config, clock, logger, metrics, signal } = context;
   const source = chooseSource(config, "local");
   const { dataDirectory: directory, topic } = namesOf(config, source);
@@ -38,19 +47,25 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const { sync, bytesMax } = config.outbox;
   await using opened = new AsyncDisposableStack();
 
-  const store = opened.use(openSqliteStore({ directory, sync }));
+  const storeOptions = { directory, sync, clock, logger, metrics };
+  const store = opened.use(await start.waitFor("market.sqlite", async () => openSqliteStore(storeOptions)));
   const log = opened.use(openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }));
   const upstream = opened.use(await openUpstream(source, config, { clock, logger }));
   const { apiUrl, token, simulated } = upstream;
   const { watchlist } = store;
-  await seedWatchlist(watchlist, setting, clock);
+  await start.waitFor("the watchlist in market.sqlite", () => seedWatchlist(watchlist, setting, clock));
   const symbols = watchedSymbols(watchlist);
   const feed = upstream.openFeed({ symbols, symbolsMax, clock, logger, metrics, signal });
 
+  const { load, save } = store.commits;
+  const commits: CommitStore = {
+    load,
+    save: (...position) => store.syncEarly().then(() => save(...position)),
+  };
   const live = createLiveView();
   const ingest = createIngest({ feed, log, clock, logger, metrics });
   const processor = createProcessor({
-    log: log.openReader(store.commits),
+    log: log.openReader(commits),
     store,
     clock,
     logger,
@@ -63,18 +78,24 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
   const { watchlistSync, control } = openWatchlist(deps);
 
   const startedAtMs = clock.now();
+  const lastStep = createStepWatch(clock);
   const health = () => {
     const watched = watchlistSync.wanted();
-    const lastTradeAtMs = (symbol: string) => live.of(symbol)?.trade_timestamp ?? null;
+    const lastTradeAtMs = (symbol: string) => {
+      const last = live.of(symbol);
+      return last && countsAtMs(last);
+    };
     const snapshot = {
       simulated,
       startedAtMs,
       symbols: watched.map((symbol) => ({ symbol, lastTradeAtMs: lastTradeAtMs(symbol) })),
       ahead: live.ahead(),
       feed: watchedFeedHealth(watchlistSync, feed.health()),
+      clockStep: lastStep(),
       outbox: log.health(),
       publish: ingest.health(),
       processor: processor.health(),
+      store: storePart(store.health(), clock.now()),
     };
     return localHealth(snapshot, clock.now());
   };
@@ -90,6 +111,7 @@ export async function openLocalApp(context: Context): Promise<LocalApp> {
     jobs: [
       { name: "aggregates", schedule: EVERY_5_SECONDS, run: () => processor.trigger() },
       retentionJob(store, config.retentionDays, clock, signal),
+      { name: "write-ahead log", schedule: EVERY_2_SECONDS, run: () => store.keepWalSmall() },
       ...watchlistJobs(check, watchlistSync, signal),
     ],
     async run(runSignal) {
@@ -111,9 +133,11 @@ function retentionJob(store: SqliteStore, days: number, clock: Clock, signal: Ab
     name: "retention",
     schedule: EVERY_HOUR,
     async run() {
-      while (!signal.aborted && store.dropReceivedBefore(clock.now() - days * DAY_MS)) {
-        await clock.sleep(RETENTION_PAUSE_MS, signal);
-      }
+      const drop = async () => store.dropReceivedBefore(store.retentionNowMs(clock.now()) - days * DAY_MS);
+      // Another program's lock is waited for, and not until the next hour.
+      const isWanted = () => !signal.aborted;
+      const limits = { clock, firstMs: RETENTION_PAUSE_MS, maxMs: RETENTION_RETRY_MS_MAX, signal };
+      while (await retryWhile(isWanted, limits, drop)) await clock.sleep(RETENTION_PAUSE_MS, signal);
     },
   };
 }

@@ -5,6 +5,7 @@ import { hostname } from "node:os";
 import type { Context } from "../base/command.ts";
 import { chooseSource, namesOf } from "../base/config.ts";
 import type { PartitionSender } from "../contracts/log.ts";
+import { createStepWatch } from "../health/clock-steps.ts";
 import { producerHealth } from "../health/pipeline.ts";
 import { createIngest } from "../ingest/ingest.ts";
 import { createLastValues } from "../ingest/last-values.ts";
@@ -68,6 +69,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
   });
 
   const startedAtMs = clock.now();
+  const lastStep = createStepWatch(clock);
   const health = () => {
     const symbols = watchlistSync.wanted().map((symbol) => ({ symbol, lastTradeAtMs: trades.of(symbol) }));
     const parts = {
@@ -76,6 +78,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
       publish: ingest.health(),
       forward: relay.health(),
       lease: { unconfirmedSinceMs: log.lease.unconfirmedSinceMs() },
+      clockStep: lastStep(),
     };
     return producerHealth({ simulated, startedAtMs, symbols, ahead: trades.ahead(), ...parts }, clock.now());
   };

@@ -38,13 +38,13 @@ const SIMULATOR_TOKEN = "simulated";
 
 export async function openUpstream(
   source: Source,
-  { finnhub }: Pick<Config, "finnhub">,
+  { finnhub, proxies }: Pick<Config, "finnhub" | "proxies">,
   { clock, logger }: Pick<Context, "clock" | "logger">,
 ): Promise<Upstream> {
   if (source.kind === "finnhub") {
     const { url, token } = source;
     return {
-      openFeed: (options) => openFinnhubFeed({ ...options, url, token }),
+      openFeed: (options) => openFinnhubFeed({ ...options, url, token, proxies }),
       token,
       apiUrl: finnhub.apiUrl,
       simulated: false,
@@ -65,7 +65,8 @@ export async function openUpstream(
   const { seed, scenario, speed } = source;
   logger.info("a simulator plays the market", { seed, recipe: scenario ?? "ordinary", speed });
   return {
-    openFeed: (options) => openFinnhubFeed({ ...options, url: simulator.wsUrl, token: SIMULATOR_TOKEN }),
+    openFeed: (options) =>
+      openFinnhubFeed({ ...options, url: simulator.wsUrl, token: SIMULATOR_TOKEN, proxies }),
     apiUrl: simulator.apiUrl,
     token: SIMULATOR_TOKEN,
     simulated: true,

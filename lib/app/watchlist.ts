@@ -31,7 +31,8 @@ type SymbolCheckDeps = Readonly<{
 export function openSymbolCheck(deps: SymbolCheckDeps): FinnhubSymbols | null {
   const { config, directory, ...rest } = deps;
   if (!config.finnhub.validateTickers) return null;
-  return createSymbolCheck({ ...rest, directory: join(directory, "tickers") });
+  const { proxies } = config;
+  return createSymbolCheck({ ...rest, proxies, directory: join(directory, "tickers") });
 }
 
 type WatchlistDeps = Readonly<{

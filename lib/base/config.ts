@@ -2,6 +2,15 @@
 // reports all mistakes at once; no message holds the value of a secret. base/settings.ts says what each setting accepts.
 
 import { readFileSync } from "node:fs";
+import { PROXY_NAMES, proxySecrets, readProxies, shownProxy } from "./proxy.ts";
+import {
+  type Environment,
+  fileNames,
+  type ReadFile,
+  readText,
+  readTexts,
+  type Texts,
+} from "./setting-texts.ts";
 import {
   certificateNames,
   defaultText,
@@ -15,7 +24,6 @@ import {
   settings,
   type Values,
 } from "./settings.ts";
-import { editDistance } from "./text.ts";
 
 /** The operator must change a setting; each mistake is a sentence that says what to do. */
 export class ConfigError extends Error {
@@ -45,33 +53,27 @@ export type Names = Readonly<{ dataDirectory: string; topic: string; groupId: st
 
 export type Config = Readonly<ReturnType<typeof arrange>>;
 
-type Texts = { [name in Name]?: string | undefined };
-type Environment = Readonly<Record<string, string | undefined>>;
-type ReadFile = (path: string) => string;
-
 export function readConfig(
-  environment: Environment = process.env,
+  given: Environment = process.env,
   readFile: ReadFile = (path) => readFileSync(path, "utf8"),
 ): Config {
-  const mistakes = slips(environment);
-  const texts: Texts = {};
-  for (const name of settingNames) {
-    const isSecret = secretNames.includes(name);
-    const value = isSecret ? readSecret(name, environment, readFile, mistakes) : unquoted(environment[name]);
-    if (value !== undefined && value !== "") texts[name] = value;
-  }
+  const { texts, mistakes } = readTexts(given, readFile);
   const certificates: Texts = {};
   for (const name of certificateNames) {
     const path = texts[name];
     if (path !== undefined) certificates[name] = readText(name, path, readFile, mistakes);
   }
 
-  const secrets = secretNames.flatMap((name) => texts[name] ?? []);
+  const secrets = [
+    ...secretNames.flatMap((name) => texts[name] ?? []),
+    ...PROXY_NAMES.flatMap((name) => proxySecrets(texts[name] ?? "")),
+  ];
   const parsed = settings.safeParse(texts);
   for (const issue of parsed.error?.issues ?? []) {
     const name = issue.path[0] as Name;
-    const found = secretNames.includes(name) ? "" : `; found ${quote(texts[name] ?? "", secrets)}`;
-    mistakes.push(`${name}: ${issue.message}${found}`);
+    const found = fileNames.includes(name) ? "" : `; found ${quote(texts[name] ?? "", secrets)}`;
+    const comment = /\s#/.test(texts[name] ?? "") ? "; a comment needs a line of its own" : "";
+    mistakes.push(`${name}: ${issue.message}${found}${comment}`);
   }
   mistakes.push(...contradictions(texts));
 
@@ -155,6 +157,13 @@ function arrange(values: Values, certificates: Texts, secrets: readonly string[]
           }
         : null,
     },
+    proxies: readProxies(
+      Object.fromEntries(
+        ([...PROXY_NAMES, "NO_PROXY"] as const).flatMap((name) =>
+          values[name] === undefined ? [] : [[name, values[name]]],
+        ),
+      ),
+    ),
     log: { level: values.LOG_LEVEL, format: values.LOG_FORMAT },
     /** For openLogger: what no line may hold. */
     secrets,
@@ -231,39 +240,9 @@ export function describeConfig(config: Config): string {
 function shownTexts(texts: Texts): string[] {
   return settingNames.map((name) => {
     if (secretNames.includes(name)) return `${name}=${texts[name] === undefined ? "not set" : "set"}`;
+    if (fileNames.includes(name)) return `${name}=${shownProxy(texts[name] ?? "")}`;
     return `${name}=${texts[name] ?? defaultText(name)}`;
   });
-}
-
-function readSecret(
-  name: Name,
-  environment: Environment,
-  readFile: ReadFile,
-  mistakes: string[],
-): string | undefined {
-  const value = environment[name] || undefined;
-  const path = environment[`${name}_FILE`] || undefined;
-  if (path === undefined) return value;
-  if (value !== undefined) {
-    mistakes.push(`${name}: given twice, here and as ${name}_FILE; remove one`);
-    return value;
-  }
-  const content = readText(`${name}_FILE`, path, readFile, mistakes)?.replace(/[\r\n]+$/, "");
-  if (content === "") mistakes.push(`${name}_FILE: the file is empty; write the secret into it`);
-  return content;
-}
-
-function readText(name: string, path: string, readFile: ReadFile, mistakes: string[]): string | undefined {
-  try {
-    return readFile(path);
-  } catch (error) {
-    const reason = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
-    // The path is not shown: somebody may have put the secret itself there.
-    mistakes.push(
-      `${name}: the file cannot be read (${reason}); give the path of one that this user may read`,
-    );
-    return undefined;
-  }
 }
 
 /** Mistakes that no setting shows alone. */
@@ -294,35 +273,9 @@ function contradictions(texts: Texts): string[] {
   return found;
 }
 
-/** `docker run --env-file` keeps the quotes that every other reader of such a file removes. */
-function unquoted(value: string | undefined): string | undefined {
-  return value?.trim().replace(/^'(.*)'$/s, "$1");
-}
-
 /** A value to show: a token may have been put there too, or into a URL. */
 function quote(value: string, secrets: readonly string[]): string {
   const known = secrets.reduce((clean, secret) => clean.replaceAll(secret, "[secret]"), value);
   const clean = known.replace(/\/\/[^/@]*@/g, "//[secret]@").replace(/\?.*/s, "?[...]");
   return JSON.stringify(clean.length > 80 ? `${clean.slice(0, 80)}...` : clean);
-}
-
-/** Usual names that are near one of ours: Cassandra's own installation sets this one. */
-const NO_SLIPS = new Set(["CASSANDRA_HOME"]);
-const SLIP_LETTERS_MAX = 2;
-
-/** Unknown names that are most likely ours, misspelt: a setting that is silently ignored is worse than a refusal. */
-function slips(environment: Environment): string[] {
-  const ours: string[] = [...settingNames, ...secretNames.map((name) => `${name}_FILE`)];
-  const known = new Set(ours);
-  const found: string[] = [];
-  for (const name of Object.keys(environment)) {
-    if (known.has(name) || NO_SLIPS.has(name)) continue;
-    const distances = ours.map((candidate) => editDistance(name.toUpperCase(), candidate, SLIP_LETTERS_MAX));
-    const least = Math.min(...distances);
-    if (least > SLIP_LETTERS_MAX) continue;
-    found.push(
-      `${name}: did you mean ${ours[distances.indexOf(least)]}? Rename it, or unset it if it is not for us`,
-    );
-  }
-  return found;
 }

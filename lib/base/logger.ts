@@ -2,7 +2,7 @@
 // writes to either stream. Everything that is written passes the guard that knows the secrets; writing is synchronous, so
 // the last line before an exit is not lost, and it never throws.
 
-import { writeSync } from "node:fs";
+import { constants, fstatSync, openSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import {
   configureSync,
@@ -269,14 +269,35 @@ export function printError(text: string, secrets: readonly string[] = []): void 
   writeAll(STDERR, `${line}\n`);
 }
 
+/** The last line did not find room within STALLED_READER_MS_MAX. */
+let isStderrStalled = false;
+/** Where log lines go; null = nothing was logged yet. */
+let logFile: number | null = null;
+
+/** A reader that reads nothing holds up one line. The next ones wait for nothing, until one finds room again. */
 function writeStderr(text: string): void {
-  writeAll(STDERR, text);
+  logFile ??= openStderr();
+  isStderrStalled = !writeAll(logFile, text, isStderrStalled ? 0 : STALLED_READER_MS_MAX);
+}
+
+/**
+ * A pipe that is full makes a write wait for its reader, and everything in this process with it. Opened anew it says
+ * instead that it is full. Its other holders keep theirs as it is.
+ */
+function openStderr(): number {
+  try {
+    if (!fstatSync(STDERR).isFIFO()) return STDERR;
+    return openSync(`/proc/self/fd/${STDERR}`, constants.O_WRONLY | constants.O_NONBLOCK);
+  } catch {
+    return STDERR; // No Linux, or a pipe of another user.
+  }
 }
 
 /** How long a reader that does not read may hold up the process; then the rest of the text is lost. */
 const STALLED_READER_MS_MAX = 100;
 
-function writeAll(file: number, text: string): void {
+/** False: the reader reads nothing, and the rest of the text is lost. */
+function writeAll(file: number, text: string, waitMsMax = STALLED_READER_MS_MAX): boolean {
   let rest: Uint8Array = Buffer.from(text);
   let waitedMs = 0;
   while (rest.length > 0) {
@@ -285,9 +306,11 @@ function writeAll(file: number, text: string): void {
     } catch (error) {
       // It can be told nowhere: a closed pipe or a full disk must not end the process.
       const isBusy = error instanceof Error && "code" in error && error.code === "EAGAIN";
-      if (!isBusy || waitedMs >= STALLED_READER_MS_MAX) return;
+      if (!isBusy) return true;
+      if (waitedMs >= waitMsMax) return false;
       Bun.sleepSync(1);
       waitedMs += 1;
     }
   }
+  return true;
 }

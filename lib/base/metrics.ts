@@ -131,6 +131,7 @@ function storeMetrics({ counter, gauge }: Makers) {
       "Rows not written: received longer ago than they are kept",
       ["table"],
     ),
+    storeWalBytes: gauge("store_wal_bytes", "Size of market.sqlite-wal, the store's write-ahead log"),
     storeRequestsMax: gauge("store_requests_max", "Writes that may run at once: fewer under pressure"),
   };
 }

@@ -3,6 +3,7 @@
 
 import { isIP } from "node:net";
 import { z } from "zod";
+import { proxyUrl } from "./proxy.ts";
 
 type Fail = (message: string) => never;
 
@@ -72,7 +73,8 @@ const tickers = checked((json, fail) => {
   const example = `give a JSON list of symbols, like '["AAPL", "BINANCE:BTCUSDT"]'`;
   let list: unknown;
   try {
-    list = JSON.parse(json);
+    // In double quotes the list's own are escaped, and most readers of such a file leave that as it is.
+    list = JSON.parse(/^\[\s*\\"/.test(json) ? json.replaceAll('\\"', '"') : json);
   } catch {
     return fail(example);
   }
@@ -116,6 +118,15 @@ function readUrl(value: string, protocols: readonly string[], fail: Fail): strin
   }
   return value.replace(/\/+$/, "");
 }
+
+/** Its user and password may stand in it, as everywhere. */
+const proxy = checked((text, fail) =>
+  proxyUrl(text) === null
+    ? fail(
+        "give the address of an HTTP proxy, like http://proxy.example.com:3128; a SOCKS proxy cannot be used",
+      )
+    : text,
+);
 
 function splitList(list: string): string[] {
   return list
@@ -212,6 +223,10 @@ export const settings = z.object({
   ADMIN_TOKEN: pattern(/^[\w.~+/-]+=*$/, "use letters, digits and . _ ~ + / - only").optional(),
   GRAFANA_USERNAME: visibleAscii.prefault("admin"),
   GRAFANA_PASSWORD: text.optional(),
+  HTTPS_PROXY: proxy.optional(),
+  HTTP_PROXY: proxy.optional(),
+  ALL_PROXY: proxy.optional(),
+  NO_PROXY: text.optional(),
   LOG_LEVEL: oneOf(["debug", "info", "warn", "error"]).prefault("info"),
   LOG_FORMAT: oneOf(["auto", "json", "pretty"]).prefault("auto"),
 });

@@ -11,6 +11,9 @@ export type { Database };
 /** `full`: every transaction is synced to disk. `normal`: a power cut may take the last moments. */
 export type SyncMode = "normal" | "full";
 
+/** What to do about another program that holds a lock of a shared file. */
+export const LOCK_HINT = "end its transaction (COMMIT or ROLLBACK), or that program";
+
 type OpenOptions = Readonly<{
   path: string;
   sync: SyncMode;
@@ -20,14 +23,18 @@ type OpenOptions = Readonly<{
   check?: (db: Database) => void;
 }>;
 
-/** How long a statement waits for another process that writes, before it fails with SQLITE_BUSY. */
-const BUSY_TIMEOUT_MS = 2_000;
+/**
+ * SQLite waits for a lock by sleeping, and with it everything else in this process: the socket, /health. So a shared file
+ * never waits in here, and its writers try again by themselves (sqlite/write-lock.ts).
+ */
+const BUSY_TIMEOUT_MS = 0;
 /** A killed process may need a moment to die, for its last sync for example, and keeps its locks until then. */
 const OWNER_WAIT_MS = 1_000;
 
 /**
  * Opens or creates a database in WAL mode. `exclusive`: no other process can open it until this one closes it or
- * dies. Throws SetupError when the file is in use, cannot be opened, or is damaged.
+ * dies. Throws SetupError when the file cannot be opened, or is damaged. When another program holds a lock that is
+ * needed, an exclusive file throws SetupError after OWNER_WAIT_MS, and a shared one StoreUnavailableError at once.
  */
 export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptions): Database {
   let db: Database | undefined;
@@ -47,11 +54,14 @@ export function openDatabase({ path, sync, schema, exclusive, check }: OpenOptio
     setSync(db, sync);
     check?.(db);
     db.run(schema);
-    // In exclusive mode the first write takes the lock and keeps it.
-    db.run("BEGIN IMMEDIATE; COMMIT");
+    // In exclusive mode the first write takes the lock and keeps it. A shared file whose tables are there needs none.
+    if (exclusive) db.run("BEGIN IMMEDIATE; COMMIT");
     return db;
   } catch (error) {
     db?.close();
+    if (!exclusive && isBusy(error)) {
+      throw new StoreUnavailableError(`another program keeps ${path} locked`, LOCK_HINT, error);
+    }
     throw openError(path, error);
   }
 }
@@ -117,8 +127,13 @@ export function sqliteFault(error: unknown): "full" | "invalid" | "transient" | 
   if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") return "full";
   if (/^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG)/.test(code)) return "invalid";
   // SQLITE_IOERR is left out: after a failed sync the next one may "succeed" without the pages. The process ends.
-  if (/^SQLITE_(BUSY|LOCKED)/.test(code)) return "transient";
+  if (isBusy(error)) return "transient";
   return undefined;
+}
+
+/** Whether another connection holds the lock that is needed just now. Nothing was written. */
+export function isBusy(error: unknown): boolean {
+  return /^SQLITE_(BUSY|LOCKED|PROTOCOL)/.test(codeOf(error) ?? "");
 }
 
 /** Runs work of the store, and turns its errors into those of contracts/store.ts. */
@@ -126,16 +141,21 @@ export function storing<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    switch (sqliteFault(error)) {
-      case "invalid":
-        throw new RowRefusedError(String(error), undefined, error);
-      case "full":
-        throw new StoreUnavailableError("the disk of the store is full", "make room in DATA_DIR", error);
-      case "transient":
-        throw new StoreUnavailableError(String(error), "check the disk of DATA_DIR", error);
-      default:
-        throw error;
-    }
+    throw storeError(error);
+  }
+}
+
+/** The error of the store's work, as contracts/store.ts names it; any other unchanged. */
+export function storeError(error: unknown): unknown {
+  switch (sqliteFault(error)) {
+    case "invalid":
+      return new RowRefusedError(String(error), undefined, error);
+    case "full":
+      return new StoreUnavailableError("the disk of the store is full", "make room in DATA_DIR", error);
+    case "transient":
+      return new StoreUnavailableError("another program keeps the store's file locked", LOCK_HINT, error);
+    default:
+      return error;
   }
 }
 

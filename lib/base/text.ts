@@ -43,9 +43,11 @@ export function printable(text: string): string {
   );
 }
 
-/** `75 s`, `12 min`, `3 h`: for a person, so it is rounded down. */
+/** `75 s`, `12 min`, `3 h`, `14 days`: for a person, so it is rounded down. */
 export function spell(durationMs: number): string {
+  if (durationMs === Number.POSITIVE_INFINITY) return "an unknown time";
   const seconds = Math.floor(Math.max(0, durationMs) / 1_000);
   if (seconds < 600) return `${seconds} s`;
-  return seconds < 36_000 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3_600)} h`;
+  if (seconds < 36_000) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 259_200 ? `${Math.floor(seconds / 3_600)} h` : `${Math.floor(seconds / 86_400)} days`;
 }

@@ -10,12 +10,12 @@ import type { Metrics } from "../base/metrics.ts";
 import type { StoreMender, StoreReader, StoreWriter } from "../contracts/store.ts";
 import type { WindowRow } from "../model/aggregates.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
-import { DAY_MS, HOUR_MS, type TradeRow } from "../model/trade.ts";
+import { DAY_MS, HOUR_MS, keptFromMs, type TradeRow } from "../model/trade.ts";
 import { windowVersion } from "../model/windows.ts";
 import type { Cassandra, Statement } from "./client.ts";
 import { createConcurrencyLimiter, type Pressure } from "./concurrency-limiter.ts";
 import { listsOf } from "./lists.ts";
-import { dayKey, statementsFor } from "./rows.ts";
+import { dayKey, statementsFor, timeOf } from "./rows.ts";
 import { scansOf } from "./scans.ts";
 import { checkSchema } from "./schema.ts";
 
@@ -49,6 +49,7 @@ const WINDOW_BATCHES_AT_ONCE_MAX = 2;
 const PROBE_TIMEOUT_MS = 3_000;
 /** A row this fresh is written with the table's own TTL, and lives up to this much longer; aggregates a day. */
 const FRESH_MS = HOUR_MS;
+const NODE_CLOCK_AGE_MS_MAX = 60_000;
 
 /** Rejects with SetupError ("run `admin init`") when the tables are not what this version needs. */
 export async function openCassandraStore(options: CassandraStoreOptions): Promise<CassandraStore> {
@@ -72,13 +73,18 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
   const statements = statementsFor(keyspace);
   const write = (batch: readonly Statement[]) => limiter.run(() => send(cassandra, batch));
   const writeAll = writerInBackground(write);
-  const unexpired = <Row, Kept>(
+  const nodeNowMs = nodeClock(cassandra, clock);
+  const unexpired = async <Row, Kept>(
     table: "trades" | "feed_events",
     rows: readonly Row[],
     receivedAtMs: (row: Row) => number,
     make: (row: Row, ttlS: number | undefined) => Kept,
-  ): Kept[] => {
-    const kept = makeUnexpired(rows, receivedAtMs, make, clock.now(), tradesTtlS);
+  ): Promise<Kept[]> => {
+    let nowMs = clock.now();
+    if (tradesTtlS > 0 && rows.some((row) => nowMs - receivedAtMs(row) > FRESH_MS)) {
+      nowMs = Math.min(nowMs, await nodeNowMs());
+    }
+    const kept = makeUnexpired(rows, receivedAtMs, make, nowMs, tradesTtlS);
     if (kept.length < rows.length) metrics.storeRowsExpiredTotal.inc({ table }, rows.length - kept.length);
     return kept;
   };
@@ -94,7 +100,8 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     async putTrades(rows) {
-      const kept = unexpired("trades", rows, ({ ingest_timestamp }) => ingest_timestamp, statements.trade);
+      const keptFrom = (row: TradeRow) => keptFromMs(row.trade_timestamp, row.ingest_timestamp);
+      const kept = await unexpired("trades", rows, keptFrom, statements.trade);
       if (kept.length > 0) await write(kept);
     },
 
@@ -106,7 +113,7 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
 
     async putEvents(rows) {
       await writeAll(
-        unexpired(
+        await unexpired(
           "feed_events",
           rows,
           ({ event_timestamp }) => event_timestamp,
@@ -131,6 +138,22 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     },
 
     [Symbol.asyncDispose]: () => options.cassandra[Symbol.asyncDispose](),
+  };
+}
+
+/**
+ * The node's time. It is the node that lets rows expire, and our own clock may be ahead by weeks: it would give a row that
+ * was just received no time to live. Asked at most once in NODE_CLOCK_AGE_MS_MAX.
+ */
+function nodeClock(cassandra: Cassandra, clock: Clock): () => Promise<number> {
+  let known: { atMs: number; monotonicMs: number } | null = null;
+  return async () => {
+    const ageMs = clock.monotonic() - (known?.monotonicMs ?? Number.NEGATIVE_INFINITY);
+    if (known !== null && ageMs <= NODE_CLOCK_AGE_MS_MAX) return known.atMs + ageMs;
+    const { rows } = await cassandra.execute("SELECT toTimestamp(now()) AS node_time FROM system.local", []);
+    const atMs = timeOf(rows[0]?.node_time);
+    known = { atMs, monotonicMs: clock.monotonic() };
+    return atMs;
   };
 }
 

@@ -37,6 +37,7 @@ export const grafanaCheckCommand: Command = {
       source: SOURCE,
       symbol: typeof symbol === "string" ? symbol : (market.templating.list[0]?.current.value ?? ""),
       clock,
+      proxies: config.proxies,
       signal,
     })) {
       count += 1;

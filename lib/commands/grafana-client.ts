@@ -3,6 +3,7 @@
 
 import { httpRequest } from "../base/http-client.ts";
 import { asObject } from "../base/json.ts";
+import type { Proxies } from "../base/proxy.ts";
 
 /** The parsed body, null where it is not JSON; `fault` is a sentence, null = the answer was 200 with JSON. */
 export type GrafanaAnswer = Readonly<{ body: unknown; fault: string | null }>;
@@ -14,11 +15,13 @@ export class GrafanaClient {
   readonly #url: string;
   /** `user:password` */
   readonly #login: string;
+  readonly #proxies: Proxies;
   readonly #signal: AbortSignal;
 
   /** `url`: without a slash at the end. */
-  constructor(url: string, login: string, signal: AbortSignal) {
+  constructor(url: string, login: string, proxies: Proxies, signal: AbortSignal) {
     this.#url = url;
+    this.#proxies = proxies;
     this.#login = login;
     this.#signal = signal;
   }
@@ -35,7 +38,7 @@ export class GrafanaClient {
   async #request(path: string, options: Readonly<{ json?: string }>): Promise<GrafanaAnswer> {
     this.#signal.throwIfAborted();
     try {
-      const all = { login: this.#login, ...options };
+      const all = { login: this.#login, proxies: this.#proxies, ...options };
       const { status, body } = await httpRequest(`${this.#url}${path}`, ANSWER_MS_MAX, all);
       const parsed = parsedJson(body);
       if (status === 200) return { body: parsed, fault: parsed === null ? "the answer is not JSON" : null };

@@ -2,6 +2,7 @@
 // It changes nothing there.
 
 import type { Clock } from "../base/clock.ts";
+import type { Proxies } from "../base/proxy.ts";
 import { fieldOf, type GrafanaAnswer, GrafanaClient, listOf, textIn } from "./grafana-client.ts";
 
 /** One thing that was checked; `said` is what was found, or why it is not well. */
@@ -26,6 +27,8 @@ type GrafanaCheckDeps = Readonly<{
   /** The one that is chosen on the dashboard. */
   symbol: string;
   clock: Clock;
+  /** The rule to follow. */
+  proxies: Proxies;
   signal: AbortSignal;
 }>;
 
@@ -33,8 +36,8 @@ const RANGE_MS = 900_000;
 
 /** Yields points as they are checked. It ends where the next one could only repeat a failure. */
 export async function* checkGrafana(deps: GrafanaCheckDeps): AsyncGenerator<Point> {
-  const { url, username, password, dashboard, source, signal } = deps;
-  const client = new GrafanaClient(url, `${username}:${password}`, signal);
+  const { url, username, password, dashboard, source, proxies, signal } = deps;
+  const client = new GrafanaClient(url, `${username}:${password}`, proxies, signal);
 
   const health = healthPoint(await client.get("/api/health"));
   yield health;

@@ -11,12 +11,13 @@ import { takeOwnership } from "../base/sqlite.ts";
 import type { LogWriter } from "../contracts/log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
-import { openSqliteStore } from "../sqlite/store.ts";
+import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
 import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
 import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
 import { redriveAll } from "./redrive.ts";
 import { type ReplayRecord, replayRows, replayWindows } from "./replay.ts";
 import { retentionStartMs } from "./retention.ts";
+import { retryForOperator } from "./retry.ts";
 
 const POLL_MS = 5;
 /** A full log is emptied by storing what it holds, at most so often for one append. */
@@ -43,14 +44,15 @@ export const localCommands: readonly Command[] = [
   },
 ];
 
-async function verify({ config, clock, signal }: Context, options: CommandOptions): Promise<number> {
+async function verify(context: Context, options: CommandOptions): Promise<number> {
+  const { config, clock, signal } = context;
   const { retentionDays } = config;
   const nowMs = clock.now();
   const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
   const repair = readRepair(options);
   const { directory } = placeOf(config);
   using _alone = repair === "nothing" ? null : takeAlone(directory, "verify --repair");
-  using store = openSqliteStore({ directory, sync: config.outbox.sync });
+  using store = await openStore(context, directory);
   return await verifyAndPrint(
     { store, clock, range, retentionDays, repair, isLive: repair === "nothing", signal },
     options,
@@ -63,7 +65,7 @@ async function replay(context: Context, options: CommandOptions): Promise<number
   const range = readReplayRange(options, clock.now());
   const { directory, topic } = placeOf(config);
   const { sync, bytesMax } = config.outbox;
-  using store = openSqliteStore({ directory, sync });
+  using store = await openStore(context, directory);
   using log = alone("replay", () =>
     openSqliteLog({ directory, topic, sync, bytesMax, clock, metrics, logger }),
   );
@@ -117,6 +119,12 @@ function placeOf(config: Context["config"]): { directory: string; topic: string 
     );
   }
   return { directory, topic };
+}
+
+/** Another program may keep it locked for a moment. */
+function openStore({ config, clock, signal }: Context, directory: string): Promise<SqliteStore> {
+  const { sync } = config.outbox;
+  return retryForOperator(clock, signal, async () => openSqliteStore({ directory, sync, clock }));
 }
 
 /** The outbox has one owner: while a command owns it, no local runs and none can start. */

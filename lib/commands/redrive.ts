@@ -8,6 +8,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { LogEntry, LogWriter, PartitionId } from "../contracts/log.ts";
 import { parseFrame } from "../finnhub/frame.ts";
+import { messagesIn } from "../finnhub/frame-split.ts";
 import { decodeMessage, encodeMessage, readForeign } from "../model/codec.ts";
 import {
   type DeadLetter,
@@ -18,8 +19,8 @@ import {
 } from "../model/dead-letter.ts";
 import { derivedSession, isIdentity } from "../model/identity.ts";
 import type { Message, Trade } from "../model/trade.ts";
-import { badTrade, TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
-import { isExpired } from "./retention.ts";
+import { badTrade, knownAtMs, TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
+import { isMessageExpired } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
 
 type RedriveDeps = Readonly<{
@@ -59,7 +60,7 @@ export async function redriveAll(
   for await (const deadLetter of deadLetters) {
     deps.signal.throwIfAborted();
     counts.letters += 1;
-    const { messages, rejected } = redriveDeadLetter(deadLetter, places);
+    const { messages, rejected } = redriveDeadLetter(deadLetter, places, deps.clock.now());
     for (const reason of rejected) counts.unfit[reason] = (counts.unfit[reason] ?? 0) + 1;
     const messagesBefore = counts.messages;
     for (const message of messages) await writer.write(message);
@@ -84,7 +85,7 @@ class RedriveWriter {
   async write(message: Message): Promise<void> {
     const { retentionDays, clock } = this.#deps;
     const tradeCount = message.trades.filter((trade) => !isPlaceholder(trade)).length;
-    if (isExpired(message.receivedAtMs, retentionDays, clock.now())) {
+    if (isMessageExpired(message, retentionDays, clock.now())) {
       this.#counts.expired += tradeCount;
       return;
     }
@@ -124,12 +125,18 @@ type Part = Readonly<{
 
 /**
  * `places`: partitions by the session that a record without an identity gets in them, derivedSession(partition, ""). The
- * identity of the record's parts is derived from its partition.
+ * identity of the record's parts is derived from its partition. `nowMs`: a trade is judged by it, because the clock that
+ * gave the receipt may have been slow. What comes in is then judged by its append, which is no earlier.
  */
-export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): Redriven {
+export function redriveDeadLetter(
+  deadLetter: DeadLetter,
+  places: ReadonlyMap<string, string>,
+  nowMs: number,
+): Redriven {
   const messages: Message[] = [];
   const rejected: DeadReason[] = [];
-  const parts = partsIn(deadLetter, places);
+  const judgedAtMs = knownAtMs(deadLetter.receivedAtMs, nowMs);
+  const parts = partsIn(deadLetter, places, judgedAtMs);
   if (parts === null) return { messages, rejected: [deadLetter.reason] };
   for (const part of parts) {
     for (const { session, sequence, receivedAtMs, symbol, elements } of inMessages(part)) {
@@ -140,7 +147,7 @@ export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<st
       const trades: Trade[] = [];
       let length = 0;
       for (const element of elements) {
-        const reason = typeof element === "string" ? element : badTrade(element, receivedAtMs);
+        const reason = typeof element === "string" ? element : badTrade(element, judgedAtMs);
         if (typeof element !== "string" && reason === null) length = trades.push(element);
         else {
           if (reason !== null && (typeof element === "string" || !isPlaceholder(element)))
@@ -156,11 +163,14 @@ export function redriveDeadLetter(deadLetter: DeadLetter, places: ReadonlyMap<st
 }
 
 /** Null: no trade can be read in it. */
-function partsIn(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): readonly Part[] | null {
+function partsIn(
+  deadLetter: DeadLetter,
+  places: ReadonlyMap<string, string>,
+  judgedAtMs: number,
+): readonly Part[] | null {
   const { session, sequence, receivedAtMs, item, source, payload } = deadLetter;
   if (item === WHOLE_MESSAGE && source === "feed") {
-    const elements = frameElements(Buffer.from(payload).toString("utf8"), receivedAtMs);
-    return elements && partsBySymbol(deadLetter, session, elements, { isDerived: false });
+    return frameParts(deadLetter, Buffer.from(payload).toString("utf8"), judgedAtMs);
   }
   const decoded = decodeMessage(payload);
   if (decoded.ok && item === WHOLE_MESSAGE) {
@@ -185,16 +195,39 @@ function partsIn(deadLetter: DeadLetter, places: ReadonlyMap<string, string>): r
 
 type FrameElement = { symbol: string | null; element: Trade | DeadReason };
 
-/** Every element of a trade frame that the feed refused, as it is understood now; null = it is still not a trade frame. */
-function frameElements(text: string, receivedAtMs: number): FrameElement[] | null {
-  const frame = parseFrame(text, receivedAtMs);
+/**
+ * A text that the feed refused, as it is understood now; null = there is still no trade frame in it. Each message in it but
+ * the first has a session of its own, so that one which cannot be read yet takes no index from the others.
+ */
+function frameParts(deadLetter: DeadLetter, text: string, judgedAtMs: number): Part[] | null {
+  const isOne = parseFrame(text, judgedAtMs).type !== "refused";
+  const parts: Part[] = [];
+  let isTaken = false;
+  for (const [number, message] of (isOne ? [text] : messagesIn(text)).entries()) {
+    const session =
+      number === 0 ? deadLetter.session : derivedSession(deadLetter.session, `\u0000\u0000${number}`);
+    const elements = frameElements(message, judgedAtMs);
+    isTaken ||= Array.isArray(elements);
+    if (typeof elements === "string") {
+      parts.push({ ...deadLetter, session, symbol: "", elements: [elements] });
+    } else if (elements !== null) {
+      parts.push(...partsBySymbol({ ...deadLetter, session }, session, elements, { isDerived: false }));
+    }
+  }
+  return isTaken ? parts : null;
+}
+
+/** Every element of a trade frame. A string: why it is none; null: it is a frame of another type, without trades. */
+function frameElements(text: string, judgedAtMs: number): FrameElement[] | DeadReason | null {
+  const frame = parseFrame(text, judgedAtMs);
+  if (frame.type === "refused") return frame.reason;
   if (frame.type !== "trade") return null;
   if (frame.refused.length === 0)
     return frame.trades.map((trade) => ({ symbol: trade.symbol, element: trade }));
   // Which of them are good may change with what this program knows; where each stands does not.
   const { data } = JSON.parse(text) as { data: unknown[] };
   return data.map((value) => {
-    const alone = parseFrame(JSON.stringify({ data: [value], type: "trade" }), receivedAtMs);
+    const alone = parseFrame(JSON.stringify({ data: [value], type: "trade" }), judgedAtMs);
     const { trades, refused } = alone.type === "trade" ? alone : { trades: [], refused: [] };
     const symbol = typeof value === "object" && value !== null && "s" in value ? value.s : null;
     return {

@@ -14,10 +14,10 @@ import { isPlaceholder } from "../model/dead-letter.ts";
 import { tradeUuids } from "../model/identity.ts";
 import { paneStart } from "../model/panes.ts";
 import { type TradeRow, tradeRow } from "../model/trade.ts";
-import { badTrade } from "../model/validate.ts";
+import { badTrade, knownAtMs } from "../model/validate.ts";
 import { deadLetterOf } from "../processing/decode.ts";
 import { recomputeAround } from "../processing/recompute.ts";
-import { isExpired } from "./retention.ts";
+import { isMessageExpired } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
 
 /** A record of the topic, with its place. */
@@ -63,7 +63,7 @@ export async function replayRows(
   const { clock, retentionDays, signal } = deps;
   const replayed = nothingReplayed();
   const writer = new ReplayWriter(deps, replayed);
-  for await (const { value } of records) {
+  for await (const { value, timestampMs } of records) {
     signal.throwIfAborted();
     replayed.records += 1;
     const decoded = decodeMessage(value);
@@ -71,13 +71,14 @@ export async function replayRows(
     const { session, sequence, receivedAtMs, trades } = decoded.message;
     if (!isReceivedIn(range, receivedAtMs)) continue;
     replayed.messages += 1;
-    if (isExpired(receivedAtMs, retentionDays, clock.now())) {
+    if (isMessageExpired(decoded.message, retentionDays, clock.now())) {
       replayed.expired += trades.length;
       continue;
     }
     const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+    const judgedAtMs = knownAtMs(receivedAtMs, timestampMs);
     for (const [index, trade] of trades.entries()) {
-      if (badTrade(trade, receivedAtMs) === null) writer.add(tradeRow(trade, uuidOf(index), receivedAtMs));
+      if (badTrade(trade, judgedAtMs) === null) writer.add(tradeRow(trade, uuidOf(index), receivedAtMs));
       else if (!isPlaceholder(trade)) replayed.unfit += 1;
     }
     if (writer.isFull()) await writer.putRows();

@@ -65,6 +65,16 @@ export type FeedHealth = Readonly<{
   unsubscribed: readonly string[];
   /** The same with since when and why; also one that is being asked for again and was not yet answered. */
   unreceived: readonly UnreceivedSymbol[];
+  /** What the dates of all trades lately say of this machine's clock; null or absent = nothing against it. */
+  clockDifference?: ClockDifference | null;
+}>;
+
+/** `byMs`: at least. The trades and symbols are those that say so. */
+export type ClockDifference = Readonly<{
+  clockIs: "behind" | "ahead";
+  byMs: number;
+  tradeCount: number;
+  symbolCount: number;
 }>;
 
 export interface Feed {

@@ -6,6 +6,7 @@ import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { byWayOf, type HttpProxy, refusalOfProxy } from "../base/proxy.ts";
 import { FEED_SILENT_MS_MAX, type FeedHealth } from "../contracts/feed.ts";
 import { type EmitEvent, Outage } from "./outage.ts";
 import { type DisconnectReason, RECONNECT_LIMITS, ReconnectDelay } from "./reconnect.ts";
@@ -26,7 +27,9 @@ type ConnectionOptions = Readonly<{
   /** Takes the token out of a text of the other side. */
   hide: (text: string) => string;
   limits: Readonly<Record<keyof typeof CONNECTION_LIMITS, number>>;
-  openSocket: (address: string) => WebSocket;
+  /** Null: the connection goes directly. */
+  proxy: HttpProxy | null;
+  openSocket: (address: string, proxy: HttpProxy | null) => WebSocket;
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
@@ -85,17 +88,20 @@ export class Connection {
 
   /** Called once. */
   connect(): void {
-    const { openSocket, clock, limits } = this.#options;
+    const { openSocket, proxy, clock, limits } = this.#options;
     this.#attempt++;
     const mine = ++this.#generation;
-    const socket = openSocket(this.#address);
+    const socket = openSocket(this.#address, proxy);
     this.#link = { state: "connecting", sinceMs: clock.now(), socket };
     socket.onopen = () => mine === this.#generation && this.#opened(socket);
     socket.onmessage = ({ data }) => mine === this.#generation && this.#received(data);
     socket.onerror = (event) => mine === this.#generation && this.#failed(event);
     socket.onclose = ({ code, reason }) =>
       mine === this.#generation && this.#lose(this.#closedReason(), `close code ${code} ${reason}`);
-    this.#cancelTimer = clock.after(limits.connectMsMax, () => this.#lose("connect_timeout", ""));
+    this.#cancelTimer = clock.after(limits.connectMsMax, () => {
+      const seconds = limits.connectMsMax / 1_000;
+      this.#lose("connect_timeout", proxy === null ? "" : `no connection in ${seconds} s${byWayOf(proxy)}`);
+    });
   }
 
   /** False: there was nothing left to stop. */
@@ -186,10 +192,14 @@ export class Connection {
    */
   #failed(event: Event): void {
     const { message = "", error } = event as Partial<ErrorEvent>;
+    const { proxy } = this.#options;
     const status = /Expected 101 status code: (\d{3})\b/.exec(message)?.[1];
     if (status === "401" || status === "429") this.#lose(`refused_${status}`, "");
     else if (status !== undefined) this.#lose("refused_status", `HTTP ${status}`);
-    else this.#lose(this.#closedReason(), failureText(error, message));
+    else {
+      const refusal = proxy === null ? null : refusalOfProxy(proxy, message);
+      this.#lose(this.#closedReason(), refusal ?? `${failureText(error, message)}${byWayOf(proxy)}`);
+    }
   }
 
   #closedReason(): DisconnectReason {

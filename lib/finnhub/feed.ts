@@ -5,13 +5,15 @@ import { type BoundedQueue, createBoundedQueue } from "../base/bounded-queue.ts"
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { type HttpProxy, NO_PROXIES, type Proxies, proxyFor } from "../base/proxy.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
 import type { Trade } from "../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../model/validate.ts";
 import { CONNECTION_LIMITS, Connection } from "./connection.ts";
 import { createDuplicateHint } from "./duplicates.ts";
 import { FeedCounters } from "./feed-counters.ts";
-import { parseFrame, type Refused } from "./frame.ts";
+import { type Frame, parseFrames, type Refused } from "./frame.ts";
+import { MarketClock } from "./market-clock.ts";
 import { REFUSAL_LIMITS } from "./refusals.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { UpstreamErrors } from "./upstream-errors.ts";
@@ -38,7 +40,9 @@ export type FinnhubOptions = Readonly<{
   /** When it aborts, the feed ends. */
   signal: AbortSignal;
   /** Bun's websocket client, unless a simulation plays the other side. */
-  openSocket?: (address: string) => WebSocket;
+  openSocket?: (address: string, proxy: HttpProxy | null) => WebSocket;
+  /** The rule to follow; without it the connection goes directly. */
+  proxies?: Proxies | undefined;
   /** Those that differ from FINNHUB_LIMITS. */
   limits?: Partial<FinnhubLimits>;
 }>;
@@ -65,6 +69,7 @@ class FinnhubFeed implements Feed {
   readonly #errors: UpstreamErrors;
   readonly #counters: FeedCounters;
   readonly #isCopy = createDuplicateHint();
+  readonly #marketClock = new MarketClock();
   readonly #unknownTypes = new Set<string>();
   #lastFrameAtMs: number | null = null;
   #lastTradeAtMs: number | null = null;
@@ -74,7 +79,7 @@ class FinnhubFeed implements Feed {
 
   constructor(options: FinnhubOptions) {
     const { url, token, symbols, symbolsMax, clock, logger, metrics, signal } = options;
-    const { openSocket = (address) => new WebSocket(address, { perMessageDeflate: false }) } = options;
+    const { openSocket = openWebSocket, proxies = NO_PROXIES } = options;
     const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options.limits };
     const emitEvent = this.#emitEvent.bind(this);
     this.#options = options;
@@ -105,6 +110,7 @@ class FinnhubFeed implements Feed {
       token,
       hide: this.#hide,
       limits,
+      proxy: proxyFor(proxies, url),
       openSocket,
       clock,
       logger,
@@ -149,6 +155,7 @@ class FinnhubFeed implements Feed {
       subscribed: this.#subscriptions.subscribed(),
       unsubscribed: this.#subscriptions.unsubscribed(),
       unreceived: this.#subscriptions.unreceived(),
+      clockDifference: this.#marketClock.difference(this.#options.clock.monotonic()),
     };
   }
 
@@ -161,12 +168,21 @@ class FinnhubFeed implements Feed {
   #received(data: unknown, receivedAtMs: number, monotonicMs: number): void {
     this.#lastFrameAtMs = receivedAtMs;
     const isText = typeof data === "string";
-    const frame = parseFrame(isText ? data : textOfBytes(data), receivedAtMs);
-    this.#counters.frames[isText ? frame.type : "binary"]++;
+    if (!isText) this.#counters.frames.binary++;
+    for (const frame of parseFrames(isText ? data : textOfBytes(data), receivedAtMs)) {
+      if (isText) this.#counters.frames[frame.type]++;
+      this.#take(frame, receivedAtMs, monotonicMs);
+    }
     this.#queue.touch();
+  }
+
+  #take(frame: Frame, receivedAtMs: number, monotonicMs: number): void {
     switch (frame.type) {
       case "trade":
-        for (const refused of frame.refused) this.#refuse(refused, receivedAtMs);
+        for (const refused of frame.refused) {
+          this.#refuse(refused, receivedAtMs);
+          if (refused.reason === "impossible_time") this.#noteImpossible(refused, receivedAtMs, monotonicMs);
+        }
         if (frame.trades.length > 0) this.#pushTrades(frame.trades, receivedAtMs, monotonicMs);
         return;
       case "ping":
@@ -191,6 +207,7 @@ class FinnhubFeed implements Feed {
     for (const trade of trades) {
       if (trade.tradedAtMs > newestMs) newestMs = trade.tradedAtMs;
       if (trade.tradedAtMs > receivedAtMs + TRADE_AHEAD_MS) counters.ahead++;
+      this.#marketClock.note(trade.symbol, trade.tradedAtMs - receivedAtMs, monotonicMs);
       if (this.#isCopy(trade, monotonicMs)) counters.copies++;
     }
     if (this.#subscriptions.isAnyRefused) {
@@ -200,6 +217,13 @@ class FinnhubFeed implements Feed {
     // Once a frame, of its newest trade: a late print says nothing of how far behind the feed is.
     this.#options.metrics.tradeToReceiptMs.observe(Math.max(0, receivedAtMs - newestMs));
     this.#queue.push({ kind: "trades", receivedAtMs, trades }, trades.length);
+  }
+
+  /** One that lies before 2000 says nothing of our clock; one that lies ahead may. */
+  #noteImpossible({ payload }: Refused, receivedAtMs: number, monotonicMs: number): void {
+    const { data } = JSON.parse(payload) as { data: [{ s: string; t: number }] };
+    const [{ s: symbol, t: tradedAtMs }] = data;
+    if (tradedAtMs > receivedAtMs) this.#marketClock.note(symbol, tradedAtMs - receivedAtMs, monotonicMs);
   }
 
   #refuse({ reason, payload }: Refused, receivedAtMs: number): void {
@@ -246,6 +270,11 @@ class FinnhubFeed implements Feed {
     this.#options.logger.warn("the tickers over Finnhub's cap, which are not streamed, have changed", detail);
     this.#emitEvent("tickers_over_cap", detail);
   }
+}
+
+/** Through a proxy by CONNECT, for ws: as for wss:. Bun reads no proxy from the environment here. */
+function openWebSocket(address: string, proxy: HttpProxy | null): WebSocket {
+  return new WebSocket(address, { perMessageDeflate: false, ...(proxy !== null && { proxy: proxy.url }) });
 }
 
 function tokenHider(token: string | undefined): (text: string) => string {

@@ -6,6 +6,7 @@
 import type { DeadReason } from "../model/dead-letter.ts";
 import type { Trade } from "../model/trade.ts";
 import { type BadTrade, badTrade } from "../model/validate.ts";
+import { messagesIn } from "./frame-split.ts";
 import { elementTexts } from "./frame-text.ts";
 
 /** What is refused: a whole frame, or one element written as a trade frame of its own. */
@@ -34,7 +35,23 @@ const PING: Frame = { type: "ping" };
 const NEWS: Frame = { type: "news" };
 const PR: Frame = { type: "pr" };
 
-export function parseFrame(text: string, receivedAtMs: number): Frame {
+/**
+ * A text frame is one message, or several; a broken one among them costs none of the others. `knownAtMs`: as badTrade has
+ * it.
+ */
+export function parseFrames(text: string, knownAtMs: number): readonly Frame[] {
+  const whole = parseFrame(text, knownAtMs);
+  if (whole.type !== "refused" || whole.reason !== "garbage_frame") return [whole];
+  const messages = messagesIn(text);
+  // One that is as long as the text was asked about already.
+  if (messages[0]?.length === text.length) return [whole];
+  const frames = messages.map((message) => parseFrame(message, knownAtMs));
+  // Nothing in it can be read: it stays in one piece.
+  return frames.every(({ type }) => type === "refused") ? [whole] : frames;
+}
+
+/** One message. */
+export function parseFrame(text: string, knownAtMs: number): Frame {
   if (text.length > FRAME_LENGTH_MAX) {
     return { type: "refused", reason: "frame_too_long", payload: text.slice(0, LONG_FRAME_LENGTH_KEPT) };
   }
@@ -45,7 +62,7 @@ export function parseFrame(text: string, receivedAtMs: number): Frame {
   const { type, data } = frame;
   if (type === "trade") {
     if (!Array.isArray(data)) return { type: "refused", reason: "bad_frame", payload: text };
-    return tradeFrame(data, text, receivedAtMs);
+    return tradeFrame(data, text, knownAtMs);
   }
   // Nobody knows what a trade under another name means, so it is no trade; but it is not thrown away either.
   if (data !== undefined && holdsTrades(data)) {
@@ -66,12 +83,12 @@ export function parseFrame(text: string, receivedAtMs: number): Frame {
 }
 
 /** The one pass over the elements. Nothing is allocated for a good frame but its trades and their list. */
-function tradeFrame(data: readonly unknown[], text: string, receivedAtMs: number): Frame {
+function tradeFrame(data: readonly unknown[], text: string, knownAtMs: number): Frame {
   const trades: Trade[] = [];
   let refused: Refused[] | null = null;
   let texts: readonly string[] = NOTHING;
   for (let index = 0; index < data.length; index++) {
-    const parsed = tradeFrom(data[index], receivedAtMs);
+    const parsed = tradeFrom(data[index], knownAtMs);
     if (typeof parsed !== "string") {
       trades.push(parsed);
       continue;
@@ -85,7 +102,7 @@ function tradeFrame(data: readonly unknown[], text: string, receivedAtMs: number
   return { type: "trade", trades, refused: refused ?? NOTHING };
 }
 
-function tradeFrom(element: unknown, receivedAtMs: number): Trade | BadTrade {
+function tradeFrom(element: unknown, knownAtMs: number): Trade | BadTrade {
   if (!isObject(element)) return "not_a_trade";
   const { s, p, v, t, c } = element;
   if (typeof s !== "string") return "bad_symbol";
@@ -98,8 +115,8 @@ function tradeFrom(element: unknown, receivedAtMs: number): Trade | BadTrade {
     conditions = c;
   }
   // Minus zero would make two texts of one number in the store.
-  const trade = { symbol: s, price: p, volume: v === 0 ? 0 : v, tradedAtMs: t, conditions };
-  return badTrade(trade, receivedAtMs) ?? trade;
+  const trade = { symbol: s, price: p === 0 ? 0 : p, volume: v === 0 ? 0 : v, tradedAtMs: t, conditions };
+  return badTrade(trade, knownAtMs) ?? trade;
 }
 
 function isConditions(value: unknown): value is readonly (string | null)[] {

@@ -4,6 +4,14 @@
 import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { PipelineError } from "../base/errors.ts";
 import type { Metrics } from "../base/metrics.ts";
+import {
+  byWayOf,
+  type HttpProxy,
+  NO_PROXIES,
+  type Proxies,
+  proxyFor,
+  refusalOfProxy,
+} from "../base/proxy.ts";
 import { CallLimit } from "./call-limit.ts";
 
 /** No answer that proves anything; the message is a sentence without a secret. */
@@ -15,8 +23,10 @@ export type RestClientOptions = Readonly<{
   token: string | undefined;
   clock: Clock;
   metrics: Metrics;
+  /** The rule to follow; without it calls go directly. */
+  proxies?: Proxies | undefined;
   /** For tests; the global one otherwise. */
-  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  fetch?: (url: string, init: BunFetchRequestInit) => Promise<Response>;
 }>;
 
 export type RestClient = Readonly<{
@@ -39,8 +49,9 @@ const CALL_MS_MAX = 20_000;
 const BODY_BYTES_MAX = 64 * 1_024 * 1_024;
 
 export function createRestClient(options: RestClientOptions): RestClient {
-  const { apiUrl, token, clock, metrics } = options;
-  const { fetch: request = (url: string, init: RequestInit) => fetch(url, init) } = options;
+  const { apiUrl, token, clock, metrics, proxies = NO_PROXIES } = options;
+  const { fetch: request = (url: string, init: BunFetchRequestInit) => fetch(url, init) } = options;
+  const proxy = proxyFor(proxies, apiUrl);
   const limit = new CallLimit(clock);
 
   const countedError = (outcome: CallOutcome, message: string): UnansweredError => {
@@ -49,9 +60,11 @@ export function createRestClient(options: RestClientOptions): RestClient {
   };
 
   async function call(path: string, url: string, headers: Headers, signal: AbortSignal): Promise<string> {
-    // A redirect would carry the token to wherever it leads.
-    const response = await request(url, { headers, redirect: "manual", signal });
+    // A redirect would carry the token to wherever it leads. Bun's own reading of the environment does not count.
+    const response = await request(url, { headers, redirect: "manual", signal, proxy: proxy?.url ?? false });
     const { status, body } = response;
+    const refusal = proxy === null ? null : refusalOfProxy(proxy, String(status));
+    if (refusal !== null) throw countedError("no_answer", `Finnhub cannot be reached: ${refusal}`);
     limit.observe(status, response.headers);
     if (status !== 200) {
       await body?.cancel();
@@ -70,9 +83,12 @@ export function createRestClient(options: RestClientOptions): RestClient {
     } catch (error) {
       if (error instanceof UnansweredError) throw error;
       // The error itself stays here: its text can hold the address, and its cause the request.
-      throw countedError("no_answer", `Finnhub ${faultOf(error)}`);
+      throw countedError("no_answer", `Finnhub ${faultOf(error, proxy)}`);
     }
-    throw countedError("no_answer", `Finnhub did not answer within ${CALL_MS_MAX / 1_000} s`);
+    throw countedError(
+      "no_answer",
+      `Finnhub did not answer within ${CALL_MS_MAX / 1_000} s${byWayOf(proxy)}`,
+    );
   }
 
   return {
@@ -125,8 +141,10 @@ function parseJson(text: string): unknown {
   }
 }
 
-function faultOf(error: unknown): string {
+function faultOf(error: unknown, proxy: HttpProxy | null): string {
+  const refusal = proxy !== null && error instanceof Error ? refusalOfProxy(proxy, error.message) : null;
+  if (refusal !== null) return `cannot be reached: ${refusal}`;
   const code: unknown = typeof error === "object" && error !== null && "code" in error ? error.code : null;
   const isWord = typeof code === "string" && /^\w{1,40}$/.test(code);
-  return isWord ? `cannot be reached (${code})` : "cannot be reached";
+  return `cannot be reached${isWord ? ` (${code})` : ""}${byWayOf(proxy)}`;
 }

@@ -20,6 +20,7 @@ type SymbolCheckOptions = Readonly<{
   clock: Clock;
   logger: Logger;
   metrics: Metrics;
+  proxies?: RestClientOptions["proxies"];
   fetch?: NonNullable<RestClientOptions["fetch"]>;
 }>;
 

@@ -3,9 +3,15 @@
 // document holds no secret, because what it is made from holds none.
 
 import { spell } from "../base/text.ts";
-import { FEED_SILENT_MS_MAX, type FeedHealth, type UnreceivedSymbol } from "../contracts/feed.ts";
+import {
+  type ClockDifference,
+  FEED_SILENT_MS_MAX,
+  type FeedHealth,
+  type UnreceivedSymbol,
+} from "../contracts/feed.ts";
 import type { OutboxHealth } from "../contracts/log.ts";
-import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
+import { type AheadTrade, DAY_MS, MINUTE_MS } from "../model/trade.ts";
+import type { ClockStep } from "./clock-steps.ts";
 
 /** What every part tells; each adds figures of its own. Times are ms since 1970, null = never or unknown. */
 export type PartHealth = Readonly<{
@@ -60,8 +66,12 @@ export type LocalSnapshot = Readonly<{
   outbox: OutboxSnapshot;
   publish: IngestSnapshot;
   processor: ProcessorSnapshot;
+  /** As health/store.ts judges it. */
+  store: PartHealth;
   /** The last trade that was dated too far ahead of its receipt; null = none was. */
   ahead: AheadTrade | null;
+  /** The last time the clock was set while the process ran; null or absent = it was not. */
+  clockStep?: ClockStep | null;
 }>;
 
 /** A lost connection is made again within seconds; somebody needs to know of one that is not. */
@@ -76,17 +86,22 @@ export const TRIGGER_AGE_MS_MAX = 15_000;
 export const STORE_PROBLEM_MS_MAX = 10_000;
 /** Records are stored in milliseconds and committed every 5 s. */
 export const UNSTORED_AGE_MS_MAX = 30_000;
-/** How long /health warns of a wrong clock after the last trade that suggested it. */
+/** How long /health warns of a clock after the last trade that suggested it is wrong, and after it was set. */
 export const CLOCK_WARNING_MS = 10 * MINUTE_MS;
+/** Two reads of one clock, in two processes or by two threads, may differ by so much. */
+const CLOCK_TURN_MS = 1_000;
+/** A trade takes a moment to come: 14 days less a second are 14 days. */
+const ROUNDED_UP = 1.001;
 
 /** The document of the embedded mode: all parts are in this process. */
 export function localHealth(snapshot: LocalSnapshot, nowMs: number): HealthDocument {
-  const { simulated, startedAtMs, feed, symbols, outbox, publish, processor, ahead } = snapshot;
+  const { simulated, startedAtMs, feed, symbols, outbox, publish, processor, store, ahead } = snapshot;
   return healthDocument(simulated, {
     feed: feedPart(feed, symbols, startedAtMs, nowMs),
     outbox: outboxPart(outbox, publish, nowMs),
     processor: processorPart(processor, outbox.oldestAtMs, startedAtMs, nowMs),
-    clock: clockPart(ahead, nowMs),
+    store,
+    clock: clockPart(ahead, nowMs, feed.clockDifference, snapshot.clockStep),
   });
 }
 
@@ -111,7 +126,7 @@ export function feedPart(
   const because = lastProblem === null ? "" : ` (${lastProblem})`;
   const reasons: string[] = [];
   const isConnected = state === "connected";
-  const disconnectedMs = isConnected ? 0 : nowMs - (feed.disconnectedSinceMs ?? nowMs);
+  const disconnectedMs = isConnected ? 0 : lastedMs(feed.disconnectedSinceMs, nowMs);
   if (disconnectedMs > FEED_DISCONNECTED_MS_MAX) {
     reasons.push(`not connected for ${spell(disconnectedMs)}${because}`);
   } else {
@@ -168,7 +183,9 @@ export function outboxPart(outbox: OutboxSnapshot, publish: IngestSnapshot, nowM
   const reasons: string[] = [];
   if (refusingSinceMs !== null) {
     const lost = `${tradesLost} trades lost since the start`;
-    reasons.push(`it is full: trades have been refused for ${spell(nowMs - refusingSinceMs)} (${lost})`);
+    reasons.push(
+      `it is full: trades have been refused for ${spell(lastedMs(refusingSinceMs, nowMs))} (${lost})`,
+    );
   }
   if (problem !== null) reasons.push(problem);
   return {
@@ -195,7 +212,7 @@ export function processorPart(
   if (triggerAgeMs > TRIGGER_AGE_MS_MAX) {
     reasons.push(`the aggregates have not been triggered for ${spell(triggerAgeMs)}`);
   }
-  const problemMs = problem === null ? 0 : nowMs - problem.sinceMs;
+  const problemMs = lastedMs(problem?.sinceMs ?? null, nowMs);
   if (problem !== null && problemMs > STORE_PROBLEM_MS_MAX) {
     reasons.push(`no progress for ${spell(problemMs)}: ${problem.message}`);
   }
@@ -219,13 +236,60 @@ export function processorPart(
   };
 }
 
-/** A wrong clock makes figures odd but stops nothing: this part warns and never fails. */
-export function clockPart(ahead: AheadTrade | null, nowMs: number): PartHealth {
-  const isNews = ahead !== null && nowMs - ahead.receivedAtMs <= CLOCK_WARNING_MS;
-  const warning = isNews
-    ? `a trade of ${ahead.symbol} was dated ${spell(ahead.aheadMs)} ahead of its receipt: is this machine's clock right?`
-    : null;
-  return { ...judged([], null, nowMs), warning };
+/**
+ * A clock that all trades call slow fails: every receipt is wrong, and behind by over a day no trade is taken. All else is
+ * a warning: a single odd trade, a clock that seems fast (or the feed plays an old day), and a clock that was set.
+ */
+export function clockPart(
+  ahead: AheadTrade | null,
+  nowMs: number,
+  difference: ClockDifference | null = null,
+  step: ClockStep | null = null,
+): PartHealth {
+  const isBehind = difference?.clockIs === "behind";
+  const warnings: string[] = [];
+  if (!isBehind && isNews(ahead?.receivedAtMs, nowMs)) {
+    const { symbol, aheadMs } = ahead!;
+    warnings.push(
+      `a trade of ${symbol} was dated ${spell(aheadMs)} ahead of its receipt: is this machine's clock right?`,
+    );
+  }
+  if (difference?.clockIs === "ahead") {
+    warnings.push(
+      `every trade lately is dated ${spell(difference.byMs)} or more before its receipt: is this machine's clock ahead (timedatectl, chrony), or does the feed play an old day?`,
+    );
+  }
+  if (isNews(step?.atMs, nowMs)) {
+    const { byMs, atMs } = step!;
+    const direction = byMs > 0 ? "forward" : "back";
+    warnings.push(
+      `this machine's clock was set ${direction} by ${spell(Math.abs(byMs) * ROUNDED_UP)}, or it slept, until ${new Date(atMs).toISOString()}: ages before that are wrong`,
+    );
+  }
+  return {
+    ...judged(isBehind ? [slowClock(difference)] : [], null, nowMs),
+    warning: warnings.length === 0 ? null : warnings.join("; "),
+  };
+}
+
+function slowClock({ byMs, tradeCount, symbolCount }: ClockDifference): string {
+  const who = `the last ${tradeCount} trades of ${symbolCount === 1 ? "one symbol" : `${symbolCount} symbols`}`;
+  const meanwhile =
+    byMs > DAY_MS
+      ? "; trades are put aside until then (impossible_time), and replay --dead brings them in afterwards"
+      : "";
+  return `this machine's clock is about ${spell(byMs * ROUNDED_UP)} behind the market's, say ${who}: set it (timedatectl, chrony)${meanwhile}`;
+}
+
+/** A time that lies far ahead of now was told by a clock that has been set since. */
+function isNews(atMs: number | undefined, nowMs: number): boolean {
+  return atMs !== undefined && Math.abs(nowMs - atMs) <= CLOCK_WARNING_MS;
+}
+
+/** For how long something lasts; null = it is not. What began ahead of now began before the clock was set back. */
+export function lastedMs(sinceMs: number | null, nowMs: number): number {
+  if (sinceMs === null) return 0;
+  return sinceMs > nowMs + CLOCK_TURN_MS ? Number.POSITIVE_INFINITY : nowMs - sinceMs;
 }
 
 export function judged(reasons: readonly string[], lastProgressAt: number | null, nowMs: number) {

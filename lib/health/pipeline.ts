@@ -4,6 +4,7 @@
 import { spell } from "../base/text.ts";
 import type { FeedHealth } from "../contracts/feed.ts";
 import { type AheadTrade, MINUTE_MS } from "../model/trade.ts";
+import type { ClockStep } from "./clock-steps.ts";
 import {
   ageOf,
   clockPart,
@@ -12,6 +13,7 @@ import {
   healthDocument,
   type IngestSnapshot,
   judged,
+  lastedMs,
   type OutboxSnapshot,
   outboxPart,
   type PartHealth,
@@ -45,6 +47,7 @@ type ProducerSnapshot = Readonly<{
   forward: RelaySnapshot;
   lease: LeaseSnapshot;
   ahead: AheadTrade | null;
+  clockStep?: ClockStep | null;
 }>;
 
 /** A broker that restarts is back in seconds; somebody needs to know of one that is not. */
@@ -63,13 +66,13 @@ export function producerHealth(snapshot: ProducerSnapshot, nowMs: number): Healt
     outbox: outboxPart(outbox, publish, nowMs),
     kafka: relayPart(forward, nowMs),
     hold: leasePart(lease, nowMs),
-    clock: clockPart(ahead, nowMs),
+    clock: clockPart(ahead, nowMs, feed.clockDifference, snapshot.clockStep),
   });
 }
 
 /** Kafka may be away, or the process was paused: either passes, or somebody needs to know. */
 export function leasePart({ unconfirmedSinceMs }: LeaseSnapshot, nowMs: number): PartHealth {
-  const unconfirmedMs = unconfirmedSinceMs === null ? 0 : nowMs - unconfirmedSinceMs;
+  const unconfirmedMs = lastedMs(unconfirmedSinceMs, nowMs);
   const reason = `not confirmed as the owner of the feed: what it receives has been waiting for ${spell(unconfirmedMs)}`;
   return {
     ...judged(unconfirmedMs > UNACKNOWLEDGED_MS_MAX ? [reason] : [], null, nowMs),
@@ -81,8 +84,8 @@ export function leasePart({ unconfirmedSinceMs }: LeaseSnapshot, nowMs: number):
 export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
   const { lastAckAtMs, unacknowledgedSinceMs, failing, problem, deadCount } = forward;
   const reasons: string[] = [];
-  const late = failing.filter(({ sinceMs }) => nowMs - sinceMs > UNACKNOWLEDGED_MS_MAX);
-  const silentMs = unacknowledgedSinceMs === null ? 0 : nowMs - unacknowledgedSinceMs;
+  const late = failing.filter(({ sinceMs }) => lastedMs(sinceMs, nowMs) > UNACKNOWLEDGED_MS_MAX);
+  const silentMs = lastedMs(unacknowledgedSinceMs, nowMs);
   const first = late[0];
   if (silentMs > UNACKNOWLEDGED_MS_MAX) {
     const cause = problem ?? failing[0]?.reason ?? null;
@@ -90,7 +93,7 @@ export function relayPart(forward: RelaySnapshot, nowMs: number): PartHealth {
     reasons.push(`records are waiting and none has been acknowledged for ${spell(silentMs)}${because}`);
   } else if (first !== undefined) {
     const others = late.length > 1 ? ` and of ${late.length - 1} more partitions` : "";
-    const lateMs = nowMs - first.sinceMs;
+    const lateMs = lastedMs(first.sinceMs, nowMs);
     reasons.push(
       `no record of ${first.partition}${others} has been acknowledged for ${spell(lateMs)} (${first.reason})`,
     );

@@ -10,7 +10,7 @@ const SYMBOLS_MAX = 10_000;
 export type LastValues = Readonly<{
   /** The trades of one message: all of one symbol. */
   note(symbol: string, receivedAtMs: number, trades: readonly Trade[]): void;
-  /** Event time, ms since 1970; null = none was seen. */
+  /** When its last trade counts as traded (model/last-trade.ts), ms since 1970; null = none was seen. */
   of(symbol: string): number | null;
   /** The last trade that was dated over TRADE_AHEAD_MS ahead of its receipt; null = none was. */
   ahead(): AheadTrade | null;
@@ -24,7 +24,9 @@ export function createLastValues(): LastValues {
       let newestMs = lastAtMs.get(symbol);
       if (newestMs === undefined && lastAtMs.size >= SYMBOLS_MAX) return;
       for (const { tradedAtMs } of trades) {
-        newestMs = Math.max(newestMs ?? tradedAtMs, tradedAtMs);
+        // As countsAtMs has it, of what is not a row yet.
+        const atMs = Math.min(tradedAtMs, receivedAtMs);
+        newestMs = Math.max(newestMs ?? atMs, atMs);
         const aheadMs = tradedAtMs - receivedAtMs;
         if (aheadMs > TRADE_AHEAD_MS) ahead = { symbol, aheadMs, receivedAtMs };
       }

@@ -33,7 +33,7 @@ export type DeadReason =
 
 /**
  * A placeholder stands in a replayed message where a trade is not sent again, so that the trades behind it keep their index
- * and with it their UUID. It cannot be mistaken for a trade, readers leave it out, and it makes no dead letter.
+ * and with it their UUID. It cannot be mistaken for a trade, readers leave it out, and it makes no dead letter. A trade may have the price 0 and the volume 0, but never a time before 2000.
  */
 export function placeholderFor(symbol: string): Trade {
   return { symbol, price: 0, volume: 0, tradedAtMs: 0, conditions: null };

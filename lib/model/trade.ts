@@ -72,6 +72,14 @@ export function tradeRow(trade: Trade, uuid: string, receivedAtMs: number): Trad
   };
 }
 
+/**
+ * From when on the retention of a trade counts, ms since 1970: from its receipt, unless only a clock that was slow explains
+ * a receipt so long before the trade.
+ */
+export function keptFromMs(tradedAtMs: number, receivedAtMs: number): number {
+  return tradedAtMs > receivedAtMs + DAY_MS ? tradedAtMs : receivedAtMs;
+}
+
 /** The inverse of tradeRow. */
 export function tradeOfRow(row: TradeRow): Trade {
   return {

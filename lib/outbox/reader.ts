@@ -16,10 +16,13 @@ import { FrontDeletion } from "./commit-deletion.ts";
 import { damageError, recordDamage } from "./errors.ts";
 import type { OutboxState } from "./state.ts";
 
-/** Keeps the reader's position, in the same file as the rows it speaks of. `save` returns when it is durable. */
+/**
+ * Keeps the reader's position, in the same file as the rows it speaks of. `save` has ended when it is durable. It may
+ * have to wait, for another program's lock for example, and calls `check`, which may throw, before each attempt.
+ */
 export interface CommitStore {
   load(logId: string): Position | null;
-  save(logId: string, position: Position): void;
+  save(logId: string, position: Position, check?: () => void): Promise<void> | void;
 }
 
 /** The records of one delivery: about 5 ms of storing, so that everything else on the event loop gets its turn. */
@@ -177,8 +180,9 @@ class Reader implements LogReader {
   }
 
   async commit(epoch: number, _partition: string, position: Position): Promise<void> {
-    this.#checkEpoch(epoch);
-    this.#commits.save(this.#seat.logId, position);
+    const check = () => this.#checkEpoch(epoch);
+    check();
+    await this.#commits.save(this.#seat.logId, position, check);
     this.#seat.deletion.deleteBelow(position.offset);
   }
 

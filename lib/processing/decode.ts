@@ -5,7 +5,7 @@ import { decodeDeadLetter, decodeEvent, decodeMessage, encodeMessage, readForeig
 import { type DeadLetter, type DeadReason, isPlaceholder, WHOLE_MESSAGE } from "../model/dead-letter.ts";
 import { derivedSequence, derivedSession, identityOf, tradeUuids } from "../model/identity.ts";
 import { type FeedEventRow, type TradeRow, tradeOfRow, tradeRow } from "../model/trade.ts";
-import { badTrade } from "../model/validate.ts";
+import { badTrade, knownAtMs } from "../model/validate.ts";
 import type { InFlight } from "./offset-tracker.ts";
 import type { PartitionState, PendingRow } from "./partition-state.ts";
 
@@ -41,13 +41,14 @@ export function decodeBatch(
 }
 
 /** The rows of one message as the table will hold them, without trades that will be dead letters. For a live view. */
-export function rowsIn(value: Uint8Array): TradeRow[] {
+export function rowsIn({ value, timestampMs }: Pick<UndecodedRecord, "value" | "timestampMs">): TradeRow[] {
   const decoded = decodeMessage(value);
   if (!decoded.ok) return [];
   const { session, sequence, receivedAtMs, trades } = decoded.message;
   const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+  const judgedAtMs = knownAtMs(receivedAtMs, timestampMs);
   return trades.flatMap((trade, index) =>
-    badTrade(trade, receivedAtMs) === null ? [tradeRow(trade, uuidOf(index), receivedAtMs)] : [],
+    badTrade(trade, judgedAtMs) === null ? [tradeRow(trade, uuidOf(index), receivedAtMs)] : [],
   );
 }
 
@@ -77,8 +78,9 @@ function decodeTrades(
   const receivedSinceMs = Math.min(record.timestampMs, receivedAtMs);
   const inFlight = partition.tracker.open(record.offset + 1, receivedSinceMs, trades.length);
   const uuidOf = tradeUuids(session, sequence, receivedAtMs);
+  const judgedAtMs = knownAtMs(receivedAtMs, record.timestampMs);
   for (const [item, trade] of trades.entries()) {
-    const reason = badTrade(trade, receivedAtMs);
+    const reason = badTrade(trade, judgedAtMs);
     if (reason === null) {
       partition.observeTradeTime(trade.tradedAtMs);
       rows.push({ row: tradeRow(trade, uuidOf(item), receivedAtMs), inFlight, isResend });

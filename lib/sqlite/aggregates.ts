@@ -27,6 +27,7 @@ import {
 } from "../model/aggregates.ts";
 import { dayOf, HOUR_MS, hourOf } from "../model/trade.ts";
 import { storedAtMs, timeOfRow, type Window, windowVersion } from "../model/windows.ts";
+import type { WriteLock } from "./write-lock.ts";
 
 const SCAN_PAGE_ROWS = 5_000;
 const HOURS_PAGE_ROWS = 500;
@@ -37,12 +38,13 @@ type NextHour = (symbol: string, hour: number) => SymbolHour | null;
 
 export function aggregatesOf(
   db: Database,
+  lock: WriteLock,
 ): Pick<StoreWriter, "putWindows"> & Pick<StoreReader, "listAverages" | "listCandles"> & StoreMender {
   const put = putter(db);
   const tables = hourTables(db);
   return {
     async putWindows(windows: readonly WindowRow[]): Promise<void> {
-      storing(() =>
+      await lock.write(() =>
         inTransaction(db, () => {
           for (const window of windows) put(window.kind, valuesOf(window), windowVersion(window));
         }),
@@ -50,11 +52,11 @@ export function aggregatesOf(
     },
 
     async putWindowAt({ window, version }: StoredWindow): Promise<void> {
-      storing(() => inTransaction(db, () => put(window.kind, valuesOf(window), version)));
+      await lock.write(() => inTransaction(db, () => put(window.kind, valuesOf(window), version)));
     },
 
     async removeWindow(window: Window, version: number): Promise<void> {
-      storing(() => inTransaction(db, () => put(window.kind, traceOf(window), version)));
+      await lock.write(() => inTransaction(db, () => put(window.kind, traceOf(window), version)));
     },
 
     async listAverages(query, kind = "average") {

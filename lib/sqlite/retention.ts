@@ -8,6 +8,18 @@ import { dayOf, HOUR_MS } from "../model/trade.ts";
 /** Of one slice, and pages given back to the disk with it: some ms each. */
 const DROP_ROWS_MAX = 2_000;
 const VACUUM_PAGES_MAX = 500;
+/** A dead letter may be a frame of many MB. */
+const DROP_DEAD_MAX = 20;
+
+/**
+ * The time from which retention counts back. Our clock may be ahead by weeks, and would drop everything; so it is not
+ * believed beyond the newest trade, which has its date from the exchange. Where nothing new is stored nothing old needs to
+ * go. Without a trade it is now.
+ */
+export function retentionNowMs(db: Database, nowMs: number): number {
+  const newest = db.query<{ hour: number | null }, []>("SELECT max(hour) AS hour FROM trade_hours").get();
+  return newest?.hour == null ? nowMs : Math.min(nowMs, newest.hour + HOUR_MS);
+}
 
 /**
  * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a symbol goes as
@@ -20,10 +32,9 @@ export function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
     )
     .get(cutoffMs);
   if (old === null) {
-    db.query("DELETE FROM feed_events WHERE day < ?").run(dayOf(cutoffMs));
-    db.query("DELETE FROM dead WHERE received_at < ?").run(cutoffMs);
+    const isMoreLeft = dropSideRecords(db, cutoffMs);
     db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
-    return false;
+    return isMoreLeft;
   }
   const { symbol, hour } = old;
   inTransaction(db, () => {
@@ -42,6 +53,25 @@ export function dropReceivedBefore(db: Database, cutoffMs: number): boolean {
   });
   db.run(`PRAGMA incremental_vacuum(${VACUUM_PAGES_MAX})`);
   return true;
+}
+
+/** True: there may be more of them. */
+function dropSideRecords(db: Database, cutoffMs: number): boolean {
+  const events = db
+    .query(
+      `DELETE FROM feed_events WHERE (day, event_timestamp, session, sequence) IN
+       (SELECT day, event_timestamp, session, sequence FROM feed_events WHERE day < ? LIMIT ?)`,
+    )
+    .run(dayOf(cutoffMs), DROP_ROWS_MAX);
+  const dead = db
+    .query(
+      // With a clock that was slow the trade knows better when it was received: it stands in what was refused for its time.
+      `DELETE FROM dead WHERE rowid IN (SELECT rowid FROM dead WHERE received_at < ?1 AND NOT
+       (reason = 'impossible_time' AND source = 'feed' AND json_valid(CAST(payload AS TEXT)) AND
+       json_extract(CAST(payload AS TEXT), '$.data[0].t') >= ?1) LIMIT ?2)`,
+    )
+    .run(cutoffMs, DROP_DEAD_MAX);
+  return events.changes === DROP_ROWS_MAX || dead.changes === DROP_DEAD_MAX;
 }
 
 /**

@@ -4,6 +4,9 @@
 
 import { join } from "node:path";
 import sql from "../../sql/market.sql" with { type: "text" };
+import { type Clock, systemClock } from "../base/clock.ts";
+import { type Logger, silentLogger } from "../base/logger.ts";
+import type { Metrics } from "../base/metrics.ts";
 import {
   type Database,
   inTransaction,
@@ -15,23 +18,46 @@ import {
 import type { Position } from "../contracts/log.ts";
 import type { StoreMender, StoreReader, StoreWriter, TimeRange, TradeQuery } from "../contracts/store.ts";
 import type { Watchlist } from "../contracts/watchlist.ts";
+import type { StoreSnapshot } from "../health/store.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
-import { dayOf, type FeedEventRow, HOUR_MS, hourOf, type TradeRow } from "../model/trade.ts";
+import { dayOf, type FeedEventRow, HOUR_MS, hourOf, keptFromMs, type TradeRow } from "../model/trade.ts";
 import { aggregatesOf } from "./aggregates.ts";
-import { dropReceivedBefore } from "./retention.ts";
+import { dropReceivedBefore, retentionNowMs } from "./retention.ts";
+import { createWalKeeper, syncFile } from "./wal.ts";
 import { openWatchlistTable } from "./watchlist.ts";
+import { createWriteLock, type WriteLock } from "./write-lock.ts";
 
-type SqliteStoreOptions = Readonly<{ directory: string; sync: SyncMode }>;
+type SqliteStoreOptions = Readonly<{
+  directory: string;
+  sync: SyncMode;
+  clock?: Clock;
+  logger?: Logger;
+  metrics?: Metrics;
+}>;
+
+/** As the log's reader needs it (outbox/reader.ts). `check` may throw, and is called before each attempt. */
+type CommitStore = Readonly<{
+  load(logId: string): Position | null;
+  save(logId: string, position: Position, check?: () => void): Promise<void>;
+}>;
 
 export interface SqliteStore extends StoreWriter, StoreReader, StoreMender, Disposable {
   /** Which symbols are on the watchlist: in embedded mode nobody else writes it. */
   readonly watchlist: Watchlist;
-  readonly commits: { load(logId: string): Position | null; save(logId: string, position: Position): void };
+  readonly commits: CommitStore;
+  /** Syncs what was written so far beside the event loop, so that the sync of a commit has little left to wait for. */
+  syncEarly(): Promise<void>;
+  /** What /health needs to know: who holds up writing, and how large the write-ahead log is. */
+  health(): StoreSnapshot;
+  /** To be called every other second while a service runs: keeps the write-ahead log small. */
+  keepWalSmall(): Promise<void>;
   /**
    * Drops one slice of what was received before the cutoff; false when nothing is left to drop. An hour of a
    * symbol goes as a whole, with its aggregates, once its last row is old enough.
    */
   dropReceivedBefore(cutoffMs: number): boolean;
+  /** The time from which a cutoff is counted back: now, or the newest trade where that is earlier. */
+  retentionNowMs(nowMs: number): number;
   scanReceived(sinceMs: number | null): AsyncIterable<readonly TradeRow[]>;
   /** Every dead letter, in the order in which they were written. */
   scanDead(): AsyncIterable<DeadLetter>;
@@ -43,27 +69,42 @@ const SCAN_PAGE_ROWS = 5_000;
 /** Entries of a cache without which each put would write trade_hours. */
 const KEPT_HOURS_MAX = 20_000;
 
+/** Throws SetupError when the file cannot be used, and StoreUnavailableError while another program keeps it locked. */
 export function openSqliteStore(options: SqliteStoreOptions): SqliteStore {
-  const path = join(options.directory, "market.sqlite");
-  const db = openDatabase({ path, sync: options.sync, schema: sql, exclusive: false });
+  const { directory, sync, clock = systemClock, logger = silentLogger, metrics } = options;
+  const path = join(directory, "market.sqlite");
+  const db = openDatabase({ path, sync, schema: sql, exclusive: false });
+  const lock = createWriteLock({ db, path, clock });
+  const wal = createWalKeeper({ db, path, lock, clock, logger, metrics });
   /** Hours of symbols (as in trade_hours) and until when they are known to be kept. */
   const keptHours = new Map<string, number>();
   return {
-    ...tradeWriter(db, keptHours),
-    ...aggregatesOf(db),
-    ...sideWriter(db),
+    ...tradeWriter(db, lock, keptHours),
+    ...aggregatesOf(db, lock),
+    ...sideWriter(db, lock),
     ...reader(db),
-    watchlist: openWatchlistTable(db, options.sync),
-    commits: commitStore(db, options.sync),
+    watchlist: openWatchlistTable(db, sync, lock),
+    commits: commitStore(db, sync, lock),
+    syncEarly: () => syncFile(`${path}-wal`),
+    health: () => ({ ...lock.health(), ...wal.health() }),
+    async keepWalSmall() {
+      lock.probe();
+      await wal.look();
+    },
     dropReceivedBefore(cutoffMs) {
       keptHours.clear();
+      lock.check();
       return storing(() => dropReceivedBefore(db, cutoffMs));
     },
-    [Symbol.dispose]: () => db.close(),
+    retentionNowMs: (nowMs) => storing(() => retentionNowMs(db, nowMs)),
+    [Symbol.dispose]() {
+      wal[Symbol.dispose]();
+      db.close();
+    },
   };
 }
 
-function tradeWriter(db: Database, keptHours: Map<string, number>) {
+function tradeWriter(db: Database, lock: WriteLock, keptHours: Map<string, number>) {
   // A stored row with this key is the same row: its key is its identity.
   const insert = db.query("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   const keepHour = db.query(
@@ -106,9 +147,10 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
     groupOf: () => "",
 
     async putTrades(rows: readonly TradeRow[]): Promise<void> {
-      const news = newReceipts(rows, keptHours);
-      storing(() =>
+      const news = await lock.write(() =>
         inTransaction(db, () => {
+          // At each attempt: what is kept may have been forgotten since the one before.
+          const found = newReceipts(rows, keptHours);
           for (const row of rows) {
             const { symbol, hour, trade_timestamp, uuid, price, volume, trade_conditions, ingest_timestamp } =
               row;
@@ -123,7 +165,8 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
               ingest_timestamp,
             );
           }
-          for (const { symbol, hour, until } of news.values()) keepHour.run(symbol, hour, until);
+          for (const { symbol, hour, until } of found.values()) keepHour.run(symbol, hour, until);
+          return found;
         }),
       );
       // Known only once it is committed.
@@ -150,25 +193,26 @@ function tradeWriter(db: Database, keptHours: Map<string, number>) {
 }
 
 /**
- * The hours of symbols that these rows keep for longer than is known: the latest receipt, rounded up to the
- * hour so that an hour is written once an hour and not with each put.
+ * The hours of symbols that these rows keep for longer than is known: the latest receipt (keptFromMs), rounded up to
+ * the hour so that an hour is written once an hour and not with each put.
  */
 function newReceipts(rows: readonly TradeRow[], keptHours: ReadonlyMap<string, number>) {
   const news = new Map<string, { symbol: string; hour: number; until: number }>();
-  let last: TradeRow | undefined;
+  let last: { symbol: string; hour: number; keptFrom: number } | undefined;
   for (const row of rows) {
-    const { symbol, hour, ingest_timestamp } = row;
+    const { symbol, hour, trade_timestamp, ingest_timestamp } = row;
+    const keptFrom = keptFromMs(trade_timestamp, ingest_timestamp);
     // The rows of a message stand together and have the same receipt.
-    if (last?.symbol === symbol && last.hour === hour && last.ingest_timestamp === ingest_timestamp) continue;
-    last = row;
+    if (last?.symbol === symbol && last.hour === hour && last.keptFrom === keptFrom) continue;
+    last = { symbol, hour, keptFrom };
     const key = `${hour} ${symbol}`;
-    const until = hourOf(ingest_timestamp) + HOUR_MS;
+    const until = hourOf(keptFrom) + HOUR_MS;
     if (until > (news.get(key)?.until ?? keptHours.get(key) ?? 0)) news.set(key, { symbol, hour, until });
   }
   return news;
 }
 
-function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "scanDead"> {
+function sideWriter(db: Database, lock: WriteLock): Pick<SqliteStore, "putEvents" | "putDead" | "scanDead"> {
   const putEvent = db.query("INSERT INTO feed_events VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   const putDeadLetter = db.query("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
   type StoredDeadLetter = Omit<DeadLetter, "receivedAtMs"> & { rowid: number; received_at: number };
@@ -178,7 +222,7 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
   );
   return {
     async putEvents(rows) {
-      storing(() =>
+      await lock.write(() =>
         inTransaction(db, () => {
           for (const { day, event_timestamp, session, sequence, type, detail } of rows) {
             putEvent.run(day, event_timestamp, session, sequence, type, detail);
@@ -187,7 +231,7 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
       );
     },
     async putDead(deadLetters) {
-      storing(() =>
+      await lock.write(() =>
         inTransaction(db, () => {
           for (const { session, sequence, item, receivedAtMs, reason, source, payload } of deadLetters) {
             putDeadLetter.run(session, sequence, item, receivedAtMs, reason, source, payload);
@@ -209,9 +253,11 @@ function sideWriter(db: Database): Pick<SqliteStore, "putEvents" | "putDead" | "
 }
 
 function reader(db: Database): Pick<StoreReader, "listTrades" | "listEvents"> {
+  // Both ends are rows of the key, so that the key seeks to them: an hour may hold millions of trades, and a bound on
+  // its hour alone would walk through those beyond the page while everything else in the process waits.
   const trades = db.query<TradeRow, [string, number, number, number, number, string, number]>(
-    `SELECT * FROM trades WHERE symbol = ? AND hour BETWEEN ? AND ? AND trade_timestamp >= ?
-     AND (trade_timestamp, uuid) < (?, ?) ORDER BY hour DESC, trade_timestamp DESC, uuid DESC LIMIT ?`,
+    `SELECT * FROM trades WHERE symbol = ? AND (hour, trade_timestamp) >= (?, ?)
+     AND (hour, trade_timestamp, uuid) < (?, ?, ?) ORDER BY hour DESC, trade_timestamp DESC, uuid DESC LIMIT ?`,
   );
   const events = db.query<FeedEventRow, [string, string, number, number, number]>(
     `SELECT * FROM feed_events WHERE day BETWEEN ? AND ? AND event_timestamp >= ? AND event_timestamp < ?
@@ -225,7 +271,7 @@ function reader(db: Database): Pick<StoreReader, "listTrades" | "listEvents"> {
       // No UUID is smaller than "", so without `before` the page begins just below toMs.
       const [atMs, uuid] =
         before && before.trade_timestamp < toMs ? [before.trade_timestamp, before.uuid] : [toMs, ""];
-      return storing(() => trades.all(symbol, hourOf(fromMs), hourOf(toMs - 1), fromMs, atMs, uuid, limit));
+      return storing(() => trades.all(symbol, hourOf(fromMs), fromMs, hourOf(atMs), atMs, uuid, limit));
     },
     async listEvents({ range, limit }) {
       if (isNothing(range)) return [];
@@ -235,13 +281,14 @@ function reader(db: Database): Pick<StoreReader, "listTrades" | "listEvents"> {
   };
 }
 
-function commitStore(db: Database, sync: SyncMode): SqliteStore["commits"] {
+function commitStore(db: Database, sync: SyncMode, lock: WriteLock): CommitStore {
   const load = db.query<Position, [string]>("SELECT offset, metadata FROM commits WHERE log_id = ?");
   const save = db.query("INSERT OR REPLACE INTO commits VALUES (?, ?, ?)");
   return {
     load: (logId) => storing(() => load.get(logId)),
-    save(logId, { offset, metadata }) {
-      storing(() => {
+    async save(logId, { offset, metadata }, check) {
+      await lock.write(() => {
+        check?.();
         // The log deletes below this as soon as it returns, so it is synced, and with it all that the same
         // write-ahead log holds before it: the rows and windows that the commit speaks of.
         setSync(db, "full");

@@ -3,10 +3,11 @@
 
 import { type Database, type SyncMode, setSync, storing } from "../base/sqlite.ts";
 import type { Watchlist, WatchlistAuthor, WatchlistEntry } from "../contracts/watchlist.ts";
+import type { WriteLock } from "./write-lock.ts";
 
 type TickerRow = { symbol: string; wanted: number; changed_at: number; changed_by: WatchlistAuthor };
 
-export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
+export function openWatchlistTable(db: Database, sync: SyncMode, lock: WriteLock): Watchlist {
   const load = db.query<TickerRow, []>("SELECT * FROM tickers ORDER BY changed_at, rowid");
   const save = db.query("INSERT OR REPLACE INTO tickers VALUES (?, ?, ?, ?)"); // Replaced, a row is the newest.
   const listeners = new Set<() => void>();
@@ -15,7 +16,7 @@ export function openWatchlistTable(db: Database, sync: SyncMode): Watchlist {
   return {
     list: () => entries,
     async put({ symbol, wanted, changedAtMs, by }) {
-      storing(() => {
+      await lock.write(() => {
         setSync(db, "full");
         try {
           save.run(symbol, wanted ? 1 : 0, changedAtMs, by);

@@ -13,6 +13,7 @@ import { dataHeaders, pagePolicy } from "./headers.ts";
 import { createBackfill } from "./live/backfill.ts";
 import type { SeenAt } from "./live/protocol.ts";
 import type { LiveView } from "./live/view.ts";
+import { inlineScripts } from "./page-files.ts";
 import { addAverages } from "./routes/averages.ts";
 import { addCandles } from "./routes/candles.ts";
 import { addDoc } from "./routes/doc.ts";
@@ -52,7 +53,7 @@ export function createWeb(deps: WebDeps): Web {
   const app = new OpenAPIHono({ defaultHook: answerMistakes });
   const backfill = createBackfill(store, live, clock, logger);
 
-  app.use(pagePolicy(), dataHeaders(simulated));
+  app.use(pagePolicy(inlineScripts), dataHeaders(simulated));
   answerFaults(app, logger);
 
   addTrades(app, deps);

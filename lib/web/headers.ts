@@ -4,7 +4,7 @@ import type { MiddlewareHandler } from "hono";
 import { secureHeaders } from "hono/secure-headers";
 
 /** For answers that must not be kept by anybody, which are all but the page's files. */
-const NOT_KEPT = "no-store";
+export const NOT_KEPT = "no-store";
 /** The seconds of `retry-after`, where the store, the log or a free place is missing for a moment. */
 export const RETRY_AFTER = { "retry-after": "2" };
 
@@ -18,16 +18,16 @@ export function dataHeaders(simulated: boolean): MiddlewareHandler {
   };
 }
 
-/** A policy that allows the page its own files and nothing from elsewhere. */
-export function pagePolicy(): MiddlewareHandler {
+/** A policy that allows the page its own files and nothing from elsewhere. `inlineScripts`: hashes, as CSP writes them. */
+export function pagePolicy(inlineScripts: readonly string[]): MiddlewareHandler {
   return secureHeaders({
     contentSecurityPolicy: {
       defaultSrc: ["'none'"],
-      scriptSrc: ["'self'"],
+      scriptSrc: ["'self'", ...inlineScripts],
       styleSrc: ["'self'"],
       connectSrc: ["'self'"],
       imgSrc: ["'self'", "data:"],
-      baseUri: ["'none'"],
+      baseUri: ["'self'"],
       frameAncestors: ["'none'"],
       formAction: ["'none'"],
     },

@@ -28,6 +28,11 @@ export const pageFiles: readonly PageFile[] = [
   pageFile("/worker.js", "text/javascript; charset=utf-8", worker),
 ];
 
+/** The one script within the page, as a policy names it: by its hash. */
+export const inlineScripts: readonly string[] = [...pageHtml.matchAll(/<script>(.*?)<\/script>/gs)].map(
+  ([, text = ""]) => `'sha256-${new Bun.CryptoHasher("sha256").update(text).digest("base64")}'`,
+);
+
 function pageFile(path: string, type: string, text: string): PageFile {
   const etag = `W/"${digestOf(text)}"`;
   let kept: Uint8Array<ArrayBuffer> | undefined;

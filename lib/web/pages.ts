@@ -31,6 +31,7 @@ export function endOf(query: Readonly<{ to?: number | undefined }>, nowMs: numbe
 }
 
 /**
+ * `path`: relative to the route itself, and to the page, so that `next` leads there below a proxy's prefix too.
  * `rows`: up to `limit` + 1 of them. The one too many is not shown: it tells that there is a next page. `rest`: where the
  * search goes on that did not find as many.
  */

@@ -4,6 +4,7 @@
 import type { Clock } from "../base/clock.ts";
 import { httpRequest } from "../base/http-client.ts";
 import { asObject, parseObject } from "../base/json.ts";
+import { NO_PROXIES, type Proxies } from "../base/proxy.ts";
 import type { HealthDocument } from "../health/health.ts";
 import type { RemoteSnapshot } from "../health/pipeline.ts";
 
@@ -20,6 +21,7 @@ export type RemoteHealth = Readonly<{
 export function createRemoteHealth(
   kinds: Readonly<Record<string, readonly string[]>>,
   clock: Clock,
+  proxies: Proxies = NO_PROXIES,
 ): RemoteHealth {
   const remotes = Object.entries(kinds).flatMap(([kind, urls]) =>
     urls.map((url, index) => ({ name: urls.length > 1 ? `${kind}-${index + 1}` : kind, url })),
@@ -31,7 +33,9 @@ export function createRemoteHealth(
   async function pollOne(name: string, url: string): Promise<void> {
     const before = known.get(name)!;
     try {
-      const { status, body } = await httpRequest(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX);
+      const { status, body } = await httpRequest(`${url.replace(/\/+$/, "")}/health`, ANSWER_MS_MAX, {
+        proxies,
+      });
       const document = healthIn(body);
       if (document === null) throw new Error(`answered ${status} without a health document`);
       known.set(name, { ...before, answeredAtMs: clock.now(), document, problem: null });

@@ -26,8 +26,11 @@ type WebServer = AsyncDisposable &
     stop(): Promise<void>;
   }>;
 
-/** A browser that polls each second keeps its connection; one that went away soon frees it. */
-const IDLE_SECONDS_MAX = 30;
+/**
+ * Longer than a balancer keeps an idle connection to us (AWS and nginx: 60 s): the one that ends it first must be the
+ * balancer, or a request meets a connection that we just closed, and the visitor sees a 502.
+ */
+const IDLE_SECONDS_MAX = 75;
 /** No request needs more than a symbol. */
 const REQUEST_BYTES_MAX = 64 * 1_024;
 /** For answers on their way; a stream that never ends is cut off here. */

@@ -31,11 +31,15 @@ const SYMBOL = `\${symbol:sqlstring}`;
 const hours = (span: string) => `floor(current_timestamp(), 1h), floor(current_timestamp() - ${span}, 1h)`;
 const days = (span: string) => `to_date(current_timestamp()), to_date(current_timestamp() - ${span})`;
 
-/** Newest first in each of the two hours; a trade may be dated ahead of the server's clock, so there is no end. */
+/**
+ * Newest first in each of the two hours, up to now: a trade that is dated ahead waits for its time. CQL has no order by
+ * receipt (docs/DATA.md, the last trade).
+ */
 function trades(columns: string, span: string, rowsMax: number): string {
   return (
     `SELECT symbol, ${columns}, trade_timestamp FROM trades WHERE symbol = ${SYMBOL} AND hour IN (${hours(span)}) ` +
-    `AND trade_timestamp > current_timestamp() - ${span} PER PARTITION LIMIT ${rowsMax}`
+    `AND trade_timestamp > current_timestamp() - ${span} AND trade_timestamp <= current_timestamp() ` +
+    `PER PARTITION LIMIT ${rowsMax}`
   );
 }
 
@@ -52,8 +56,8 @@ function windows(columns: string, filter = ""): string {
 export const QUERIES = {
   price: trades("price", SPAN, TRADES_MAX),
   averagePrice: windows("average_price"),
-  // Filtered are only the rows that the slice of these partitions holds anyway.
-  vwap: windows("vwap", "vwap > 0"),
+  // It is null where no volume was traded. Filtered are only the rows that the slice of these partitions holds anyway.
+  vwap: windows("vwap", "volume > 0"),
   volume: trades("volume", SPAN, TRADES_MAX),
   windowVolume: windows("volume"),
   averagePriceVolume: windows("price_volume_multiply"),
@@ -68,7 +72,7 @@ export const QUERIES = {
   candles:
     `SELECT symbol, open, high, low, close, volume, window_start FROM ${CANDLES.table} WHERE symbol = ${SYMBOL} ` +
     `AND day IN (${days(CANDLES_SPAN)}) AND window_start > current_timestamp() - ${CANDLES_SPAN} ` +
-    `PER PARTITION LIMIT ${CANDLES_MAX}`,
+    `AND window_start <= current_timestamp() PER PARTITION LIMIT ${CANDLES_MAX}`,
   gaps:
     `SELECT session, event_timestamp, type, detail FROM feed_events WHERE day IN (${days(CANDLES_SPAN)}) ` +
     `AND event_timestamp > current_timestamp() - ${CANDLES_SPAN} ` +

@@ -5,6 +5,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import market from "../../grafana/dashboards/market.json" with { type: "json" };
 import { systemClock } from "../../lib/base/clock.ts";
+import { NO_PROXIES } from "../../lib/base/proxy.ts";
 import { checkGrafana, type Point } from "../../lib/commands/grafana-points.ts";
 import { type Asked, frame, type Replies, right, SOURCE, startGrafana } from "../support/grafana-server.ts";
 
@@ -27,6 +28,7 @@ async function check(replies: Replies, asked: Asked = [], symbol = SYMBOL, panel
     source: { type: SOURCE, uid: "cassandra", version: "3.3.0" },
     symbol,
     clock,
+    proxies: NO_PROXIES,
     signal: AbortSignal.timeout(TIMEOUT_MS),
   }))
     points.push(point);

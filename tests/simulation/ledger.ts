@@ -97,7 +97,7 @@ export class Received {
     this.#records.get(id)?.splice(offset - this.#firstOffset);
   }
 
-  #owed({ kind, value }: LogRecord): OwedRecord {
+  #owed({ kind, value, timestampMs }: LogRecord): OwedRecord {
     const none = { key: null, value, rows: [], deadLetters: [], event: null, payload: null };
     if (this.#poisons.has(value)) return { ...none, payload: Buffer.from(value).toString("hex") };
     if (kind === "event") {
@@ -122,7 +122,8 @@ export class Received {
     for (const [index, trade] of data.entries()) {
       const deadLetter = `${session} ${sequence} ${index}`;
       const uuid = plainUuid(session, sequence, receivedAt, index);
-      if (isPossible(trade, receivedAt)) rows.push({ uuid, deadLetter, trade, receivedAtMs: receivedAt });
+      if (isPossible(trade, Math.max(receivedAt, timestampMs)))
+        rows.push({ uuid, deadLetter, trade, receivedAtMs: receivedAt });
       else deadLetters.push(deadLetter);
     }
     return { ...none, key: data[0]?.s ?? "", rows, deadLetters };
@@ -261,8 +262,8 @@ export function contentOf({ s, p, t, v, c }: AvroTrade): string {
   return `${s} ${p} ${t} ${v} ${JSON.stringify(c)}`;
 }
 
-export function isPossible({ p, v, t }: AvroTrade, receivedAtMs: number): boolean {
-  return p > 0 && v >= 0 && Number.isInteger(t) && t >= YEAR_2000_MS && t <= receivedAtMs + DAY_MS;
+export function isPossible({ p, v, t }: AvroTrade, knownAtMs: number): boolean {
+  return Number.isFinite(p) && v >= 0 && Number.isInteger(t) && t >= YEAR_2000_MS && t <= knownAtMs + DAY_MS;
 }
 
 function isSame(row: TradeRow, { trade: { s, p, v, t, c }, receivedAtMs }: OwedRow): boolean {

@@ -6,7 +6,7 @@ import { StoreUnavailableError } from "../../base/errors.ts";
 import type { Logger } from "../../base/logger.ts";
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import { DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
-import { TRADE_AHEAD_MS } from "../../model/validate.ts";
+import { readLastTrade } from "./last-trade.ts";
 import type { LiveView } from "./view.ts";
 import { walkBack } from "./walk-back.ts";
 
@@ -38,10 +38,12 @@ export function createBackfill(store: StoreReader, live: LiveView, clock: Clock,
 
   async function readLast(symbol: string): Promise<void> {
     const nowMs = clock.now();
-    const read = (range: TimeRange, limit: number) => store.listTrades({ symbol, range, limit });
-    // What is dated further ahead is no last trade before its time has come.
-    const toMs = nowMs + TRADE_AHEAD_MS;
-    live.restore((await walkBack({ store, symbol, toMs, nowMs, limit: 1, read })).rows);
+    const read = async (range: TimeRange) => {
+      const row = await readLastTrade(store, symbol, range);
+      return row === null ? [] : [row];
+    };
+    // A trade that is dated ahead by up to a day can be the last: it counts as at its receipt.
+    live.restore((await walkBack({ store, symbol, toMs: nowMs + DAY_MS, nowMs, limit: 1, read })).rows);
   }
 
   async function last(symbol: string): Promise<TradeRow | null> {

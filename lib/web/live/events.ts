@@ -3,6 +3,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { HealthDocument } from "../../health/health.ts";
+import { countsAtMs } from "../../model/last-trade.ts";
 import { type FeedState, feedStateOf, symbolsOf, type TickerSets, unreceivedOf } from "../ticker-states.ts";
 import type { Delta, LastTuple, OpenTuple, SeenAt, Snapshot, Status, SymbolSeconds } from "./protocol.ts";
 import type { LiveView } from "./view.ts";
@@ -95,7 +96,7 @@ export class LiveEvents {
           symbol,
           state: this.#states[index]![0],
           unreceived: this.#states[index]![1],
-          last: last && [last.price, last.trade_timestamp],
+          last: last && [last.price, countsAtMs(last)],
           open: live.openOf(symbol),
           spark: live.sparkOf(symbol, nowMs),
         };
@@ -118,7 +119,7 @@ export class LiveEvents {
     for (const [index, symbol] of this.#symbols.entries()) {
       if (live.isLastNewer(symbol, since)) {
         const row = live.of(symbol)!;
-        last.push([index, row.price, row.trade_timestamp]);
+        last.push([index, row.price, countsAtMs(row)]);
       }
       const open = live.openOf(symbol, since);
       if (open !== null) opens.push([index, open[0], open[1]]);

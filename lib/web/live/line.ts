@@ -1,6 +1,7 @@
 // The last minutes of one symbol: its price line by the second of event time, its sparkline, and how many trades were
 // received in each second. All of it lies in slots that are used again, so noting a trade allocates nothing.
 
+import { countsAtMs } from "../../model/last-trade.ts";
 import type { TradeRow } from "../../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import { LINE_SECONDS, RATE_SECONDS, type SecondTuple, SPARK_BUCKET_MS, SPARK_BUCKETS } from "./protocol.ts";
@@ -45,17 +46,21 @@ export function newLine(): Line {
 }
 
 /** In the order of (trade_timestamp, uuid). */
-export function isAfter(row: TradeRow, known: TradeRow): boolean {
+function isAfter(row: TradeRow, known: TradeRow): boolean {
   return row.trade_timestamp === known.trade_timestamp
     ? row.uuid > known.uuid
     : row.trade_timestamp > known.trade_timestamp;
 }
 
-/** `version`: what the view's version is with this row. */
+/** A row as the rate and the sparkline show it, whatever its date: both go by what has happened. */
+export function noteReceipt(line: Line, row: TradeRow): void {
+  noteRate(line, Math.floor(row.ingest_timestamp / 1_000));
+  noteSpark(line, countsAtMs(row), row.price);
+}
+
+/** A row in the second of its date. `version`: what the view's version is with this row. */
 export function noteTrade(line: Line, row: TradeRow, version: number): void {
-  const { trade_timestamp: atMs, ingest_timestamp: receivedAtMs, price, volume } = row;
-  noteRate(line, Math.floor(receivedAtMs / 1_000));
-  noteSpark(line, atMs, price);
+  const { trade_timestamp: atMs, price, volume } = row;
   const second = Math.floor(atMs / 1_000);
   const slot = second % SECOND_SLOTS;
   const known = line.second[slot]!;

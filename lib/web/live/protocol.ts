@@ -31,7 +31,7 @@ function intervalName(widthMs: number): string {
   return widthMs % 60_000 === 0 ? `${widthMs / 60_000}m` : `${widthMs / 1_000}s`;
 }
 
-/** [index in the snapshot's symbols, price, trade_timestamp] */
+/** [index in the snapshot's symbols, price, when it counts as traded (countsAtMs)] */
 export type LastTuple = readonly [index: number, price: number, atMs: number];
 /** The first trade since midnight UTC; its day is that of atMs. */
 export type OpenTuple = readonly [index: number, price: number, atMs: number];

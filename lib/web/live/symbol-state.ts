@@ -2,8 +2,9 @@
 // changes one of them by one row, and notes the version of the view with which it changed.
 
 import type { CandleRow } from "../../model/aggregates.ts";
+import { isLater } from "../../model/last-trade.ts";
 import { DAY_MS, type TradeRow } from "../../model/trade.ts";
-import { isAfter, type Line, newLine } from "./line.ts";
+import { type Line, newLine } from "./line.ts";
 
 /** The first trade of a UTC day; of a candle only its minute and its open are known. */
 type First = Readonly<{ dayMs: number; atMs: number; uuid: string; price: number }>;
@@ -23,7 +24,7 @@ export function newSymbolState(hasLine: boolean): SymbolState {
 }
 
 export function noteLast(state: SymbolState, row: TradeRow, version: number): void {
-  if (state.last !== null && !isAfter(row, state.last)) return;
+  if (state.last !== null && !isLater(row, state.last)) return;
   state.last = row;
   state.lastVersion = version;
 }

@@ -9,13 +9,13 @@ import type { CandleRow } from "../../model/aggregates.ts";
 import { type AheadTrade, DAY_MS, MINUTE_MS, type TradeRow } from "../../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../../model/validate.ts";
 import { type Latency, LatencyWindow } from "./latency.ts";
-import { noteSpark, noteTrade, rateBefore, secondsIn, sparkIn } from "./line.ts";
+import { noteReceipt, noteSpark, noteTrade, rateBefore, secondsIn, sparkIn } from "./line.ts";
 import { type SecondTuple, SPARK_BUCKET_MS } from "./protocol.ts";
 import { newSymbolState, noteFirst, noteLast, restoreFirst, type SymbolState } from "./symbol-state.ts";
 
 export type LiveView = Readonly<{
   /**
-   * Rows that were stored just now, in any order; the last by (trade_timestamp, uuid) stays. A row that comes twice
+   * Rows that were stored just now, in any order; the last by isLater stays. A row that comes twice
    * counts twice in trades/s and in the volume of its second; nothing else changes by it.
    */
   note(rows: readonly TradeRow[], nowMs: number): void;
@@ -87,9 +87,10 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
         latencies.observe(nowMs - row.ingest_timestamp);
         if (state === null) continue;
         noteLast(state, row, version);
+        if (state.line !== null) noteReceipt(state.line, row);
         // A trade from the future would stand in the line, and begin a day, before its time.
         if (row.trade_timestamp > nowMs + TRADE_AHEAD_MS) continue;
-        noteFirst(state, row, version);
+        if (dayStartOf(row.trade_timestamp) <= dayStartOf(nowMs)) noteFirst(state, row, version);
         if (state.line !== null) noteTrade(state.line, row, version);
       }
     },
@@ -104,7 +105,7 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
       const state = stateFor(symbol);
       if (state === null) return;
       version += 1;
-      const dayMs = nowMs - (nowMs % DAY_MS);
+      const dayMs = dayStartOf(nowMs);
       const firstOfDay = newestFirst.findLast(({ window_start }) => window_start >= dayMs);
       if (firstOfDay !== undefined) restoreFirst(state, firstOfDay, dayMs, version);
       for (const { window_start, close } of newestFirst) {
@@ -135,4 +136,8 @@ export function createLiveView(symbolsMax: number = SYMBOLS_MAX): LiveView {
     },
     latency: (nowMs) => latencies.over(nowMs),
   };
+}
+
+function dayStartOf(timeMs: number): number {
+  return timeMs - (timeMs % DAY_MS);
 }

@@ -79,7 +79,9 @@ export class CandleChart {
     const startMs = nowMs - (nowMs % widthMs);
     // The one before may still lack its last seconds in the store.
     for (const start of [startMs - widthMs, startMs]) {
-      const merged = mergeSeconds(this.#history.get(start), seconds, start, start + widthMs);
+      // Seconds that are dated ahead wait for their time: the close goes on with the market.
+      const endMs = Math.min(start + widthMs, nowMs + 1);
+      const merged = mergeSeconds(this.#history.get(start), seconds, start, endMs);
       if (merged !== null) this.#bars.put(barOf(merged));
     }
     this.#read();
@@ -120,7 +122,8 @@ export class CandleChart {
   #setDecimals(decimals: number): void {
     if (decimals === this.#decimals) return;
     this.#decimals = decimals;
-    const priceFormat = { type: "price", precision: decimals, minMove: 10 ** -decimals } as const;
+    const precision = Math.min(decimals, format.DECIMALS_WRITTEN_MAX);
+    const priceFormat = { type: "price", precision, minMove: 10 ** -precision } as const;
     this.#series.applyOptions({ priceFormat });
   }
 
@@ -143,7 +146,7 @@ function barOf({ window_start, open, high, low, close }: Candle): Bar {
   return { time: window_start / 1_000, open, high, low, close };
 }
 
-/** The two overlap and together hold every trade of the window: so the extremes are exact, and the newest close wins. */
+/** The two overlap and together hold every trade of the window until `endMs`: so the extremes are exact, and the newest close wins. */
 function mergeSeconds(
   stored: Candle | undefined,
   seconds: ReadonlyMap<number, SecondTuple>,

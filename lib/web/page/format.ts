@@ -1,10 +1,17 @@
-// Numbers and times as a person reads them. Prices are shown whole: with as many decimals as they came with.
+// Numbers and times as a person reads them. Prices are shown whole: with as many decimals as they came with, and a tiny
+// price with its first digits.
 
 const formats = new Map<number, Intl.NumberFormat>();
+/** More are the noise of a double, except behind a tiny price's zeros. */
 const DECIMALS_MAX = 8;
 const DECIMALS_MIN = 2;
+/** Of a price below 1: enough for a change of a thousandth of a percent to be seen. */
+const DIGITS_MAX = 6;
+/** A price with more is written as 3.7e-17. The candle chart's scale is exact up to here. */
+export const DECIMALS_WRITTEN_MAX = 15;
 
 export function price(value: number, decimals: number): string {
+  if (decimals > DECIMALS_WRITTEN_MAX) return scientific(value);
   let format = formats.get(decimals);
   if (format === undefined) {
     format = new Intl.NumberFormat("en-US", {
@@ -16,12 +23,19 @@ export function price(value: number, decimals: number): string {
   return format.format(value);
 }
 
-/** How many decimals show this price whole. */
+/** As few digits as tell it from its neighbours, DIGITS_MAX at most. */
+function scientific(value: number): string {
+  return Number(value.toPrecision(DIGITS_MAX)).toExponential();
+}
+
+/** How many decimals show this price whole, or DIGITS_MAX digits of it where these reach further than DECIMALS_MAX. */
 export function decimalsOf(value: number): number {
-  for (let decimals = DECIMALS_MIN; decimals < DECIMALS_MAX; decimals++) {
+  const magnitude = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(value)));
+  const decimalsMax = Math.min(Math.max(DECIMALS_MAX, DIGITS_MAX - 1 - magnitude), DECIMALS_WRITTEN_MAX + 1);
+  for (let decimals = DECIMALS_MIN; decimals < decimalsMax; decimals++) {
     if (Number(value.toFixed(decimals)) === value) return decimals;
   }
-  return DECIMALS_MAX;
+  return decimalsMax;
 }
 
 export function percent(ratio: number): string {

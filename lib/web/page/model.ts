@@ -106,10 +106,14 @@ export class Model {
     }
   }
 
-  /** The change since the first price of the UTC day, as a ratio; null while one of the two is not of today. */
+  /**
+   * The change since the first price of the UTC day, as a ratio; null while one of the two is not of today, and where
+   * there is no ratio: the first price was zero or below.
+   */
   changeOf({ price, open }: SymbolView): number | null {
     const nowMs = this.nowMs();
     if (price === null || open === null || open[1] < nowMs - (nowMs % DAY_MS)) return null;
+    if (open[0] <= 0) return null;
     return price / open[0] - 1;
   }
 

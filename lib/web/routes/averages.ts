@@ -57,5 +57,5 @@ async function listAverages(
   const { fromMs, toMs } = rangeOf(asked, nowMs);
   const range = { fromMs, toMs: Math.min(toMs, nowMs + 1) };
   const rows = await store.listAverages({ symbol, range, limit: limit + 1 });
-  return pageOf("/averages", rows, limit, (last) => ({ symbol, from: fromMs, to: last.window_end, limit }));
+  return pageOf("averages", rows, limit, (last) => ({ symbol, from: fromMs, to: last.window_end, limit }));
 }

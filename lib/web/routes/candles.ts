@@ -77,7 +77,7 @@ async function listCandles(
     stored?.shape === "candle"
       ? await store.listCandles({ symbol, range, limit: limit + 1 }, stored.kind)
       : await mergedCandles({ store, symbol, range, widthMs, countMax: limit + 1, clock });
-  return pageOf("/candles", candles, limit, (last) => ({
+  return pageOf("candles", candles, limit, (last) => ({
     symbol,
     interval,
     from: fromMs,

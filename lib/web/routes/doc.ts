@@ -5,6 +5,8 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 export function addDoc(app: OpenAPIHono): void {
   app.doc31("/doc", {
     openapi: "3.1.0",
+    // Relative to this document, as every address here is: a proxy may hand us on below a prefix.
+    servers: [{ url: "." }],
     info: {
       title: "Finnhub Realtime Pipeline",
       version: "1",

@@ -59,7 +59,7 @@ async function listEvents(
   const { fromMs, toMs } = rangeOf(asked, nowMs);
   const range = { fromMs, toMs: before === undefined ? toMs : Math.min(toMs, before.event_timestamp + 1) };
   const rows = await eventsAfter(store, range, before, limit + 1);
-  return pageOf("/feed-events", rows, limit, (last) => ({
+  return pageOf("feed-events", rows, limit, (last) => ({
     from: fromMs,
     to: toMs,
     limit,

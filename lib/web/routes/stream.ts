@@ -5,7 +5,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { type Clock, withTimeout } from "../../base/clock.ts";
 import type { HealthDocument } from "../../health/health.ts";
 import { SYMBOL_LENGTH_MAX } from "../../model/validate.ts";
-import { RETRY_AFTER } from "../headers.ts";
+import { NOT_KEPT, RETRY_AFTER } from "../headers.ts";
 import type { Backfill } from "../live/backfill.ts";
 import { CHOSEN_MAX, type SeenAt } from "../live/protocol.ts";
 import { LiveStreams } from "../live/stream.ts";
@@ -17,7 +17,12 @@ import { symbolsOf, type TickerSets } from "../ticker-states.ts";
 
 /** The first view waits this long for what an earlier run stored, and then goes without it. */
 const BACKFILL_MS_MAX = 2_000;
-const STREAM_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
+/** No proxy on the way may collect events before it hands them on, as one does that compresses them. */
+const STREAM_HEADERS = {
+  "content-type": "text/event-stream",
+  "cache-control": `${NOT_KEPT}, no-transform`,
+  "x-accel-buffering": "no",
+};
 
 const also = parameter({
   name: "also",

@@ -104,7 +104,7 @@ export function addTickerChanges(
     switch (added.kind) {
       case "created":
         logger.info("a ticker was added", { symbol });
-        return context.json({ symbol }, 201, { location: `/tickers/${encodeURIComponent(symbol)}` });
+        return context.json({ symbol }, 201, { location: `tickers/${encodeURIComponent(symbol)}` });
       case "unchecked":
         logger.info("a ticker was added", { symbol });
         return context.json({ symbol, reason: `added, but not checked: ${added.reason}` }, 202);

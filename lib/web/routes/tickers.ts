@@ -3,6 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Clock } from "../../base/clock.ts";
 import type { SymbolOutcome } from "../../ingest/watchlist-sync.ts";
+import { countsAtMs } from "../../model/last-trade.ts";
 import type { Backfill } from "../live/backfill.ts";
 import { noQuery } from "../query.ts";
 import { badQuery, failed, json, listing, timeMs } from "../schemas.ts";
@@ -39,7 +40,9 @@ const ticker = z
     unreceived: unreceived.nullable(),
     last_price: z.number().nullable(),
     last_trade_timestamp: timeMs.nullable(),
-    age_ms: z.int().nullable(),
+    age_ms: z.int().nullable().openapi({
+      description: "Since the last trade; one that is dated ahead of its receipt counts as at its receipt",
+    }),
   })
   .openapi("Ticker");
 
@@ -83,7 +86,7 @@ export function addTickers(app: OpenAPIHono, { clock, tickers, backfill }: Ticke
       unreceived: missed && { since_timestamp: missed.sinceMs, reason: missed.reason },
       last_price: row?.price ?? null,
       last_trade_timestamp: row?.trade_timestamp ?? null,
-      age_ms: row === null ? null : Math.max(0, clock.now() - row.trade_timestamp),
+      age_ms: row === null ? null : Math.max(0, clock.now() - countsAtMs(row)),
     };
   }
 

@@ -56,7 +56,7 @@ async function listTrades(
   // Hours that can hold nothing of this page are left out of the range, so that a store reads fewer of them.
   const range = { fromMs, toMs: before === undefined ? toMs : Math.min(toMs, before.trade_timestamp + 1) };
   const rows = await store.listTrades({ symbol, range, limit: limit + 1, ...(before && { before }) });
-  return pageOf("/trades", rows, limit, (last) => ({
+  return pageOf("trades", rows, limit, (last) => ({
     symbol,
     from: fromMs,
     to: toMs,

@@ -73,13 +73,16 @@ describe.skipIf(!services.available)("on a real node", () => {
     async () => {
       await using open = await openTestStore(node, clockAt(NOON_MS));
       const { store, keyspace, metrics } = open;
-      const lived = (ms: number) => rowOf(ms + 1, { tradedAtMs: NOON_MS - 1 }, NOON_MS - ms);
+      const lived = (ms: number) => rowOf(ms + 1, { tradedAtMs: NOON_MS - ms - 1 }, NOON_MS - ms);
       const ages = [0, HOUR_MS, HOUR_MS + 1, 10 * DAY_MS, 30 * DAY_MS - 5_500, 30 * DAY_MS - 60_000];
       const rows = ages.map(lived);
       await putTrades(store, rows);
       const query = `SELECT uuid, TTL(price) AS ttl FROM ${keyspace.name}.trades WHERE symbol = ? AND hour = ?`;
-      const found = await keyspace.cassandra.execute(query, ["AAPL", NOON_MS - HOUR_MS]);
-      const ttls = new Map(found.rows.map((row) => [String(row.uuid), Number(row.ttl)]));
+      const ttls = new Map<string, number>();
+      for (const hour of new Set(rows.map((row) => row.hour))) {
+        const found = await keyspace.cassandra.execute(query, ["AAPL", hour]);
+        for (const row of found.rows) ttls.set(String(row.uuid), Number(row.ttl));
+      }
       const due = [30 * DAY_S, 30 * DAY_S, 30 * DAY_S - 3_600, 20 * DAY_S, 6, 60];
       for (const [index, { uuid }] of rows.entries()) {
         const left = ttls.get(uuid) ?? Number.NaN;
@@ -93,11 +96,36 @@ describe.skipIf(!services.available)("on a real node", () => {
   );
 
   test(
+    "our clock may be weeks ahead: the node's time decides how long a row has to live, and its own where it was slow",
+    async () => {
+      const nowMs = Date.now();
+      await using open = await openTestStore(node, clockAt(nowMs + 40 * DAY_MS));
+      const { store, keyspace, metrics } = open;
+      const receivedAtMs = nowMs - 2 * HOUR_MS;
+      const rows = [
+        rowOf(1, { tradedAtMs: receivedAtMs }, receivedAtMs),
+        // Its receipt is of a clock that was slow by more than a row lives.
+        rowOf(2, { tradedAtMs: receivedAtMs }, receivedAtMs - 40 * DAY_MS),
+      ];
+      await putTrades(store, rows);
+      const query = `SELECT TTL(price) AS ttl FROM ${keyspace.name}.trades WHERE symbol = ? AND hour = ?`;
+      const found = await keyspace.cassandra.execute(query, ["AAPL", rows[0]!.hour]);
+      expect(found.rows.length).toBe(2);
+      for (const { ttl } of found.rows)
+        expect(Math.abs(Number(ttl) - (30 * DAY_S - 7_200))).toBeLessThan(120);
+      expect((await metrics.storeRowsExpiredTotal.get()).values).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     "a replayed row whose time is over is not written, which is counted; its put succeeds",
     async () => {
       await using open = await openTestStore(node, clockAt(NOON_MS));
       const { store, metrics } = open;
-      const old = [30 * DAY_MS, 30 * DAY_MS + 1, 400 * DAY_MS].map((ms, n) => rowOf(n + 2, {}, NOON_MS - ms));
+      const old = [30 * DAY_MS, 30 * DAY_MS + 1, 400 * DAY_MS].map((ms, n) =>
+        rowOf(n + 2, { tradedAtMs: NOON_MS - ms }, NOON_MS - ms),
+      );
       const young = rowOf(1, {}, NOON_MS - 29 * DAY_MS);
       await putTrades(store, [...old, young]);
       await putTrades(store, old);

@@ -220,7 +220,7 @@ describe.skipIf(!services.available)("on a real node", () => {
       price_volume_multiply: 5,
       average_price: 6,
       vwap,
-      volume: 8,
+      volume: vwap === null ? 0 : 8,
       trade_count: 30,
     });
   }

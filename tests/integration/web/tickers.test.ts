@@ -78,7 +78,7 @@ test("201: a ticker that Finnhub knows is wanted; 204: removed, it is not", asyn
   using web = openWeb();
   const added = await web.add("IC MARKETS:1");
   expect(added).toMatchObject({ status: 201, body: { symbol: "IC MARKETS:1" } });
-  expect(added.headers.get("location")).toBe("/tickers/IC%20MARKETS%3A1");
+  expect(added.headers.get("location")).toBe("tickers/IC%20MARKETS%3A1");
   expect((await web.app.request(added.headers.get("location") ?? "")).status).toBe(200);
   expect(web.symbols()).toEqual(["IC MARKETS:1"]);
   expect(await web.remove("IC MARKETS:1")).toMatchObject({ status: 204, body: null });

@@ -14,7 +14,7 @@ export type Certificates = Disposable &
     /** An authority that signed nothing: a client that trusts only this one must refuse. */
     strangerCa: string;
     strangerCaFile: string;
-    /** For a server: its key and certificate for 127.0.0.1 and localhost (PKCS #12). */
+    /** For a server: its key and certificate for 127.0.0.1, localhost and feed.example.test (PKCS #12). */
     keyStore: string;
     keyStorePassword: string;
   }>;
@@ -40,7 +40,8 @@ export async function createCertificates(): Promise<Certificates> {
   };
   const server = async () => {
     await authority("server.p12", "ca");
-    const names = ["-ext", "san=ip:127.0.0.1,dns:localhost", "-ext", "eku=serverAuth"];
+    const san = "san=ip:127.0.0.1,dns:localhost,dns:feed.example.test";
+    const names = ["-ext", san, "-ext", "eku=serverAuth"];
     await key("server.p12", "server", "-signer", "ca", ...names);
     await call("server.p12", "-delete", "-alias", "ca"); // A server must not offer the authority's key.
   };

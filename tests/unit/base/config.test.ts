@@ -30,6 +30,7 @@ function mistakesOf(environment: Environment, files: Environment = {}): readonly
   return [];
 }
 
+const PROXY_NAMES = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 const SECRET = "tok-4711-XYZ";
 const SECRET_NAMES = [
   "FINNHUB_API_TOKEN",
@@ -63,7 +64,7 @@ test("sample.env lists every setting, each with its default, each below a commen
   const lines = sampleText.split("\n");
   for (const line of sampleLines) expect(lines[lines.indexOf(line) - 1]).toMatch(/^# ./);
   const secretLines = sampleLines.filter((line) => lines[lines.indexOf(line) - 1]?.startsWith("# * "));
-  expect(secretLines).toEqual(SECRET_NAMES.map((name) => `${name}=`));
+  expect(secretLines).toEqual([...SECRET_NAMES, ...PROXY_NAMES].map((name) => `${name}=`));
 });
 
 test("sample.env as .env changes nothing: neither the settings nor which source is chosen", () => {
@@ -217,6 +218,7 @@ test("no secret stands in a mistake, wherever it was put, nor in what --check-co
     CASSANDRA_PASSWORD_FILE: SECRET,
     FINNHUB_WS_URL: "wss://user:hidden1@h/?token=hidden2",
     FINNHUB_API_URL: "https://h/?token=hidden3",
+    HTTPS_PROXY: "socks5://user:hidden5@h:1",
     PRODUCER_URL: "http://user:hidden4@h",
   };
   const told = mistakesOf(wrong).join("\n");
@@ -226,7 +228,11 @@ test("no secret stands in a mistake, wherever it was put, nor in what --check-co
   const right = { ...Object.fromEntries(SECRET_NAMES.map((name) => [name, `${SECRET}-${name}`])) };
   const users = { KAFKA_SASL_USERNAME: "u", CASSANDRA_USERNAME: "u", CASSANDRA_GRAFANA_USERNAME: "g" };
   const pairs = { KAFKA_SASL_MECHANISM: "plain", ...users };
-  const shown = describeConfig(read({ ...right, ...pairs }));
+  const proxy = { HTTPS_PROXY: `http://me:${SECRET}@proxy.example.com:3128` };
+  const config = read({ ...right, ...pairs, ...proxy });
+  const shown = describeConfig(config);
+  expect(shown).toContain("HTTPS_PROXY=http://proxy.example.com:3128\n");
+  expect(config.secrets).toContain(btoa(`me:${SECRET}`));
   expect(shown).not.toContain(SECRET);
   for (const name of SECRET_NAMES) expect(shown).toContain(`${name}=set\n`);
 });

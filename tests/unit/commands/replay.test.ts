@@ -178,7 +178,7 @@ test("the first record of a topic, at offset 0, can be replayed like any other",
     payload: originMessage(priced(1, 1)),
   });
   const places = new Map([[derivedSession("market/3", ""), "market/3"]]);
-  const { messages, rejected } = redriveDeadLetter(deadLetter, places);
+  const { messages, rejected } = redriveDeadLetter(deadLetter, places, NOON_MS);
   expect(rejected).toEqual([]);
   expect(messages).toEqual([
     {
@@ -241,12 +241,98 @@ test("a frame that the feed refused is parsed again and keeps its letter's ident
   expect(stage.tables().trades[0]?.uuid).toBe(tradeUuids(SESSION, 7, RECEIVED_MS)(0));
 });
 
+test("what an earlier version refused for its price, or for a frame of several messages, comes in", async () => {
+  using stage = openStage();
+  const element = (p: number, v: number) => ({ c: null, p, s: "AAPL", t: NOON_MS, v });
+  const frame = (...data: readonly unknown[]) => JSON.stringify({ data, type: "trade" });
+  // As they were written: a refused element in a frame of its own, a refused frame whole.
+  const payloads = [
+    frame(element(-37.63, 1)),
+    frame(element(0, 2)),
+    `${frame(element(20, 20))}\n${frame(element(21, 21))}\n`,
+    frame(element(22, 22)) + frame(element(23, 23), element(24, 24)),
+    `${frame(element(25, 25)).slice(0, 30)}\n${frame(element(26, 26), { ...element(27, 27), s: "MSFT" })}`,
+  ];
+  await stage.log.append(
+    payloads.map((payload, index) => {
+      const reason = index < 2 ? "bad_price" : "garbage_frame";
+      const deadLetter = letterOf({ sequence: 7 + index, payload, reason });
+      return { kind: "dead", key: SESSION, value: encodeDeadLetter(deadLetter) };
+    }),
+  );
+  await stage.process();
+  const prices = [-37.63, 0, 20, 21, 22, 23, 24, 26];
+  const counts = { letters: 5, taken: 5, messages: 8, trades: 9, expired: 0, unfit: { garbage_frame: 1 } };
+  for (let turn = 0; turn < 2; turn++) {
+    expect(await stage.redriveAll()).toEqual(counts);
+    await stage.process();
+    expectTables(stage, [...prices.map((price) => trade({ price })), trade({ symbol: "MSFT", price: 27 })]);
+  }
+  const { trades: rows, deadCount } = stage.tables();
+  expect(rows.map(({ price, volume }) => [price, volume])).toContainEqual([24, 24]);
+  // The first message of a frame has the letter's own identity, as if it had been alone.
+  const uuid = tradeUuids(SESSION, 9, RECEIVED_MS)(0);
+  expect(rows.find(({ price }) => price === 20)?.uuid).toBe(uuid);
+  expect(new Set(rows.map((row) => row.uuid)).size).toBe(9);
+  expect(deadCount).toBe(5);
+});
+
+for (const slowMs of [14 * DAY_MS, 26 * 3_600_000, NOON_MS - Date.UTC(2015, 0, 1)]) {
+  test(`what a clock ${slowMs} ms slow put aside comes in once it is right, whatever the retention`, async () => {
+    using stage = openStage();
+    const frame = (t: number) =>
+      JSON.stringify({ data: [{ c: null, p: 5, s: "AAPL", t, v: 1 }], type: "trade" });
+    const fields = { receivedAtMs: RECEIVED_MS - slowMs, reason: "impossible_time" } as const;
+    const letters = Array.from({ length: 20 }, (_, index) =>
+      letterOf({ ...fields, sequence: index + 1, payload: frame(NOON_MS) }),
+    );
+    // No clock explains this one.
+    letters.push(letterOf({ ...fields, sequence: 30, payload: frame(NOON_MS + 26 * 3_600_000) }));
+    await stage.log.append(
+      letters.map((one) => ({ kind: "dead", key: SESSION, value: encodeDeadLetter(one) })),
+    );
+    await stage.process();
+    for (let turn = 0; turn < 2; turn++) {
+      expect(await stage.redriveAll()).toMatchObject({
+        taken: 20,
+        trades: 20,
+        unfit: { impossible_time: 1 },
+      });
+      await stage.process();
+      expectTables(stage, Array<Trade>(20).fill(trade({ price: 5 })));
+      // The processor took what was sent: it refused nothing again.
+      expect(stage.tables().deadCount).toBe(21);
+    }
+    expect(stage.tables().trades[0]).toMatchObject({
+      uuid: tradeUuids(SESSION, 1, RECEIVED_MS - slowMs)(0),
+      ingest_timestamp: RECEIVED_MS - slowMs,
+    });
+  });
+}
+
+test("a replay of the log judges a record as the processor did: by its receipt or its append", async () => {
+  using stage = openStage();
+  const slow = message(1, priced(1, 2), RECEIVED_MS - 14 * DAY_MS);
+  const records = (timestampMs: number) =>
+    each([{ partition: "market/0", offset: 1, timestampMs, value: encodeMessage(slow) }]);
+  const ever = { fromMs: 0, toMs: NOON_MS + DAY_MS };
+  expect(await replayRows({ ...parts, ...stage }, records(slow.receivedAtMs), ever)).toMatchObject({
+    rows: 0,
+    unfit: 2,
+  });
+  expect(await replayRows({ ...parts, ...stage }, records(RECEIVED_MS), ever)).toMatchObject({
+    rows: 2,
+    unfit: 0,
+  });
+  expectTables(stage, priced(1, 2));
+});
+
 test("what cannot be true stays dead, and is counted by reason", async () => {
   const impossible = message(8, [trade({ tradedAtMs: NOON_MS + 3 * DAY_MS })]);
   const deadLetters = [
     letterOf({ item: 0, source: "processor", reason: "impossible_time", payload: encodeMessage(impossible) }),
     letterOf({ payload: "not JSON", reason: "garbage_frame" }),
-    letterOf({ payload: '{"type":"trade","data":[{"s":"A","p":-1,"v":1,"t":1,"c":null}]}' }),
+    letterOf({ payload: '{"type":"trade","data":[{"s":"A","p":1e31,"v":1,"t":1,"c":null}]}' }),
     letterOf({ source: "processor", reason: "undecodable", payload: Uint8Array.of(1, 2, 3) }),
     letterOf({ payload: '{"type":"later","data":[{"s":"A","p":1,"t":1}]}', reason: "unknown_frame" }),
   ];
@@ -316,12 +402,12 @@ test("whatever is good in a letter today, every trade of it has the same UUID", 
     letterOf({ reason: "bad_frame", payload: frame(all.filter(({ symbol }) => symbol === "AAPL")) }),
   ];
   const whole = deadLetters(trades).map((deadLetter) =>
-    uuidsOf(redriveDeadLetter(deadLetter, new Map()).messages),
+    uuidsOf(redriveDeadLetter(deadLetter, new Map(), NOON_MS).messages),
   );
   for (let bad = 0; bad < trades.length; bad++) {
-    const worse = trades.with(bad, { ...trades[bad]!, price: -trades[bad]!.price });
+    const worse = trades.with(bad, { ...trades[bad]!, price: 1e31 });
     for (const [index, deadLetter] of deadLetters(worse).entries()) {
-      const { messages, rejected } = redriveDeadLetter(deadLetter, new Map());
+      const { messages, rejected } = redriveDeadLetter(deadLetter, new Map(), NOON_MS);
       for (const [name, uuid] of uuidsOf(messages)) expect(whole[index]!.get(name)).toBe(uuid);
       expect(uuidsOf(messages).size + rejected.length).toBe(whole[index]!.size);
       expect(rejected.every((reason) => reason === "bad_price")).toBe(true);
@@ -335,13 +421,13 @@ test("the parts of one letter share no UUID, however many trades it holds", () =
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades) }),
     letterOf({ source: "processor", reason: "no_session", payload: originMessage(trades.slice(0, 2_500)) }),
   ]) {
-    const { messages, rejected } = redriveDeadLetter(deadLetter, new Map());
+    const { messages, rejected } = redriveDeadLetter(deadLetter, new Map(), NOON_MS);
     const uuids = uuidsOf(messages);
     expect(rejected).toEqual([]);
     expect(messages.every((one) => one.trades.length <= 1_024)).toBe(true);
     expect(new Set(uuids.values()).size).toBe(uuids.size);
     expect(uuids.size).toBe(messages.reduce((sum, one) => sum + one.trades.length, 0));
-    expect(redriveDeadLetter(deadLetter, new Map())).toEqual({ messages, rejected });
+    expect(redriveDeadLetter(deadLetter, new Map(), NOON_MS)).toEqual({ messages, rejected });
   }
 });
 
@@ -422,7 +508,7 @@ test("what is expired, cannot be true or is refused is not written, but counted"
     message(1, priced(1, 2), NOON_MS),
     message(
       2,
-      [...priced(3, 1), trade({ price: 0, volume: 0, tradedAtMs: 0 }), trade({ price: -1 })],
+      [...priced(3, 1), trade({ price: 0, volume: 0, tradedAtMs: 0 }), trade({ price: 1e31 })],
       NOON_MS + 1,
     ),
     message(3, [...priced(65, 3)], NOON_MS + 2),

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { FRAME_LENGTH_MAX, parseFrame } from "../../../lib/finnhub/frame.ts";
+import { FRAME_LENGTH_MAX, parseFrame, parseFrames } from "../../../lib/finnhub/frame.ts";
 import { DAY_MS } from "../../../lib/model/trade.ts";
 import { NOON_MS, trade } from "../../support/builders.ts";
 
@@ -69,15 +69,21 @@ describe("a trade frame", () => {
     ["a volume of zero", { v: 0 }],
     ["a volume in fractions", { v: 0.00008 }],
     ["a price in fractions", { p: 5.583 }],
+    ["a price of zero", { p: 0 }],
+    ["a price below zero", { p: -37.63 }],
+    ["a price far below a satoshi", { p: 3.7e-10 }],
+    ["a million dollars of a token of 3.7e-10", { p: 3.7e-10, v: 2.7e15 }],
     ["a time almost a day ahead", { t: NOON_MS + DAY_MS }],
     ["a time of last year", { t: NOON_MS - 365 * DAY_MS }],
   ])("takes %s", (_, fields) => {
     expect(one(fields).refused).toEqual([]);
   });
 
-  test("has no volume of minus zero", () => {
+  test("has no volume and no price of minus zero", () => {
     const frame = between(`{"p":1,"s":"A","t":${NOON_MS},"v":-0}`);
     expect(Object.is(frame.trades[1]?.volume, 0)).toBe(true);
+    const free = between(`{"p":-0,"s":"A","t":${NOON_MS},"v":1}`);
+    expect(Object.is(free.trades[1]?.price, 0)).toBe(true);
   });
 
   test.each([
@@ -91,8 +97,7 @@ describe("a trade frame", () => {
     ["half a character as a symbol", "bad_symbol", `{"p":1,"s":"\\ud800","t":${NOON_MS},"v":1}`],
     ["a price as text", "bad_price", JSON.stringify({ ...good, p: "1" })],
     ["no price", "bad_price", JSON.stringify({ ...good, p: undefined })],
-    ["a price of zero", "bad_price", JSON.stringify({ ...good, p: 0 })],
-    ["a price below zero", "bad_price", JSON.stringify({ ...good, p: -1 })],
+    ["a price beyond all markets", "bad_price", JSON.stringify({ ...good, p: -1e31 })],
     ["a price without bound", "bad_price", `{"p":1e999,"s":"A","t":${NOON_MS},"v":1}`],
     ["no volume", "bad_volume", JSON.stringify({ ...good, v: undefined })],
     ["a volume below zero", "bad_volume", JSON.stringify({ ...good, v: -1 })],
@@ -226,3 +231,75 @@ describe("any other frame", () => {
     );
   });
 });
+
+describe("a frame of several messages", () => {
+  const message = (v: number) => JSON.stringify({ data: [{ ...good, v }], type: "trade" });
+  const shown = (text: string) =>
+    parseFrames(text, NOON_MS).map((frame) =>
+      frame.type === "trade" ? frame.trades.map(({ volume }) => volume).join() : frame.type,
+    );
+
+  test.each([
+    ["a newline between them", `${message(1)}\n${message(2)}`, ["1", "2"]],
+    ["a newline behind each", `${message(1)}\r\n${message(2)}\r\n`, ["1", "2"]],
+    ["nothing between them", `${message(1)}${message(2)}${message(3)}`, ["1", "2", "3"]],
+    [
+      "other types among them",
+      `{"type":"ping"}\n${message(1)}{"type":"error","msg":"}{"}`,
+      ["ping", "1", "error"],
+    ],
+    ["a byte order mark", `\uFEFF${message(1)}`, ["1"]],
+    ["braces in texts", `{"type":"ping","x":"}{\\"{"}${message(1)}`, ["ping", "1"]],
+    ["lines within them", `${JSON.stringify(JSON.parse(message(1)), null, 1)}\n${message(2)}`, ["1", "2"]],
+  ])("gives each of them, with %s", (_, text, expected) => {
+    expect(shown(text)).toEqual(expected);
+  });
+
+  test.each([
+    ["cut off before a new line", `${message(1).slice(0, 30)}\n`],
+    ["cut off within a text, before a new line", `{"type":"trade","data":[{"s":"AA\n`],
+    ["cut off before the next, on the same line", `{"type":"trade","data":[{"p":1`],
+    ["of a comma too many", `{"type":"trade","data":[,]}`],
+    ["of words", "upstream timed out\n"],
+  ])("loses only what is broken: %s", (_, broken) => {
+    const frames = parseFrames(`${message(1)}${broken}${message(2)}`, NOON_MS);
+    expect(shown(`${message(1)}${broken}${message(2)}`)).toEqual(["1", "refused", "2"]);
+    expect(frames[1]).toEqual(refusedWhole("garbage_frame", broken.trimEnd()) as never);
+  });
+
+  test("stays in one piece when nothing in it can be read, and in a bounded number of pieces whatever it is", () => {
+    for (const text of ["{}{}{}", "{\n{\n{", `${message(1).slice(0, 30)}\n{}`])
+      expect(parseFrames(text, NOON_MS)).toEqual([refusedWhole("garbage_frame", text)] as never);
+    const flood = `${'{"type":"ping"}'.repeat(3_000)}`;
+    expect(parseFrames(flood, NOON_MS).length).toBe(1_024);
+    const startedAtMs = performance.now();
+    parseFrames(message(1) + '{"type":'.repeat(100_000), NOON_MS);
+    expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+  });
+
+  test("of any texts and cuts never throws, and every whole message of one line is found", () => {
+    const lines = fc.array(fc.oneof(fc.constant(message(1)), fc.json(), fc.string({ unit: "binary" })), {
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(lines, (all) => {
+        expect(() => parseFrames(all.join("\n"), NOON_MS)).not.toThrow();
+        const whole = all.filter((line) => line === message(1));
+        const objects = all.filter((line) => line === message(1) || (line.startsWith("{") && isJson(line)));
+        if (objects.length < all.length) return;
+        const found = shown(all.join("\n")).filter((one) => one === "1");
+        expect(found.length).toBe(whole.length);
+      }),
+      { seed: 20261129, numRuns: 500 },
+    );
+  });
+});
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

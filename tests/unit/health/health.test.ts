@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { FEED_SILENT_MS_MAX, type FeedHealth } from "../../../lib/contracts/feed.ts";
+import { createStepWatch } from "../../../lib/health/clock-steps.ts";
 import {
   CLOCK_WARNING_MS,
   clockPart,
@@ -58,6 +59,7 @@ const healthy: LocalSnapshot = {
   outbox,
   publish,
   processor,
+  store: { ok: true, reason: null, lastProgressAt: null, ageMs: null, warning: null },
   ahead: null,
 };
 
@@ -69,7 +71,7 @@ const processorWith = (fields: Partial<ProcessorSnapshot>, oldestAtMs: number | 
 test("when everything moves the document is ok, and every part says when it last moved", () => {
   const document = localHealth(healthy, NOON_MS);
   expect(document).toMatchObject({ status: "ok", reason: null, simulated: false });
-  expect(Object.keys(document.parts)).toEqual(["feed", "outbox", "processor", "clock"]);
+  expect(Object.keys(document.parts)).toEqual(["feed", "outbox", "processor", "store", "clock"]);
   expect(document.parts.feed).toMatchObject({
     ok: true,
     lastProgressAt: NOON_MS,
@@ -224,6 +226,64 @@ test("a trade dated ahead of its receipt warns of the clock for ten minutes and 
     warning: "a trade of AAPL was dated 90 s ahead of its receipt: is this machine's clock right?",
   });
   expect(ahead(CLOCK_WARNING_MS + 1)).toMatchObject({ ok: true, warning: null });
+});
+
+test("a clock that all trades call slow fails, and says by how much and what to do", () => {
+  const slow = { clockIs: "behind", byMs: 14 * 86_400_000 - 300, tradeCount: 20, symbolCount: 1 } as const;
+  expect(clockPart(null, NOON_MS, slow)).toMatchObject({
+    ok: false,
+    reason:
+      "this machine's clock is about 14 days behind the market's, say the last 20 trades of one symbol: set it (timedatectl, chrony); trades are put aside until then (impossible_time), and replay --dead brings them in afterwards",
+  });
+  expect(clockPart(null, NOON_MS, { ...slow, byMs: 61_000, symbolCount: 3 }).reason).toBe(
+    "this machine's clock is about 61 s behind the market's, say the last 20 trades of 3 symbols: set it (timedatectl, chrony)",
+  );
+  const document = localHealth({ ...healthy, feed: { ...feed, clockDifference: slow } }, NOON_MS);
+  expect([document.status, document.parts.clock?.ok]).toEqual(["failing", false]);
+});
+
+test("a clock that seems fast, or was set, is a warning", () => {
+  const fast = { clockIs: "ahead", byMs: 40 * 86_400_000, tradeCount: 20, symbolCount: 2 } as const;
+  expect(clockPart(null, NOON_MS, fast)).toMatchObject({
+    ok: true,
+    warning: expect.stringContaining("40 days or more before its receipt"),
+  });
+  const step = { byMs: -3 * 3_600_000, atMs: NOON_MS - 1_000 };
+  expect(clockPart(null, NOON_MS, null, step)).toMatchObject({
+    ok: true,
+    warning: `this machine's clock was set back by 180 min, or it slept, until ${new Date(NOON_MS - 1_000).toISOString()}: ages before that are wrong`,
+  });
+  expect(clockPart(null, NOON_MS + CLOCK_WARNING_MS, null, step).warning).toBeNull();
+});
+
+test("the clock is seen to be set, by a minute or more and in either direction, and each time once", () => {
+  const time = { nowMs: NOON_MS, monotonicMs: 5 };
+  const lastStep = createStepWatch({ now: () => time.nowMs, monotonic: () => time.monotonicMs });
+  const pass = (wallMs: number, monotonicMs: number) => {
+    time.nowMs += wallMs;
+    time.monotonicMs += monotonicMs;
+    return lastStep();
+  };
+  expect(pass(3_600_000, 3_600_000)).toBeNull();
+  expect(pass(1_000, 60_999)).toBeNull();
+  const back = { byMs: -3 * 3_600_000 - 59_999, atMs: NOON_MS + 3_601_000 - 3 * 3_600_000 };
+  expect(pass(-3 * 3_600_000, 0)).toEqual(back);
+  expect(pass(2_000, 2_000)).toEqual(back);
+  expect(pass(7_200_000, 1_000)?.byMs).toBe(7_199_000);
+});
+
+test("a fault that began before the clock was set back is not hidden until that time comes again", () => {
+  const ahead = NOON_MS + 3 * 3_600_000;
+  expect(
+    processorPart(
+      { ...processor, problem: { message: "away", sinceMs: ahead } },
+      null,
+      STARTED_AT_MS,
+      NOON_MS,
+    ),
+  ).toMatchObject({ ok: false, reason: "no progress for an unknown time: away" });
+  const lost = { ...feed, state: "waiting", disconnectedSinceMs: ahead } as const;
+  expect(feedPart(lost, [], STARTED_AT_MS, NOON_MS).reason).toBe("not connected for an unknown time");
 });
 
 test("a clock that stepped back makes no age negative and nothing fail", () => {

@@ -573,3 +573,42 @@ test("what is dropped gives its pages back, and cycles of filling and dropping d
   expect(filled[0]!).toBeGreaterThan(empty + 100);
   expect(Math.max(...dropped)).toBeLessThan(empty + 20);
 });
+
+test("a clock that is weeks ahead drops nothing: retention counts back from the newest trade", async () => {
+  using directory = temporaryDirectory();
+  using store = openStore(directory.path);
+  const FORTY_DAYS_MS = 40 * 24 * HOUR_MS;
+  expect(store.retentionNowMs(NOON_MS)).toBe(NOON_MS);
+  await store.putTrades([rowOf(1, { tradedAtMs: NOON_MS })]);
+  // The trade's own date is right, whatever our clock says.
+  expect(store.retentionNowMs(NOON_MS + FORTY_DAYS_MS)).toBe(NOON_MS + HOUR_MS);
+  expect(store.retentionNowMs(NOON_MS + 5)).toBe(NOON_MS + 5);
+});
+
+test("what was received by a slow clock is kept from the trade's own time, and so is what was put aside", async () => {
+  using directory = temporaryDirectory();
+  using store = openStore(directory.path);
+  const slowMs = NOON_MS - 14 * 24 * HOUR_MS;
+  const row: TradeRow = { ...rowOf(1, { tradedAtMs: NOON_MS }), ingest_timestamp: slowMs };
+  await store.putTrades([row]);
+  const payload = Buffer.from(`{"data":[{"p":1,"s":"A","t":${NOON_MS},"v":1}],"type":"trade"}`);
+  const aside = {
+    ...deadLetter(1),
+    receivedAtMs: slowMs,
+    reason: "impossible_time",
+    source: "feed",
+    payload,
+  } as const;
+  const broken = { ...aside, sequence: aside.sequence + 1, reason: "garbage_frame" } as const;
+  await store.putDead([aside, broken]);
+  const dropAll = (cutoffMs: number) => {
+    while (store.dropReceivedBefore(cutoffMs));
+  };
+  dropAll(NOON_MS - HOUR_MS);
+  expect([await scanAll(store, "AAPL", EVER), readLetters(directory.path)]).toMatchObject([
+    [row],
+    [{ reason: "impossible_time" }],
+  ]);
+  dropAll(NOON_MS + 2 * HOUR_MS);
+  expect([countIn(directory.path, "trades"), readLetters(directory.path)]).toEqual([0, []]);
+});

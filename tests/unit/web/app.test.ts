@@ -74,12 +74,19 @@ test("the page and its files are there, each within a policy that allows nothing
     expect(status).toBe(200);
     expect(headers.get("content-type")).toBe(type);
     expect(text).toContain(part);
-    expect(headers.get("content-security-policy")).toBe(
-      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-        "base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+    expect(headers.get("content-security-policy")).toMatch(
+      new RegExp(
+        "^default-src 'none'; script-src 'self' 'sha256-[\\w+/]{43}='; style-src 'self'; connect-src 'self'; " +
+          "img-src 'self' data:; base-uri 'self'; frame-ancestors 'none'; form-action 'none'$",
+      ),
     );
     // The script is bundled with what it imports; tests/e2e/page.test.ts sees that it asks nobody else.
-    if (path !== "/page.js") expect(text.replaceAll("https://www.tradingview.com/", "")).not.toMatch(FOREIGN);
+    // The one script within the page is allowed by its hash, so that no other can stand there.
+    const [inline = "", script = ""] = /<script>(.*?)<\/script>/s.exec(text) ?? [];
+    const hash = new Bun.CryptoHasher("sha256").update(script).digest("base64");
+    if (path === "/") expect(headers.get("content-security-policy")).toContain(`'sha256-${hash}'`);
+    const rest = text.replace(inline, "").replaceAll("https://www.tradingview.com/", "");
+    if (path !== "/page.js") expect(rest).not.toMatch(FOREIGN);
   }
 });
 

@@ -19,6 +19,9 @@ test("first comes the whole view, then what changed, at most ten times a second"
   web.live.note([row({ price: 3 })], NOON_MS);
   const { response, events } = await web.open("/events?symbol=AAPL");
   expect(response.headers.get("content-type")).toBe("text/event-stream");
+  // No balancer or proxy may collect events, or compress them, before it hands them on.
+  expect(response.headers.get("cache-control")).toBe("no-store, no-transform");
+  expect(response.headers.get("x-accel-buffering")).toBe("no");
   expect(response.headers.get("content-security-policy")).toContain("default-src 'none'");
   await web.advance(TICK_MS);
   expect(events).toHaveLength(1);

@@ -20,6 +20,11 @@ function row(number: number, tradedAtMs: number, fields: Parameters<typeof trade
   return tradeRow(trade({ tradedAtMs, ...fields }), uuid, tradedAtMs);
 }
 
+const received = (one: TradeRow, receivedAtMs: number): TradeRow => ({
+  ...one,
+  ingest_timestamp: receivedAtMs,
+});
+
 function candle(windowStartMs: number, open: number, close: number): CandleRow {
   const fields = { symbol: "AAPL", day: dayOf(windowStartMs), window_start: windowStartMs, open, close };
   return { ...fields, high: 9, low: 1, volume: 1, price_volume_sum: 1, vwap: 1, trade_count: 1 };
@@ -91,10 +96,48 @@ test("who takes what changed since his version, again and again, holds the whole
 test("what is older than the line is forgotten, and what is dated ahead waits for its time", () => {
   const live = createLiveView();
   live.note([row(1, NOON_MS - (LINE_SECONDS + 61) * 1_000)], NOON_MS);
-  live.note([row(2, NOON_MS + 60_001), row(3, NOON_MS, { price: 7 })], NOON_MS);
+  live.note([received(row(2, NOON_MS + 60_001), NOON_MS - 9_000), row(3, NOON_MS, { price: 7 })], NOON_MS);
   expect(live.secondsOf("AAPL", NOON_MS).map(([second]) => second)).toEqual([NOON_MS / 1_000]);
-  expect(live.sparkOf("AAPL", NOON_MS)).toEqual([[NOON_MS / SPARK_BUCKET_MS, 7]]);
+  expect(live.sparkOf("AAPL", NOON_MS)).toEqual([
+    [NOON_MS / SPARK_BUCKET_MS - 2, 100],
+    [NOON_MS / SPARK_BUCKET_MS, 7],
+  ]);
   expect(live.sparkOf("AAPL", NOON_MS + SPARK_BUCKETS * SPARK_BUCKET_MS)).toEqual([]);
+});
+
+for (const aheadMs of [2_000, 30_000, 4 * 3_600_000, DAY_MS]) {
+  test(`the last trade and the sparkline go on after a print that is dated ${aheadMs} ms ahead`, () => {
+    const live = createLiveView();
+    const prints = [
+      received(row(1, NOON_MS - 1_000, { price: 1 }), NOON_MS - 950),
+      received(row(2, NOON_MS + aheadMs, { price: 9 }), NOON_MS),
+      received(row(3, NOON_MS + 950, { price: 2 }), NOON_MS + 1_000),
+      // A late print with an old time does not become the last.
+      received(row(4, NOON_MS - 3_600_000, { price: 8 }), NOON_MS + 1_500),
+      received(row(5, NOON_MS + 5_950, { price: 3 }), NOON_MS + 6_000),
+    ];
+    expect(
+      prints.map((print) => {
+        live.note([print], print.ingest_timestamp);
+        return live.of("AAPL")?.price;
+      }),
+    ).toEqual([1, 9, 2, 2, 3]);
+    expect(live.sparkOf("AAPL", NOON_MS + 6_000).map(([, price]) => price)).toEqual([1, 2, 3]);
+    expect(live.rateOf("AAPL", NOON_MS + 7_000)).toBe(prints.length / RATE_SECONDS);
+    // In whatever order they come.
+    const again = createLiveView();
+    again.note(prints.toReversed(), NOON_MS + 6_000);
+    expect(again.of("AAPL")).toEqual(live.of("AAPL"));
+  });
+}
+
+test("where the exchange's clock is a little ahead, the last trade is the one that was received last", () => {
+  const live = createLiveView();
+  live.note(
+    [30, 10, 20].map((price, at) => received(row(at, NOON_MS + 60 - at, { price }), NOON_MS + at)),
+    NOON_MS + 9,
+  );
+  expect(live.of("AAPL")?.price).toBe(20);
 });
 
 test("a trade that is dated into tomorrow begins no day before its time", () => {
