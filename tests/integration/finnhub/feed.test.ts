@@ -241,7 +241,7 @@ describe("receiving", () => {
     const read = readAll(opened.feed);
     const connection = await server.connections.nth(1);
     connection.send("garbage");
-    connection.send(tradeFrame({ p: 1 }, { p: -1 }, { p: 2 }));
+    connection.send(tradeFrame({ p: 1 }, { p: -1e16 }, { p: 2 }));
     connection.send('{"type":"trade","data":7}');
     connection.send('{"type":"surprise"}');
     connection.send(PING);
@@ -254,7 +254,7 @@ describe("receiving", () => {
       read.items.all.flatMap((item) => (item.kind === "dead" ? [[item.reason, item.payload]] : [])),
     ).toEqual([
       ["garbage_frame", "garbage"],
-      ["bad_price", tradeFrame({ p: -1 })],
+      ["bad_price", tradeFrame({ p: -1e16 })],
       ["bad_frame", '{"type":"trade","data":7}'],
       ["garbage_frame", '{"base64":"/wA="}'],
     ]);

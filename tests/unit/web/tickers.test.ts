@@ -72,13 +72,13 @@ test("after a restart last prices come from the store, which is asked once a sym
   expect(askedCount).toBe(2);
 });
 
-test("after a weekend the last price is Friday's, with its age; what is dated ahead is no last price yet", async () => {
+test("after a weekend the last price is Friday's, with its age; a print that was dated ahead before it is not", async () => {
   using web = openWeb({ tickers: () => ({ wanted: ["AAPL"], subscribed: [], unsubscribed: [] }) });
   const fridayMs = NOON_MS - 65 * HOUR_MS;
   await web.store.putTrades([
     row(1, fridayMs, { price: 271.5 }),
     row(2, fridayMs + 1, { price: 271.6 }),
-    row(3, NOON_MS + 4 * HOUR_MS, { price: 9 }),
+    { ...row(3, NOON_MS + 4 * HOUR_MS, { price: 9 }), ingest_timestamp: fridayMs - 1 },
   ]);
   const prices = {
     open: 1,
