@@ -34,6 +34,8 @@ type SymbolListsDeps = Readonly<{
 /** The largest, of US stocks, has some 30,000. */
 const ITEMS_MAX = 500_000;
 const FILE_BYTES_MAX = 128 * 1_024 * 1_024;
+/** In one log line: what ails one list ails the others. */
+const LISTS_LOGGED_MAX = 5;
 /** In memory: Finnhub has some 40 exchanges of all kinds. */
 const LISTS_MAX = 200;
 
@@ -97,6 +99,8 @@ export function createSymbolLists({ directory, calls, clock, logger }: SymbolLis
       return list !== null && ageMs(list) <= ageMsMax ? list : fetchOnce(source);
     },
     async refresh(ageMsMax, signal) {
+      const failed: string[] = [];
+      let lastError: UnansweredError | null = null;
       for (const [name, { source, list }] of [...inMemory]) {
         if (signal.aborted) return;
         if (ageMs(list) <= ageMsMax) continue;
@@ -104,9 +108,14 @@ export function createSymbolLists({ directory, calls, clock, logger }: SymbolLis
           await fetchOnce(source);
         } catch (error) {
           if (!(error instanceof UnansweredError)) throw error;
-          logger.warn("a list of Finnhub's symbols was not refreshed", { list: name, error });
+          failed.push(name);
+          lastError = error;
         }
       }
+      if (lastError === null) return;
+      const lists = failed.slice(0, LISTS_LOGGED_MAX);
+      const fields = { lists, listCount: failed.length, error: lastError };
+      logger.warn("lists of Finnhub's symbols were not refreshed; the old ones stay until they are", fields);
     },
   };
 }

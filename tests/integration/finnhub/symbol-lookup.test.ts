@@ -502,6 +502,6 @@ test("the daily refresh asks for each list in use once, and an outage leaves the
   await market.simulator.stop();
   clock.advance(24 * HOUR_MS);
   await market.refresh();
-  expect(market.warnings.join()).toContain("was not refreshed");
+  expect(market.warnings.join()).toContain("were not refreshed");
   expect((await market.check("BINANCE:BTCUSDT")).kind).toBe("found");
 });
