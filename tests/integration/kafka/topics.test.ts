@@ -90,7 +90,7 @@ describe.skipIf(!services.available)("on a real broker", () => {
     const told = await topics.create({ partitions: 1, retentionDays: 60, force: false });
     const retentionMs = 30 * DAY_MS * 0.9;
     expect(told).toContain(
-      `${topic} has retention.ms=${retentionMs}, wanted is ${2 * retentionMs}: left as it is`,
+      `${topic} has retention.ms=${retentionMs}, but should have ${2 * retentionMs}; init does not change it: use kafka-configs.sh`,
     );
     expect((await configOf(deps, topic)).get("retention.ms")).toBe(String(retentionMs));
   }, 60_000);

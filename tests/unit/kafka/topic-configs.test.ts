@@ -73,7 +73,7 @@ test("a setting that is unlike what is wanted has a sentence, and one that is mi
     ["cleanup.policy", "delete"],
   ]);
   expect(differencesOf(config, values)).toEqual([
-    "market has retention.ms=1, wanted is 2: left as it is",
-    "market has segment.ms=undefined, wanted is 1: left as it is",
+    "market has retention.ms=1, but should have 2; init does not change it: use kafka-configs.sh",
+    "market has segment.ms=undefined, but should have 1; init does not change it: use kafka-configs.sh",
   ]);
 });
