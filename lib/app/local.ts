@@ -63,7 +63,7 @@ export async function openLocalApp(context: Context, start: Pick<Startup, "waitF
     save: (...position) => store.syncEarly().then(() => save(...position)),
   };
   const live = createLiveView();
-  const ingest = createIngest({ feed, log, clock, logger, metrics });
+  const ingest = createIngest({ ...context, feed, log });
   const processor = createProcessor({
     log: log.openReader(commits),
     store,

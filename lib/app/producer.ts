@@ -54,7 +54,7 @@ export async function openProducerApp(context: Context, start: Startup): Promise
     signal: leadership.feedSignal,
   });
   const trades = createLastValues();
-  const ingest = createIngest({ feed, log, clock, logger, metrics, onMessage: trades.note });
+  const ingest = createIngest({ ...context, feed, log, onMessage: trades.note });
   const check = openSymbolCheck({ config, apiUrl, token, directory, clock, logger, metrics });
   const hasTraded = (symbol: string) => trades.of(symbol) !== null;
   const { watchlistSync } = openWatchlist({

@@ -1,6 +1,7 @@
 // What the feed hands over as the records of the log: each gets its identity here, (session, sequence), and its bytes.
 // It appends nothing, and drops nothing.
 
+import type { Clock } from "../base/clock.ts";
 import type { FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry } from "../contracts/log.ts";
 import { encodeDeadLetter, encodeEvent, encodeMessage } from "../model/codec.ts";
@@ -9,22 +10,25 @@ import { newSession, SEQUENCE_MAX } from "../model/identity.ts";
 import { dayOf, type Trade } from "../model/trade.ts";
 import { TRADES_PER_MESSAGE_MAX } from "../model/validate.ts";
 
-/** Is called with each message before it is appended. `receivedAtMs` is ms since 1970. It must not throw. */
-export type OnMessage = (symbol: string, receivedAtMs: number, trades: readonly Trade[]) => void;
+export type EntryDeps = Readonly<{
+  clock: Pick<Clock, "random">;
+  /** Is called with each message before it is appended. `receivedAtMs` is ms since 1970. It must not throw. */
+  onMessage?: (symbol: string, receivedAtMs: number, trades: readonly Trade[]) => void;
+}>;
 
 type DeadItem = Extract<FeedItem, { kind: "dead" }>;
 
 export class EntryEncoder {
   readonly #random: () => number;
-  readonly #onMessage: OnMessage | undefined;
+  readonly #onMessage: EntryDeps["onMessage"];
   /** The identity of the last record. */
   #session: string;
   #sequence = 0;
 
-  constructor(random: () => number, onMessage?: OnMessage) {
-    this.#random = random;
+  constructor({ clock, onMessage }: EntryDeps) {
+    this.#random = clock.random;
     this.#onMessage = onMessage;
-    this.#session = newSession(random);
+    this.#session = newSession(clock.random);
   }
 
   get session(): string {

@@ -9,17 +9,16 @@ import { outageLoop } from "../base/outages.ts";
 import { retry } from "../base/retry.ts";
 import type { Feed, FeedEventType, FeedItem } from "../contracts/feed.ts";
 import type { LogEntry, LogWriter } from "../contracts/log.ts";
-import { EntryEncoder, type OnMessage } from "./entries.ts";
+import { type EntryDeps, EntryEncoder } from "./entries.ts";
 
-export type IngestDeps = Readonly<{
-  feed: Feed;
-  log: LogWriter;
-  clock: Clock;
-  logger: Logger;
-  metrics: Metrics;
-  /** For health. */
-  onMessage?: OnMessage;
-}>;
+export type IngestDeps = EntryDeps &
+  Readonly<{
+    feed: Feed;
+    log: LogWriter;
+    clock: Clock;
+    logger: Logger;
+    metrics: Metrics;
+  }>;
 
 export type IngestHealth = Readonly<{
   session: string;
@@ -67,7 +66,7 @@ class IngestLoop {
 
   constructor(deps: IngestDeps) {
     this.#deps = deps;
-    this.#encoder = new EntryEncoder(deps.clock.random, deps.onMessage);
+    this.#encoder = new EntryEncoder(deps);
   }
 
   async run(): Promise<void> {
