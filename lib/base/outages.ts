@@ -73,7 +73,7 @@ class Outage {
       : ` for ${spell(nowMs - this.#sinceMs)}, failed attempts: ${this.#failureCount}`;
     // Whole: it is cut where the line is written, after the secrets in it were replaced.
     const cause = error instanceof Error ? error.message : String(error);
-    this.#logger.warn(`${this.#subject} cannot be used${lasting} (${this.#loops()}), trying on: ${cause}`);
+    this.#logger.warn(`${this.#subject} cannot be used${lasting} (${this.#loops()}); trying again: ${cause}`);
   }
 
   worked(loop: string): void {

@@ -97,7 +97,7 @@ describe.skipIf(!services.available)("admin init", () => {
       await node.start();
       const first = await begun;
       expect(first).toMatchObject({ code: 0 });
-      for (const words of ["Kafka does not answer yet", "Cassandra does not answer yet"])
+      for (const words of ["Kafka cannot be reached", "Cassandra is not available"])
         expect(first.err).toContain(words);
       expect(first.out).toContain(`made the topic ${settings.KAFKA_TOPIC_NAME} (partitions: 8)`);
       expect(first.out).toContain(`created the keyspace ${settings.CASSANDRA_KEYSPACE}`);
