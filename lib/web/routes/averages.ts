@@ -52,7 +52,7 @@ async function listAverages(
     const toMs = Math.min(endOf(asked, nowMs), nowMs + 1);
     const { rows, untilMs } = await walkBack({ store, symbol, toMs, nowMs, limit: limit + 1, read });
     const next = (last: AverageRow) => ({ symbol, to: last.window_end, limit });
-    return pageOf("/averages", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
+    return pageOf("averages", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
   }
   const { fromMs, toMs } = rangeOf(asked, nowMs);
   const range = { fromMs, toMs: Math.min(toMs, nowMs + 1) };

@@ -87,5 +87,5 @@ async function listNewest(
     limit,
     before: `${last.trade_timestamp}.${last.uuid}`,
   });
-  return pageOf("/trades", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
+  return pageOf("trades", rows, limit, next, untilMs === null ? null : { symbol, to: untilMs, limit });
 }
