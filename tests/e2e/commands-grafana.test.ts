@@ -141,7 +141,7 @@ test.each<[string, Replies, RegExp]>([
   [
     "somebody saved another one",
     dashboardOf({}, { provisioned: false }),
-    /comes from the file: it was saved/,
+    /comes from the file: somebody saved it/,
   ],
   ["a panel is missing", dashboardOf({ panels: market.panels.slice(1) }), /all panels: missing: Last price/],
   [
