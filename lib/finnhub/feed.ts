@@ -14,7 +14,7 @@ import { createDuplicateHint } from "./duplicates.ts";
 import { FeedCounters } from "./feed-counters.ts";
 import { type Frame, parseFrames, type Refused } from "./frame.ts";
 import { MarketClock } from "./market-clock.ts";
-import { REFUSAL_LIMITS } from "./refusals.ts";
+import { REFUSAL_LIMITS } from "./refused-symbols.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { UpstreamErrors } from "./upstream-errors.ts";
 

@@ -3,7 +3,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { UnreceivedSymbol } from "../contracts/feed.ts";
-import { againMs, type RefusalLimits, Refusals, refusedReason } from "./refusals.ts";
+import { againMs, type RefusalLimits, Refusals, refusedReason } from "./refused-symbols.ts";
 
 export type SubscriptionsOptions = Readonly<{
   symbols: readonly string[];
