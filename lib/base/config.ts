@@ -75,6 +75,8 @@ export function readConfig(
     const comment = /\s#/.test(texts[name] ?? "") ? "; a comment needs a line of its own" : "";
     mistakes.push(`${name}: ${issue.message}${found}${comment}`);
   }
+  const faulty = new Set(parsed.error?.issues.map(({ path }) => path[0]));
+  for (const name of settingNames) if (!faulty.has(name)) mistakes.push(...leftOver(name, texts[name] ?? ""));
   mistakes.push(...contradictions(texts));
 
   if (mistakes.length > 0 || !parsed.success) throw new ConfigError(mistakes);
@@ -245,6 +247,15 @@ function shownTexts(texts: Texts): string[] {
   });
 }
 
+/** What a writer or an editor left at an end of a value, and which would otherwise be taken for a part of it. A password may
+ * be anything. */
+function leftOver(name: Name, text: string): string[] {
+  if (name.endsWith("_PASSWORD") || !/^["'`\u2018-\u201f]|["'`\u2018-\u201f;]$/.test(text)) return [];
+  return [
+    `${name}: a quote or a ; at an end of the value would be a part of it; write it plain, or in one pair of ' or "`,
+  ];
+}
+
 /** Mistakes that no setting shows alone. */
 function contradictions(texts: Texts): string[] {
   const found: string[] = [];
@@ -266,7 +277,7 @@ function contradictions(texts: Texts): string[] {
     ["KAFKA_SSL_CA", "KAFKA_SSL"],
     ["CASSANDRA_SSL_CA", "CASSANDRA_SSL"],
   ] as const) {
-    const isOn = texts[ssl] !== undefined && texts[ssl] !== "0" && texts[ssl] !== "false";
+    const isOn = !["0", "false"].includes(texts[ssl]?.toLowerCase() ?? "0");
     if (texts[ca] !== undefined && !isOn)
       found.push(`${ca}: has no effect without ${ssl}=1; set both or none`);
   }

@@ -20,7 +20,11 @@ const SEVERAL_LINES =
 /** What is set and not blank, and each mistake as a sentence that says what to do. */
 export function readTexts(given: Environment, readFile: ReadFile): { texts: Texts; mistakes: string[] } {
   const environment = namedAsMeant(given);
-  const mistakes = [...slips(environment), ...lostSettings(environment, readFile)];
+  const mistakes = [
+    ...slips(environment),
+    ...needlessFiles(environment),
+    ...lostSettings(environment, readFile),
+  ];
   const texts: Texts = {};
   for (const name of settingNames) {
     const isInFile = fileNames.includes(name);
@@ -66,9 +70,29 @@ function readSecret(
   const content = readText(`${name}_FILE`, path, readFile, mistakes);
   if (content === undefined) return undefined;
   const secret = settingText(content);
-  if (secret !== "") return secret;
-  mistakes.push(`${name}_FILE: the file is empty; write the secret into it`);
+  const fault = faultOfFile(name, secret);
+  if (fault === null) return secret;
+  mistakes.push(`${name}_FILE: ${fault}`);
   return undefined;
+}
+
+/** Null: it is a secret. What is none would be refused far away and much later. */
+function faultOfFile(name: Name, secret: string): string | null {
+  if (secret === "") return "the file is empty; write the secret into it";
+  // Windows PowerShell writes UTF-16; a character that could not be decoded is another secret.
+  if (/[\0\ufffd]/.test(secret)) return "the file is not text in UTF-8; save it as that";
+  if (new RegExp(`^(?:export\\s+)?${name}\\s*=`).test(secret)) {
+    return `the file has the name of the setting in it; write the secret alone, without ${name}=`;
+  }
+  return null;
+}
+
+/** A setting that is no secret, given as a file, would be silently ignored. */
+function needlessFiles(environment: Environment): string[] {
+  return settingNames
+    .filter((name) => !fileNames.includes(name) && !sharedNames.includes(name))
+    .filter((name) => settingOf(`${name}_FILE`, environment) !== undefined)
+    .map((name) => `${name}_FILE: only a secret is read from a file; set ${name} itself`);
 }
 
 /** A SOCKS proxy for everything often stands beside an HTTP proxy, which is all that we need. */

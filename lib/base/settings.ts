@@ -60,7 +60,7 @@ const bytes = checked((size, fail) => {
 });
 
 const speed = checked((value, fail): number | "max" => {
-  if (value === "max") return value;
+  if (value.toLowerCase() === "max") return "max";
   const factor = /^\d+(\.\d+)?$/.test(value) ? Number(value) : 0;
   return factor > 0 && factor <= 1e6 ? factor : fail("give a factor like 1 or 0.5, or max");
 });
@@ -116,7 +116,8 @@ function readUrl(value: string, protocols: readonly string[], fail: Fail): strin
   if (parsed.username !== "" || parsed.password !== "" || /[?&](token|key|secret|password)=/i.test(value)) {
     return fail("give the URL without user, password or token: secrets have settings of their own");
   }
-  return value.replace(/\/+$/, "");
+  // One spelling of one address: Finnhub's own is told from another's by it.
+  return parsed.href.replace(/\/+$/, "");
 }
 
 /** Its user and password may stand in it, as everywhere. */

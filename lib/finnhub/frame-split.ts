@@ -1,5 +1,6 @@
-// The JSON messages of one text frame. Servers that write several messages into one frame part them by a newline, or not
-// at all. It is asked only about a text that is no JSON as a whole, and judges nothing: a part may be broken.
+// The JSON messages of one text frame. Servers that write several messages into one frame part them by a newline, by a
+// control character that ends or begins each (NUL, RS), by commas as a list, or not at all. It is asked only about a
+// text that is no message as a whole, and judges nothing: a part may be broken.
 
 /** A frame of so many is a flood; what comes behind stays in one piece. */
 const MESSAGES_MAX = 1_024;
@@ -7,8 +8,9 @@ const MESSAGES_MAX = 1_024;
 const UNENDED_MAX = 4;
 /** Characters: thousands of trades. A longer text that is no JSON is not worth blocking the event loop for. */
 const LENGTH_MAX = 1024 * 1024;
-/** The byte order mark is among them. */
-const BETWEEN = /\s*/y;
+/** What holds nothing: blanks (the byte order mark is one), NUL, RS, and the brackets and commas of a list of messages. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these two are what is meant.
+const BETWEEN = /[\s\x00\x1e,[\]]*/y;
 /** A message begins here, even where the one before has no end: a brace on a new line, or before a key of messages only. */
 const BEGINNING = /(?<=\n\s*)\{|\{(?=\s*"(?:data|type|msg)"\s*:)/g;
 

@@ -17,6 +17,7 @@ export function price(value: number, decimals: number): string {
     format = new Intl.NumberFormat("en-US", {
       minimumFractionDigits: decimals,
       maximumFractionDigits: decimals,
+      signDisplay: "negative", // A spread's average of a little below zero is 0.00, not -0.00.
     });
     formats.set(decimals, format);
   }

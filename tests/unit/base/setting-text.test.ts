@@ -189,6 +189,55 @@ test("an inline comment that a reader left in the value is told apart", () => {
   expect(mistakesOf({ FINNHUB_API_TOKEN: "tok # mine" })[0]).toEndWith("a comment needs a line of its own");
 });
 
+test("what was left at an end of a value is told apart, but a password may be anything", () => {
+  const LEFT = `a quote or a ; at an end of the value would be a part of it; write it plain, or in one pair of ' or "`;
+  const names = ["FINNHUB_API_TOKEN", "DATA_DIR", "CASSANDRA_DATACENTER", "NO_PROXY"];
+  for (const name of names)
+    for (const value of ['"tok', "tok'", "tok;", "'tok';", "`tok`"])
+      expect(mistakesOf({ [name]: value })).toEqual([`${name}: ${LEFT}`]);
+  expect(mistakesOf({ DATA_DIR: "\u201c./data\u201d" })).toEqual([`DATA_DIR: ${LEFT}`]);
+  expect(mistakesOf({ LOG_LEVEL: "warn;" }).length).toBe(1);
+  for (const value of ['"pw', "pw;", "\u201cpw\u201d"])
+    expect(read({ GRAFANA_PASSWORD: value }).grafana.password).toBe(value);
+});
+
+test("a NAME_FILE that holds no secret alone, or is of no secret, is refused with what to do", () => {
+  const token = { FINNHUB_API_TOKEN_FILE: "/f" };
+  const named =
+    "the file has the name of the setting in it; write the secret alone, without FINNHUB_API_TOKEN=";
+  for (const text of ["FINNHUB_API_TOKEN=tok\n", "export FINNHUB_API_TOKEN = 'tok'"])
+    expect(mistakesOf(token, text)).toEqual([`FINNHUB_API_TOKEN_FILE: ${named}`]);
+  const utf16 = Buffer.from("\uFEFFtok\r\n", "utf16le").toString("utf8");
+  for (const text of [utf16, Buffer.from("gehe\u00edm", "latin1").toString("utf8")])
+    expect(mistakesOf(token, text)).toEqual([
+      "FINNHUB_API_TOKEN_FILE: the file is not text in UTF-8; save it as that",
+    ]);
+  expect(mistakesOf({ KAFKA_SASL_USERNAME_FILE: "/f", DATA_DIR_FILE: "", KAFKA_SSL_CA_FILE: "/f" })).toEqual([
+    "KAFKA_SSL_CA_FILE: only a secret is read from a file; set KAFKA_SSL_CA itself",
+    "KAFKA_SASL_USERNAME_FILE: only a secret is read from a file; set KAFKA_SASL_USERNAME itself",
+  ]);
+});
+
+test("one address in any spelling is one address: Finnhub's own stays its own", () => {
+  const own = read({ FINNHUB_API_TOKEN: "tok" });
+  for (const url of ["WSS://WS.Finnhub.io/", "wss://ws.finnhub.io:443"]) {
+    const config = read({ FINNHUB_API_TOKEN: "tok", FINNHUB_WS_URL: url });
+    expect([config.source, config.finnhub]).toEqual([own.source, own.finnhub]);
+    expect(read({ FINNHUB_WS_URL: url }).source).toBeNull();
+  }
+  const other = { FINNHUB_WS_URL: "wss://other.example.com", FINNHUB_API_TOKEN: "tok" };
+  const config = read({ ...other, FINNHUB_API_URL: "https://finnhub.io:443/api/v1/" });
+  expect(config.finnhub.validateTickers).toBeFalse();
+});
+
+test("words are read in any case, and mean the same everywhere", () => {
+  expect(read({ SIMULATOR_SPEED: "MAX" }).simulator.speed).toBe("max");
+  for (const off of ["0", "false", "False", "FALSE"])
+    expect(mistakesOf({ KAFKA_SSL: off, KAFKA_SSL_CA: "/ca" }, "PEM")).toEqual([
+      "KAFKA_SSL_CA: has no effect without KAFKA_SSL=1; set both or none",
+    ]);
+});
+
 // --- What a reader of .env lost --------------------------------------------------------------------------------
 
 /** As Bun hands this file over, with the mistakes that are found. */

@@ -250,6 +250,15 @@ describe("a frame of several messages", () => {
     ],
     ["a byte order mark", `\uFEFF${message(1)}`, ["1"]],
     ["braces in texts", `{"type":"ping","x":"}{\\"{"}${message(1)}`, ["ping", "1"]],
+    ["a byte order mark before each", `\uFEFF${message(1)}\r\n\uFEFF${message(2)}`, ["1", "2"]],
+    ["a NUL behind each", `${message(1)}\0${message(2)}\0`, ["1", "2"]],
+    ["RS before each, as JSON text sequences have it", `\x1e${message(1)}\n\x1e${message(2)}\n`, ["1", "2"]],
+    ["a comma between them", `${message(1)},${message(2)},`, ["1", "2"]],
+    [
+      "a list of them, of any length",
+      `[${Array.from({ length: 9 }, (_, at) => message(at)).join(", ")}]`,
+      ["0", "1", "2", "3", "4", "5", "6", "7", "8"],
+    ],
     ["lines within them", `${JSON.stringify(JSON.parse(message(1)), null, 1)}\n${message(2)}`, ["1", "2"]],
   ])("gives each of them, with %s", (_, text, expected) => {
     expect(shown(text)).toEqual(expected);

@@ -23,6 +23,11 @@ test.each([
   else expect(price(value, decimalsOf(value))).toBe(text);
 });
 
+test("what is shown as zero has no sign: the average of a spread a little below it", () => {
+  for (const value of [-0, -1e-17, -0.004]) expect(price(value, 2)).toBe("0.00");
+  expect(price(-0.005, 3)).toBe("-0.005");
+});
+
 test("a tiny price that moves by a digit is another text", () => {
   for (const magnitude of [1e-4, 1e-9, 1e-12, 1e-16, 1e-30]) {
     const [one, other] = [3.7 * magnitude, 3.70001 * magnitude];
