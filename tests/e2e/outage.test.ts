@@ -141,7 +141,7 @@ describe.skipIf(!services.available)("outages", () => {
         // It held the feed, so it need not wait for the broker to receive.
         await eventually(STEP_MS_MAX, "it receives more", async () => (await outboxOf(heir)) > left + 1_000);
         await eventually(STEP_MS_MAX, "its /health tells why", async () =>
-          /nothing was acknowledged for \d+ s \(.*ECONNREFUSED/.test((await heir.health()).reason ?? ""),
+          /none has been acknowledged for \d+ s \(.*ECONNREFUSED/.test((await heir.health()).reason ?? ""),
         );
         await kafka.start();
         await drained(heir, "after the broker was killed");
