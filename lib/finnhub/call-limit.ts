@@ -2,11 +2,11 @@
 // makes no call.
 
 import type { Clock } from "../base/clock.ts";
+import { MINUTE_MS } from "../model/trade.ts";
 
 /** Finnhub allows 60 a minute and 30 a second; ours stay below, since the windows of two clocks do not agree. */
 export const CALLS_PER_MINUTE_MAX = 55;
 export const CALLS_PER_SECOND_MAX = 25;
-const MINUTE_MS = 60_000;
 /** A longer wait for a free call is an answer by itself: a request of ours cannot wait for it. */
 const WAIT_MS_MAX = 1_100;
 /** The shortest and the longest pause that a server may ask for. */

@@ -3,9 +3,9 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
+import { MINUTE_MS } from "../model/trade.ts";
 import type { EmitEvent } from "./outage.ts";
 
-const MINUTE_MS = 60_000;
 const PER_MINUTE_MAX = 10;
 
 export class UpstreamErrors {
