@@ -29,8 +29,8 @@ export type Engines = Awaited<ReturnType<typeof openEngines>>;
 export async function openEngines() {
   await using opened = new AsyncDisposableStack();
   const [kafka, cassandra] = await Promise.all([
-    startKafka().then((server) => opened.use(server)),
-    startCassandra().then((server) => opened.use(server)),
+    startKafka({ isOptimized: true }).then((server) => opened.use(server)),
+    startCassandra({ isOptimized: true }).then((server) => opened.use(server)),
   ]);
   const binaries = opened.use(buildBinaries());
   const broker = `${kafka.host}:${kafka.port}`;

@@ -37,7 +37,10 @@ const KEYSPACE = "bench";
 type Asked = { name: string; target: Target; tookMs: number[][] };
 
 export async function grafana(isShort: boolean): Promise<Figure[]> {
-  await using node = await startCassandra({ jvm: cassandraFlags(readCompose({}), "127.0.0.1") });
+  await using node = await startCassandra({
+    isOptimized: true,
+    jvm: cassandraFlags(readCompose({}), "127.0.0.1"),
+  });
   {
     await using schema = await connectTo(node);
     await applySchema({

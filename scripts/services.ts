@@ -19,8 +19,8 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, ()
 console.error("starting; the first time their files are fetched, about 110 MB");
 await using servers = new AsyncDisposableStack();
 const started = Promise.all([
-  startKafka().then((kafka) => servers.use(kafka)),
-  startCassandra().then((cassandra) => servers.use(cassandra)),
+  startKafka({ isOptimized: true }).then((kafka) => servers.use(kafka)),
+  startCassandra({ isOptimized: true }).then((cassandra) => servers.use(cassandra)),
 ]);
 const both = await Promise.race([started, asked.promise]);
 if (both) {

@@ -73,7 +73,10 @@ async function startServices(): Promise<Services> {
     return { variables: without, failed: process.env[SERVICES_VARIABLE] === "required" ? 1 : 0 };
   }
   const addressOf = (server: Server) => `${server.host}:${server.port}`;
-  const started = await Promise.allSettled([startKafka(), startCassandra({ rowsBeyond2038: true })]);
+  const started = await Promise.allSettled([
+    startKafka({ isOptimized: true }),
+    startCassandra({ isOptimized: true, rowsBeyond2038: true }),
+  ]);
   for (const one of started) {
     if (one.status === "fulfilled") servers.use(one.value);
     else console.error(`(fail) services\n${one.reason}`);

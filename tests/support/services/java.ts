@@ -17,6 +17,8 @@ const JAVA_MAJOR_MAX = 23;
 /** 110 MB over a slow line; from Maven's own cache it takes seconds. */
 const RESOLVE_MS_MAX = 600_000;
 const POLL_MS = 100;
+/** A server that lives for a test never earns back what the optimizing compiler costs. */
+export const QUICK_COMPILER: readonly string[] = ["-XX:TieredStopAtLevel=1"];
 
 /** The first usable one of JAVA_HOME, the name that GitHub's machines give to 17, and the path. */
 export function findJava(): Java | null {
