@@ -381,7 +381,7 @@ describe.skipIf(!services.available)("on a real node", () => {
   describe("of our own, under load", () => {
     let own: Server;
     beforeAll(async () => {
-      own = await startCassandra();
+      own = await startCassandra({ isOptimized: true }); // It is loaded as a node of a user is.
     }, 120_000);
     afterAll(async () => {
       await own?.[Symbol.asyncDispose]();
