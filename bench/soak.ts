@@ -73,7 +73,7 @@ async function measure(url: string, pid: number) {
     rssBytes: Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1_024,
     rows: metric("processor_rows_stored_total"),
     unstored: metric("processor_records_unstored"),
-    cpuSeconds: metric("process_cpu_seconds"),
+    cpuSeconds: metric("process_cpu_seconds_total"),
   };
 }
 

@@ -34,6 +34,12 @@ export class AdminHealth {
   constructor(deps: AdminHealthDeps) {
     this.#deps = deps;
     this.#startedAtMs = deps.clock.now();
+    deps.metrics.consumerLag.readFrom(() => {
+      const { askedAtMs, problem, lags } = deps.lags.snapshot();
+      return askedAtMs === null || problem !== null
+        ? Number.NaN
+        : lags.reduce((sum, { lag }) => sum + lag, 0);
+    });
   }
 
   jobs(): Job[] {
@@ -71,10 +77,9 @@ export class AdminHealth {
   }
 
   async #pollLags(): Promise<void> {
-    const { lags, clock, metrics } = this.#deps;
+    const { lags, clock } = this.#deps;
     const [pollAtMs, endBefore] = [lags.snapshot().askedAtMs, this.#endOfTopic()];
     await lags.poll();
-    metrics.consumerLag.set(lags.snapshot().lags.reduce((sum, { lag }) => sum + lag, 0));
     const lastRecordAtMs = this.#lastRecordAtMs;
     const isHeard = pollAtMs === null || (lastRecordAtMs !== null && lastRecordAtMs >= pollAtMs);
     const isDeaf = !isHeard && this.#endOfTopic() !== endBefore;

@@ -45,7 +45,7 @@ const EXIT_UNFINISHED = 75;
 /** Supervisors are told to wait 40 s (compose.yaml, deploy/systemd): before that we say why. */
 const STOP_MS_MAX = 30_000;
 const HEALTHCHECK_MS_MAX = 3_000;
-const GAUGES_EVERY_MS = 1_000;
+const LOOP_LAG_EVERY_MS = 1_000;
 
 export type Service = Readonly<{
   name: ServiceName;
@@ -121,7 +121,7 @@ async function runProcess(
   const stop = createStop(clock, logger, (code) => process.exit(code));
   handleProcessEvents(stop, logger);
   const metrics = createMetrics();
-  keepProcessGauges(metrics, clock);
+  keepLoopLag(metrics, clock);
   const context = { config, clock, logger, metrics, signal: stop.signal };
   try {
     if (command !== null) return await command.main(context, options);
@@ -270,15 +270,12 @@ function reasonIn(body: string): string {
   return typeof reason === "string" && reason !== "" ? `: ${reason.replace(/\s+/g, " ").slice(0, 300)}` : "";
 }
 
-/** Sets the gauges of memory, CPU and event loop lag once a second for as long as the process lives. */
-function keepProcessGauges(metrics: Metrics, clock: Clock): void {
+/** Sets the gauge of event loop lag once a second for as long as the process lives. */
+function keepLoopLag(metrics: Metrics, clock: Clock): void {
   const measure = (lagMs: number) => {
-    const { user, system } = process.cpuUsage();
-    metrics.rssBytes.set(process.memoryUsage.rss());
-    metrics.cpuSeconds.set((user + system) / 1e6);
-    metrics.eventLoopLagMs.set(Math.max(0, lagMs));
-    const dueAtMs = clock.monotonic() + GAUGES_EVERY_MS;
-    clock.after(GAUGES_EVERY_MS, () => measure(clock.monotonic() - dueAtMs));
+    metrics.eventLoopLagSeconds.set(Math.max(0, lagMs) / 1_000);
+    const dueAtMs = clock.monotonic() + LOOP_LAG_EVERY_MS;
+    clock.after(LOOP_LAG_EVERY_MS, () => measure(clock.monotonic() - dueAtMs));
   };
   measure(0);
 }

@@ -3,7 +3,11 @@
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 
-const LATENCY_BUCKETS_MS = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200, 500, 1_000, 5_000, 30_000, 300_000];
+const LATENCY_BUCKETS_S = [
+  0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 5, 30, 300,
+];
+/** A counter of our own code has only these; a closed list, so that a typing mistake is no new series. */
+type Labelled<Label extends string> = Readonly<{ inc(labels: Record<Label, string>, value: number): void }>;
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -22,6 +26,18 @@ export function createMetrics() {
   };
 }
 
+/**
+ * Makes each value of a counter's label a series that begins at 0. A series that is born with its first loss shows no
+ * increase: rate() of the one loss that matters most would be 0.
+ */
+export function startAtZero<Label extends string>(
+  counter: Labelled<Label>,
+  label: Label,
+  values: readonly string[],
+): void {
+  for (const value of values) counter.inc({ [label]: value } as Record<Label, string>, 0);
+}
+
 type Makers = ReturnType<typeof makersFor>;
 
 function makersFor(registry: Registry) {
@@ -30,8 +46,40 @@ function makersFor(registry: Registry) {
     counter: <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
       new Counter<Label>({ name: `pipeline_${name}`, help, labelNames, registers }),
     gauge: (name: string, help: string) => new Gauge({ name: `pipeline_${name}`, help, registers }),
+    /** Its value is read at each scrape, so nothing can leave an old one behind. NaN: not known just now. */
+    readGauge: (name: string, help: string, read?: () => number) => {
+      let source = read;
+      new Gauge({
+        name: `pipeline_${name}`,
+        help,
+        registers,
+        collect() {
+          if (source !== undefined) this.set(source());
+        },
+      });
+      return {
+        /** Who knows the value. */
+        readFrom(next: () => number): void {
+          source = next;
+        },
+      };
+    },
+    /** What is only worth reading when somebody asks: `read` gives the value at each scrape. */
+    readCounter: (name: string, help: string, read: () => number) => {
+      let told = 0;
+      return new Counter({
+        name: `pipeline_${name}`,
+        help,
+        registers,
+        collect() {
+          const value = read();
+          this.inc(Math.max(0, value - told));
+          told = Math.max(told, value);
+        },
+      });
+    },
     histogram: (name: string, help: string) =>
-      new Histogram({ name: `pipeline_${name}`, help, buckets: LATENCY_BUCKETS_MS, registers }),
+      new Histogram({ name: `pipeline_${name}`, help, buckets: LATENCY_BUCKETS_S, registers }),
   };
 }
 
@@ -83,14 +131,14 @@ function relayMetrics({ counter, gauge, histogram }: Makers) {
       ["outcome"],
     ),
     partitionsFailing: gauge("forward_partitions_failing", "Partitions that cannot be written just now"),
-    receiptToAcknowledgedMs: histogram(
-      "receipt_to_acknowledged_ms",
+    receiptToAcknowledgedSeconds: histogram(
+      "receipt_to_acknowledged_seconds",
       "From the receipt of each batch's oldest message to the log's acknowledgement",
     ),
   };
 }
 
-function processorMetrics({ counter, gauge }: Makers) {
+function processorMetrics({ counter, readGauge }: Makers) {
   return {
     rowsStoredTotal: counter("processor_rows_stored_total", "Trade rows acknowledged by the store"),
     resendsTotal: counter("processor_resends_total", "Messages that may be copies of an earlier one"),
@@ -111,15 +159,15 @@ function processorMetrics({ counter, gauge }: Makers) {
     panesReadTotal: counter("processor_panes_read_total", "Panes read back from trades"),
     commitsTotal: counter("processor_commits_total", "Positions committed"),
     epochsTotal: counter("processor_epochs_total", "Times the partitions were assigned"),
-    consumerLag: gauge(
+    consumerLag: readGauge(
       "consumer_lag_records",
-      "Records of the topics that the processors have not committed",
+      "Records of the topics that the processors have not committed; NaN while Kafka does not say",
     ),
-    recordsUnstored: gauge(
+    recordsUnstored: readGauge(
       "processor_records_unstored",
       "Records read from the log and not yet wholly stored",
     ),
-    windowsUnwritten: gauge("processor_windows_unwritten", "Changed windows not yet written"),
+    windowsUnwritten: readGauge("processor_windows_unwritten", "Changed windows not yet written"),
   };
 }
 
@@ -138,15 +186,18 @@ function storeMetrics({ counter, gauge }: Makers) {
 
 function latencyMetrics({ histogram }: Makers) {
   return {
-    receiptToStoredMs: histogram("receipt_to_stored_ms", "From receipt to the acknowledged row"),
-    tradeToReceiptMs: histogram("trade_to_receipt_ms", "From the trade's own time to its receipt"),
+    receiptToStoredSeconds: histogram("receipt_to_stored_seconds", "From receipt to the acknowledged row"),
+    tradeToReceiptSeconds: histogram("trade_to_receipt_seconds", "From the trade's own time to its receipt"),
   };
 }
 
-function processMetrics({ gauge }: Makers) {
+function processMetrics({ gauge, readGauge, readCounter }: Makers) {
+  readGauge("process_resident_memory_bytes", "Resident memory", () => process.memoryUsage.rss());
+  readCounter("process_cpu_seconds_total", "User and system CPU time used", () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  });
   return {
-    rssBytes: gauge("process_resident_memory_bytes", "Resident memory"),
-    cpuSeconds: gauge("process_cpu_seconds", "User and system CPU time used"),
-    eventLoopLagMs: gauge("process_event_loop_lag_ms", "How late a timer of this process last was"),
+    eventLoopLagSeconds: gauge("process_event_loop_lag_seconds", "How late a timer of this process last was"),
   };
 }

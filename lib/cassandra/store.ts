@@ -6,7 +6,7 @@ import { chunkBy } from "../base/chunk.ts";
 import type { Clock } from "../base/clock.ts";
 import { RowRefusedError, StoreOverloadedError, StoreUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import type { StoreMender, StoreReader, StoreWriter } from "../contracts/store.ts";
 import type { WindowRow } from "../model/aggregates.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
@@ -62,6 +62,8 @@ export async function openCassandraStore(options: CassandraStoreOptions): Promis
     });
   }
   const cassandra = countingFaults(options.cassandra, metrics);
+  startAtZero(metrics.storeFaultsTotal, "reason", ["refused", "overloaded", "down", "other"]);
+  startAtZero(metrics.storeRowsExpiredTotal, "table", ["trades", "feed_events"]);
   const limiter = createConcurrencyLimiter({
     limitMax: PUTS_IN_FLIGHT_MAX,
     pressureOf,

@@ -66,9 +66,10 @@ export interface LogReader {
  * The result of one partition's batch. `refused`: some message of the batch is invalid. `too_large`: the batch as a whole
  * is. `unavailable`: temporary, unless its error is a RestartError.
  */
-export type SendOutcome =
-  | Readonly<{ kind: "acknowledged" }>
-  | Readonly<{ kind: "unavailable" | "too_large" | "refused"; error: Error }>;
+export type SendOutcome = Readonly<{ kind: "acknowledged" }> | Readonly<{ kind: SendFailure; error: Error }>;
+
+export const SEND_FAILURES = ["unavailable", "too_large", "refused"] as const;
+type SendFailure = (typeof SEND_FAILURES)[number];
 
 export type SendBatch = Readonly<{ partition: PartitionId; entries: readonly LogEntry[] }>;
 

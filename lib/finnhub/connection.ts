@@ -5,11 +5,11 @@
 import type { Clock } from "../base/clock.ts";
 import { SetupError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { byWayOf, type HttpProxy, refusalOfProxy } from "../base/proxy.ts";
 import { FEED_SILENT_MS_MAX, type FeedHealth } from "../contracts/feed.ts";
 import { type EmitEvent, Outage } from "./outage.ts";
-import { type DisconnectReason, RECONNECT_LIMITS, ReconnectDelay } from "./reconnect.ts";
+import { DISCONNECT_REASONS, type DisconnectReason, RECONNECT_LIMITS, ReconnectDelay } from "./reconnect.ts";
 
 export const CONNECTION_LIMITS = {
   ...RECONNECT_LIMITS,
@@ -79,6 +79,7 @@ export class Connection {
   /** Nothing is opened before `connect`. Throws a SetupError when the URL is not that of a websocket. */
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    startAtZero(options.metrics.disconnectsTotal, "reason", DISCONNECT_REASONS);
     this.#address = socketAddress(options.url, options.token);
     this.#delay = new ReconnectDelay(options.limits, options.clock.random);
     this.#outage = new Outage(options);

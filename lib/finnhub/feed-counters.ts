@@ -1,7 +1,7 @@
 // The frames and trades that the feed counted in one tick of the event loop. prom-client works out a label's hash at each
 // call, so these metrics are incremented once a tick and not once a trade. What is refused is rare: feed.ts counts it.
 
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import type { Frame } from "./frame.ts";
 
 export class FeedCounters {
@@ -25,6 +25,7 @@ export class FeedCounters {
 
   constructor(metrics: Metrics) {
     this.#metrics = metrics;
+    startAtZero(metrics.framesTotal, "type", this.#types);
   }
 
   /** Adds everything to the metrics and begins again at 0. */

@@ -4,9 +4,10 @@
 import { type BoundedQueue, createBoundedQueue } from "../base/bounded-queue.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { type HttpProxy, NO_PROXIES, type Proxies, proxyFor } from "../base/proxy.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
+import { FEED_REASONS } from "../model/dead-letter.ts";
 import type { Trade } from "../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../model/validate.ts";
 import { CONNECTION_LIMITS, Connection } from "./connection.ts";
@@ -83,6 +84,7 @@ class FinnhubFeed implements Feed {
     const limits: FinnhubLimits = { ...FINNHUB_LIMITS, ...options.limits };
     const emitEvent = this.#emitEvent.bind(this);
     this.#options = options;
+    startAtZero(metrics.itemsRefusedTotal, "reason", FEED_REASONS);
     this.#hide = tokenHider(token);
     this.#queue = createBoundedQueue<FeedItem>({
       clock,
@@ -215,7 +217,7 @@ class FinnhubFeed implements Feed {
     }
     counters.trades += trades.length;
     // Once a frame, of its newest trade: a late print says nothing of how far behind the feed is.
-    this.#options.metrics.tradeToReceiptMs.observe(Math.max(0, receivedAtMs - newestMs));
+    this.#options.metrics.tradeToReceiptSeconds.observe(Math.max(0, receivedAtMs - newestMs) / 1_000);
     this.#queue.push({ kind: "trades", receivedAtMs, trades }, trades.length);
   }
 

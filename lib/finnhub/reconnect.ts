@@ -14,15 +14,17 @@ export const RECONNECT_LIMITS = {
 } as const;
 
 /** Why there is no connection. A closed list: it is a metric's label. */
-export type DisconnectReason =
-  | "connect_timeout"
-  | "refused_401" // Wrong token.
-  | "refused_429" // Finnhub still keeps an older session, or another client has the token.
-  | "refused_status" // Any other answer to the upgrade.
-  | "unreachable" // No answer, or none that is HTTP.
-  | "closed" // By the other side or the network, after it was open.
-  | "silent" // No frame for too long.
-  | "stopped"; // By ourselves.
+export const DISCONNECT_REASONS = [
+  "connect_timeout",
+  "refused_401", // Wrong token.
+  "refused_429", // Finnhub still keeps an older session, or another client has the token.
+  "refused_status", // Any other answer to the upgrade.
+  "unreachable", // No answer, or none that is HTTP.
+  "closed", // By the other side or the network, after it was open.
+  "silent", // No frame for too long.
+  "stopped", // By ourselves.
+] as const;
+export type DisconnectReason = (typeof DISCONNECT_REASONS)[number];
 
 /** Waits that must not be cut short are stretched by up to a quarter, so that two clients do not keep step. */
 const STRETCH_MAX = 0.25;

@@ -3,7 +3,7 @@
 
 import { type Clock, TIMED_OUT, withTimeout } from "../base/clock.ts";
 import { PipelineError } from "../base/errors.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import {
   byWayOf,
   type HttpProxy,
@@ -35,14 +35,16 @@ export type RestClient = Readonly<{
 }>;
 
 /** How a call ended. A closed list: it is a metric's label. */
-type CallOutcome =
-  | "ok"
-  | "unauthorized"
-  | "limited"
-  | "refused"
-  | "server_error"
-  | "no_answer"
-  | "bad_answer";
+const CALL_OUTCOMES = [
+  "ok",
+  "unauthorized",
+  "limited",
+  "refused",
+  "server_error",
+  "no_answer",
+  "bad_answer",
+] as const;
+type CallOutcome = (typeof CALL_OUTCOMES)[number];
 
 /** The list of all US stocks, some 10 MB, over a slow line. */
 const CALL_MS_MAX = 20_000;
@@ -53,6 +55,7 @@ export function createRestClient(options: RestClientOptions): RestClient {
   const { fetch: request = (url: string, init: BunFetchRequestInit) => fetch(url, init) } = options;
   const proxy = proxyFor(proxies, apiUrl);
   const limit = new CallLimit(clock);
+  startAtZero(metrics.finnhubCallsTotal, "outcome", CALL_OUTCOMES);
 
   const countedError = (outcome: CallOutcome, message: string): UnansweredError => {
     metrics.finnhubCallsTotal.inc({ outcome });

@@ -4,7 +4,7 @@
 import type { Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { outageLoop } from "../base/outages.ts";
 import { retry } from "../base/retry.ts";
 import type { Feed, FeedEventType, FeedItem } from "../contracts/feed.ts";
@@ -66,6 +66,7 @@ class IngestLoop {
 
   constructor(deps: IngestDeps) {
     this.#deps = deps;
+    startAtZero(deps.metrics.tradesLostTotal, "reason", ["log_full", "log_full_dead_letter"]);
     this.#encoder = new EntryEncoder(deps);
   }
 

@@ -5,9 +5,9 @@
 import { backoffMs, type Clock } from "../base/clock.ts";
 import { LogFullError, LogUnavailableError, RestartError } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { outageLoop } from "../base/outages.ts";
-import type { Outbox, OutboxRecord, SendOutcome } from "../contracts/log.ts";
+import { type Outbox, type OutboxRecord, SEND_FAILURES, type SendOutcome } from "../contracts/log.ts";
 import type { PartitionQueue } from "./partition-queue.ts";
 
 export type SendOutcomesDeps = Readonly<{
@@ -40,6 +40,7 @@ export class SendOutcomes {
 
   constructor(deps: SendOutcomesDeps) {
     this.#deps = deps;
+    startAtZero(deps.metrics.sendsFailedTotal, "reason", SEND_FAILURES);
   }
 
   /** ms since 1970; null = nothing was acknowledged yet. */
@@ -74,7 +75,7 @@ export class SendOutcomes {
     this.#lastAckAtMs = nowMs;
     metrics.messagesForwardedTotal.inc(queue.flightCount);
     metrics.bytesForwardedTotal.inc(bytes);
-    metrics.receiptToAcknowledgedMs.observe(Math.max(0, nowMs - oldestAtMs));
+    metrics.receiptToAcknowledgedSeconds.observe(Math.max(0, nowMs - oldestAtMs) / 1_000);
     queue.acknowledge();
     this.#recover(queue);
   }

@@ -2,7 +2,7 @@
 // trades behind one when a message is sent again.
 
 import type { Trade } from "./trade.ts";
-import type { BadTrade } from "./validate.ts";
+import { BAD_TRADES } from "./validate.ts";
 
 /** What could not be accepted, whole, with the reason. (session, sequence, item) is its identity. */
 export type DeadLetter = Readonly<{
@@ -19,17 +19,26 @@ export type DeadLetter = Readonly<{
 
 export const WHOLE_MESSAGE = -1;
 
-export type DeadReason =
-  | BadTrade
-  | "garbage_frame" // Not JSON, or not an object with a type.
-  | "bad_frame" // A trade frame whose data is not a list.
-  | "unknown_frame" // A frame of another type that holds what looks like trades.
-  | "frame_too_long" // Longer than finnhub/frame.ts accepts; only its beginning is kept.
-  | "undecodable" // Bytes on the topic that are not a message.
-  | "no_session" // The origin's producer wrote it.
-  | "several_symbols" // One message carries one symbol; this one does not.
-  | "bad_identity" // A session or sequence that identity.ts cannot hold.
-  | "refused_by_store"; // The store proved this row alone invalid.
+/** Why the feed refuses a frame or a trade. */
+export const FEED_REASONS = [
+  ...BAD_TRADES,
+  "garbage_frame", // Not JSON, or not an object with a type.
+  "bad_frame", // A trade frame whose data is not a list.
+  "unknown_frame", // A frame of another type that holds what looks like trades.
+  "frame_too_long", // Longer than finnhub/frame.ts accepts; only its beginning is kept.
+] as const;
+
+/** All reasons: the feed's travel through the log to the processor, which has some of its own. */
+export const DEAD_REASONS = [
+  ...FEED_REASONS,
+  "undecodable", // Bytes on the topic that are not a message.
+  "no_session", // The origin's producer wrote it.
+  "several_symbols", // One message carries one symbol; this one does not.
+  "bad_identity", // A session or sequence that identity.ts cannot hold.
+  "refused_by_store", // The store proved this row alone invalid.
+] as const;
+
+export type DeadReason = (typeof DEAD_REASONS)[number];
 
 /**
  * A placeholder stands in a replayed message where a trade is not sent again, so that the trades behind it keep their index

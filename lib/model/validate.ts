@@ -4,14 +4,16 @@
 import { DAY_MS, type Trade } from "./trade.ts";
 
 /** Why a trade cannot be true. A closed list: it is a metric's label. */
-export type BadTrade =
-  | "not_a_trade"
-  | "bad_symbol"
-  | "bad_price"
-  | "bad_volume"
-  | "bad_time"
-  | "impossible_time"
-  | "bad_conditions";
+export const BAD_TRADES = [
+  "not_a_trade",
+  "bad_symbol",
+  "bad_price",
+  "bad_volume",
+  "bad_time",
+  "impossible_time",
+  "bad_conditions",
+] as const;
+export type BadTrade = (typeof BAD_TRADES)[number];
 
 /** 10 bits of the UUID hold the index. */
 export const TRADES_PER_MESSAGE_MAX = 1024;

@@ -2,6 +2,7 @@
 // into the dead letters, as far as their share of the file goes. Feed events stay: no other producer has them. It
 // never decides that another producer had the lease: outbox/journal.ts is told.
 
+import { startAtZero } from "../base/metrics.ts";
 import { inTransaction } from "../base/sqlite.ts";
 import type { OutboxRecord } from "../contracts/log.ts";
 import { DEAD_SHARE, UNCONFIRMED_REASON } from "./dead.ts";
@@ -33,6 +34,7 @@ export class Quarantine {
   constructor(state: OutboxState) {
     const { db } = state;
     this.#state = state;
+    startAtZero(state.metrics.messagesInDoubtTotal, "outcome", ["set_aside", "dropped"]);
     this.#select = db.query<OutboxRecord, [number, number]>(
       `SELECT offset, kind, key, appended_at AS timestampMs, value FROM records
         WHERE offset >= ? AND kind <> 'event' ORDER BY offset LIMIT ?`,

@@ -29,7 +29,7 @@ export class Flusher {
   /** False when work is left for the next call: a flush failed, or another one was in flight. */
   async flushAll(): Promise<boolean> {
     const state = this.#state;
-    const { clock, metrics } = state.deps;
+    const { clock } = state.deps;
     state.last.trigger = clock.now();
     const started: Promise<boolean>[] = [];
     let isEachStarted = true;
@@ -50,7 +50,6 @@ export class Flusher {
       started.push(running);
     }
     const outcomes = await Promise.all(started);
-    metrics.windowsUnwritten.set(state.windowsUnwritten);
     return isEachStarted && outcomes.every(Boolean);
   }
 

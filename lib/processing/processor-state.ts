@@ -4,7 +4,7 @@
 import type { Clock } from "../base/clock.ts";
 import { LogUnavailableError, mayPass } from "../base/errors.ts";
 import type { Logger } from "../base/logger.ts";
-import type { Metrics } from "../base/metrics.ts";
+import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { type OutageLoop, outageLoop } from "../base/outages.ts";
 import { retryWhile } from "../base/retry.ts";
 import type { LogReader, PartitionId } from "../contracts/log.ts";
@@ -39,6 +39,10 @@ export type ProcessorHealth = Readonly<{
   problem: Readonly<{ message: string; sinceMs: number }> | null;
 }>;
 
+/** What is tried again for as long as it fails. A closed list: it is a metric's label. */
+const OPERATIONS = ["position", "start", "put_trades", "put_event", "put_dead", "aggregates"] as const;
+export type Operation = (typeof OPERATIONS)[number];
+
 export const RETRY_FIRST_MS = 50;
 export const RETRY_MAX_MS = 5_000;
 
@@ -57,11 +61,12 @@ export class ProcessorState {
   };
   #problem: ProcessorHealth["problem"] = null;
   /** Operations whose last attempt failed. */
-  readonly #failing = new Set<string>();
+  readonly #failing = new Set<Operation>();
   readonly #failure = Promise.withResolvers<never>();
 
   constructor(deps: ProcessorDeps) {
     this.deps = deps;
+    startAtZero(deps.metrics.storeRetriesTotal, "operation", OPERATIONS);
     this.#failure.promise.catch(() => {}); // Raced in run(); without a run nobody waits for it.
   }
 
@@ -72,6 +77,13 @@ export class ProcessorState {
   get windowsUnwritten(): number {
     let count = 0;
     for (const { unwrittenCount } of this.partitions.values()) count += unwrittenCount;
+    return count;
+  }
+
+  /** Records that were read from the log and are not wholly stored. */
+  get recordsUnstored(): number {
+    let count = 0;
+    for (const { tracker } of this.partitions.values()) count += tracker.openCount;
     return count;
   }
 
@@ -94,7 +106,7 @@ export class ProcessorState {
    * transient.
    */
   async retryWhile<T extends NonNullable<unknown>>(
-    operation: string,
+    operation: Operation,
     isWanted: () => boolean,
     work: () => Promise<T>,
   ): Promise<T | undefined> {
@@ -110,7 +122,7 @@ export class ProcessorState {
     }
   }
 
-  noteProblem(operation: string, error: unknown): void {
+  noteProblem(operation: Operation, error: unknown): void {
     const { clock, metrics } = this.deps;
     metrics.storeRetriesTotal.inc({ operation });
     this.#failing.add(operation);
@@ -121,13 +133,13 @@ export class ProcessorState {
     this.#problem = { message, sinceMs: this.#problem?.sinceMs ?? clock.now() };
   }
 
-  noteSuccess(operation: string): void {
+  noteSuccess(operation: Operation): void {
     this.#problem = null;
     if (!this.#failing.delete(operation)) return;
     for (const one of this.#outagesOf(operation)) one.worked();
   }
 
-  #outagesOf(operation: string): readonly [log: OutageLoop, store: OutageLoop] {
+  #outagesOf(operation: Operation): readonly [log: OutageLoop, store: OutageLoop] {
     return [outageLoop(this.deps, "the log", operation), outageLoop(this.deps, "the store", operation)];
   }
 }

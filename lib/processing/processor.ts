@@ -5,7 +5,10 @@
 
 import { backoffMs } from "../base/clock.ts";
 import { StaleEpochError } from "../base/errors.ts";
+import { startAtZero } from "../base/metrics.ts";
 import type { Delivery } from "../contracts/log.ts";
+import { AGGREGATES } from "../model/aggregates.ts";
+import { DEAD_REASONS } from "../model/dead-letter.ts";
 import { beginEpoch } from "./assignment.ts";
 import { decodeBatch } from "./decode.ts";
 import { Flusher } from "./flush.ts";
@@ -37,6 +40,16 @@ type Parts = Readonly<{ state: ProcessorState; rowPuts: RowPuts; flusher: Flushe
 
 export function createProcessor(deps: ProcessorDeps): Processor {
   const state = new ProcessorState(deps);
+  const { metrics } = deps;
+  startAtZero(metrics.deadLettersTotal, "reason", DEAD_REASONS);
+  startAtZero(
+    metrics.windowsWrittenTotal,
+    "kind",
+    AGGREGATES.map(({ kind }) => kind),
+  );
+  startAtZero(metrics.refusedForGoodTotal, "kind", ["event", "dead", "window"]);
+  metrics.recordsUnstored.readFrom(() => state.recordsUnstored);
+  metrics.windowsUnwritten.readFrom(() => state.windowsUnwritten);
   const parts = { state, rowPuts: new RowPuts(state), flusher: new Flusher(state) };
   return {
     run: (signal) => Promise.race([read(parts, signal), state.failed]),
@@ -68,7 +81,7 @@ async function acceptBatch(
   delivery: Delivery & { type: "batch" },
   signal: AbortSignal,
 ): Promise<void> {
-  const { log, clock, metrics, limits } = state.deps;
+  const { log, clock, limits } = state.deps;
   const partition = state.partitions.get(delivery.partition);
   if (delivery.epoch !== state.epoch || partition === undefined) return;
   if (delivery.fromOffset !== partition.expectedOffset) {
@@ -86,7 +99,6 @@ async function acceptBatch(
   const decoded = decodeBatch(partition, delivery.partition, delivery.records);
   // The offsets behind the last record may hold nothing readable: the watermark passes them with that record.
   partition.tracker.open(delivery.nextOffset, delivery.records.at(-1)?.timestampMs ?? nowMs, 0);
-  metrics.recordsUnstored.set(partition.tracker.openCount);
   await rowPuts.put(partition, decoded);
 
   const windowsMax = limits?.windowsUnwrittenMax ?? WINDOWS_UNWRITTEN_MAX;

@@ -8,7 +8,7 @@ import type { DeadLetter } from "../model/dead-letter.ts";
 import { type DecodedBatch, deadLetterOf, type Pending } from "./decode.ts";
 import type { InFlight } from "./offset-tracker.ts";
 import type { PartitionState, PendingRow } from "./partition-state.ts";
-import type { ProcessorState } from "./processor-state.ts";
+import type { Operation, ProcessorState } from "./processor-state.ts";
 
 export class RowPuts {
   readonly #state: ProcessorState;
@@ -62,7 +62,7 @@ export class RowPuts {
 
   /** Retries until the store has it; undefined when the partition no longer belongs to the current epoch. */
   #untilStored(
-    operation: string,
+    operation: Operation,
     partition: PartitionState,
     put: () => Promise<void>,
   ): Promise<true | undefined> {
@@ -101,7 +101,7 @@ export class RowPuts {
       if (pending.inFlight === inFlight) continue;
       inFlight = pending.inFlight;
       if (pending.isResend) metrics.resendsTotal.inc();
-      metrics.receiptToStoredMs.observe(Math.max(0, now - pending.row.ingest_timestamp));
+      metrics.receiptToStoredSeconds.observe(Math.max(0, now - pending.row.ingest_timestamp) / 1_000);
     }
   }
 

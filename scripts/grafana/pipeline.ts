@@ -37,16 +37,18 @@ export function pipeline(): Dashboard {
     )
     .withPanel(panel("Outbox size", "bytes", { bytes: 'pipeline_log_bytes{job="producer"}' }))
     .withPanel(
-      panel("From receipt to the stored row", "ms", quantiles("pipeline_receipt_to_stored_ms")).description(
-        "Estimated from the histogram's buckets.",
-      ),
+      panel(
+        "From receipt to the stored row",
+        "s",
+        quantiles("pipeline_receipt_to_stored_seconds"),
+      ).description("Estimated from the histogram's buckets."),
     )
     .withPanel(
-      panel("From the trade to its receipt", "ms", quantiles("pipeline_trade_to_receipt_ms")).description(
+      panel("From the trade to its receipt", "s", quantiles("pipeline_trade_to_receipt_seconds")).description(
         "How late Finnhub sends, and how the clocks differ.",
       ),
     )
-    .withPanel(panel("From receipt to Kafka", "ms", quantiles("pipeline_receipt_to_acknowledged_ms")))
+    .withPanel(panel("From receipt to Kafka", "s", quantiles("pipeline_receipt_to_acknowledged_seconds")))
     .withPanel(
       panel("Losses and refusals", "cps", {
         "{{reason}}: trades lost": "sum by (reason) (rate(pipeline_log_trades_lost_total[5m]))",

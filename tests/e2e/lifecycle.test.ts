@@ -245,8 +245,8 @@ test("the gauges of the process are filled", async () => {
   const { out } = await ended("measure");
   const gauge = (name: string) => Number(new RegExp(`^pipeline_process_${name} (\\S+)$`, "m").exec(out)?.[1]);
   expect(gauge("resident_memory_bytes")).toBeGreaterThan(1e6);
-  expect(gauge("cpu_seconds")).toBeGreaterThan(0);
-  expect(gauge("event_loop_lag_ms")).toBeGreaterThanOrEqual(0);
+  expect(gauge("cpu_seconds_total")).toBeGreaterThan(0);
+  expect(gauge("event_loop_lag_seconds")).toBeGreaterThanOrEqual(0);
 });
 
 test("a token fed through every log and error path is found nowhere", async () => {
