@@ -45,7 +45,8 @@ function makersFor(registry: Registry) {
   return {
     counter: <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
       new Counter<Label>({ name: `pipeline_${name}`, help, labelNames, registers }),
-    gauge: (name: string, help: string) => new Gauge({ name: `pipeline_${name}`, help, registers }),
+    gauge: <Label extends string = never>(name: string, help: string, labelNames: Label[] = []) =>
+      new Gauge<Label>({ name: `pipeline_${name}`, help, labelNames, registers }),
     /** Its value is read at each scrape, so nothing can leave an old one behind. NaN: not known just now. */
     readGauge: (name: string, help: string, read?: () => number) => {
       let source = read;
@@ -198,6 +199,7 @@ function processMetrics({ gauge, readGauge, readCounter }: Makers) {
     return (user + system) / 1e6;
   });
   return {
+    healthOk: gauge("health_ok", "1: this part of /health is well; 0: it fails", ["part"]),
     eventLoopLagSeconds: gauge("process_event_loop_lag_seconds", "How late a timer of this process last was"),
   };
 }

@@ -40,8 +40,6 @@ export type WebDeps = Readonly<{
   simulated: boolean;
   /** Where the live view hears of trades; without it: the store. */
   seenAt?: SeenAt;
-  /** Called before /metrics is answered: for gauges that nobody sets in passing. */
-  refreshGauges?: () => void;
   /** Ends what would not end by itself: the live streams. */
   signal?: AbortSignal;
 }>;

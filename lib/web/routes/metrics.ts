@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Metrics } from "../../base/metrics.ts";
+import type { HealthDocument } from "../../health/health.ts";
 
 const route = createRoute({
   method: "get",
@@ -12,16 +13,14 @@ const route = createRoute({
   },
 });
 
-type MetricsDeps = Readonly<{
-  metrics: Metrics;
-  /** Called before each answer: for gauges that nobody sets in passing. */
-  refreshGauges?: (() => void) | undefined;
-}>;
+type MetricsDeps = Readonly<{ metrics: Metrics; health: () => HealthDocument }>;
 
-export function addMetrics(app: OpenAPIHono, { metrics, refreshGauges }: MetricsDeps): void {
+export function addMetrics(app: OpenAPIHono, { metrics, health }: MetricsDeps): void {
   app.openapi(route, async (context) => {
-    refreshGauges?.();
-    const { registry } = metrics;
+    const { registry, healthOk } = metrics;
+    // A part that is gone, like a process that admin no longer asks, leaves no old value behind.
+    healthOk.reset();
+    for (const [part, { ok }] of Object.entries(health().parts)) healthOk.set({ part }, ok ? 1 : 0);
     return context.text(await registry.metrics(), 200, { "content-type": registry.contentType });
   });
 }

@@ -25,12 +25,20 @@ test("health is 200 when ok and 503 when failing, with the same document", async
   });
 });
 
-test("metrics are the text of the registry, with gauges refreshed for it", async () => {
+test("metrics are the text of the registry, and say which parts of /health are well just now", async () => {
   const metrics = createMetrics();
-  using web = openWeb({ metrics, refreshGauges: () => metrics.logBytes.set(42) });
+  metrics.logBytes.set(42);
+  const part = (ok: boolean) => ({ ok, reason: ok ? null : "silent", lastProgressAt: null, ageMs: null });
+  let document = healthDocument(false, { feed: part(false), store: part(true) });
+  using web = openWeb({ metrics, health: () => document });
   const { headers, text } = await web.get("/metrics");
   expect(headers.get("content-type")).toStartWith("text/plain; version=0.0.4");
   expect(text).toContain("pipeline_log_bytes 42\n");
+  expect(text).toContain('pipeline_health_ok{part="feed"} 0\npipeline_health_ok{part="store"} 1\n');
+  document = healthDocument(false, { feed: part(true) });
+  const { text: later } = await web.get("/metrics");
+  expect(later).toContain('pipeline_health_ok{part="feed"} 1\n');
+  expect(later).not.toContain('part="store"');
 });
 
 const FOREIGN = /https?:\/\/|innerHTML|style=|<script>|\son\w+=/;
