@@ -168,7 +168,7 @@ const nowMs = () => Math.floor(startNoonMs + performance.now() - startMs + forwa
 /** After so long the live view looks for the open of a day anew. */
 const OPEN_ANEW_MS = 61_000;
 
-/** Refused elements of a trade frame, one of each kind, beside two good ones: of now, and of a window that is over. */
+/** Refused elements of a trade frame, one of each kind, beside good ones: of now, and of a window that is over. */
 const element = (fields: Fields = {}) => ({ s: "AAPL", p: 100, v: 1, t: nowMs(), c: ["1"], ...fields });
 const OVER_MS = 60_000;
 const BAD_ELEMENTS = [
@@ -180,8 +180,15 @@ const BAD_ELEMENTS = [
   element({ t: 1 }),
   element({ c: "1" }),
 ];
-const tradeFrame = () =>
-  JSON.stringify({ type: "trade", data: [element({ t: nowMs() - OVER_MS }), element(), ...BAD_ELEMENTS] });
+/** More than the bad ones: a feed of which half is refused fails /health. */
+const GOOD_COUNT = 10;
+const tradeFrame = () => {
+  const good = Array.from({ length: GOOD_COUNT }, () => element());
+  return JSON.stringify({
+    type: "trade",
+    data: [element({ t: nowMs() - OVER_MS }), ...good, ...BAD_ELEMENTS],
+  });
+};
 
 /** It sends trades when it is told to. */
 function startFinnhub() {
@@ -475,6 +482,7 @@ async function eventsOfRefusal(metrics: Metrics) {
         subscribed: [],
         unsubscribed: [],
         unreceived: [],
+        intake: { minutes: 10, taken: 0, refused: 0, symbols: [] },
       }),
     },
     log: {
@@ -1055,6 +1063,7 @@ test("the health of each binary has its parts and their fields", () => {
         subscribed: [],
         unsubscribed: [],
         unreceived: [],
+        intake: { minutes: 10, taken: 0, refused: 0, symbols: [] },
         disconnectedSinceMs: null,
       },
       symbols: [{ symbol: "AAPL", lastTradeAtMs: null }],

@@ -6,6 +6,7 @@
 // what it had received.
 
 import type { DeadReason } from "../model/dead-letter.ts";
+import type { IntakeSnapshot } from "../model/intake.ts";
 import type { Trade } from "../model/trade.ts";
 
 /**
@@ -67,6 +68,8 @@ export type FeedHealth = Readonly<{
   unreceived: readonly UnreceivedSymbol[];
   /** What the dates of all trades lately say of this machine's clock; null or absent = nothing against it. */
   clockDifference?: ClockDifference | null;
+  /** How much of what came lately was refused. */
+  intake: IntakeSnapshot;
 }>;
 
 /** `byMs`: at least. The trades and symbols are those that say so. */

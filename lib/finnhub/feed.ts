@@ -8,12 +8,13 @@ import { type Metrics, startAtZero } from "../base/metrics.ts";
 import { type HttpProxy, NO_PROXIES, type Proxies, proxyFor } from "../base/proxy.ts";
 import type { Feed, FeedEventType, FeedHealth, FeedItem } from "../contracts/feed.ts";
 import { FEED_REASONS } from "../model/dead-letter.ts";
+import { Intake } from "../model/intake.ts";
 import type { Trade } from "../model/trade.ts";
 import { TRADE_AHEAD_MS } from "../model/validate.ts";
 import { CONNECTION_LIMITS, Connection } from "./connection.ts";
 import { createDuplicateHint } from "./duplicates.ts";
 import { FeedCounters } from "./feed-counters.ts";
-import { type Frame, parseFrames, type Refused } from "./frame.ts";
+import { type Frame, parseFrames, type Refused, refusedSymbol } from "./frame.ts";
 import { MarketClock } from "./market-clock.ts";
 import { REFUSAL_LIMITS } from "./refused-symbols.ts";
 import { Subscriptions } from "./subscriptions.ts";
@@ -71,6 +72,7 @@ class FinnhubFeed implements Feed {
   readonly #counters: FeedCounters;
   readonly #isCopy = createDuplicateHint();
   readonly #marketClock = new MarketClock();
+  readonly #intake = new Intake();
   readonly #unknownTypes = new Set<string>();
   #lastFrameAtMs: number | null = null;
   #lastTradeAtMs: number | null = null;
@@ -158,6 +160,7 @@ class FinnhubFeed implements Feed {
       unsubscribed: this.#subscriptions.unsubscribed(),
       unreceived: this.#subscriptions.unreceived(),
       clockDifference: this.#marketClock.difference(this.#options.clock.monotonic()),
+      intake: this.#intake.snapshot(this.#options.clock.monotonic()),
     };
   }
 
@@ -182,7 +185,7 @@ class FinnhubFeed implements Feed {
     switch (frame.type) {
       case "trade":
         for (const refused of frame.refused) {
-          this.#refuse(refused, receivedAtMs);
+          this.#refuse(refused, receivedAtMs, monotonicMs);
           if (refused.reason === "impossible_time") this.#noteImpossible(refused, receivedAtMs, monotonicMs);
         }
         if (frame.trades.length > 0) this.#pushTrades(frame.trades, receivedAtMs, monotonicMs);
@@ -191,7 +194,7 @@ class FinnhubFeed implements Feed {
         this.#subscriptions.proven();
         return;
       case "refused":
-        this.#refuse(frame, receivedAtMs);
+        this.#refuse(frame, receivedAtMs, monotonicMs);
         return;
       case "error":
         this.#receivedError(this.#hide(frame.message));
@@ -212,6 +215,10 @@ class FinnhubFeed implements Feed {
       this.#marketClock.note(trade.symbol, trade.tradedAtMs - receivedAtMs, monotonicMs);
       if (this.#isCopy(trade, monotonicMs)) counters.copies++;
     }
+    this.#intake.taken(trades.length, monotonicMs);
+    if (this.#intake.isAnyRefused) {
+      for (const { symbol } of trades) this.#intake.takenOf(symbol, monotonicMs);
+    }
     if (this.#subscriptions.isAnyRefused) {
       for (const { symbol } of trades) this.#subscriptions.received(symbol);
     }
@@ -228,8 +235,9 @@ class FinnhubFeed implements Feed {
     if (tradedAtMs > receivedAtMs) this.#marketClock.note(symbol, tradedAtMs - receivedAtMs, monotonicMs);
   }
 
-  #refuse({ reason, payload }: Refused, receivedAtMs: number): void {
+  #refuse({ reason, payload }: Refused, receivedAtMs: number, monotonicMs: number): void {
     this.#options.metrics.itemsRefusedTotal.inc({ reason });
+    this.#intake.refused(refusedSymbol(payload), reason, monotonicMs);
     const weight = 1 + payload.length / CHARACTERS_PER_TRADE;
     this.#queue.push({ kind: "dead", receivedAtMs, reason, payload: this.#hide(payload) }, weight);
   }

@@ -3,9 +3,10 @@
 // nothing it returns beside a trade is longer than a named limit, except what is refused: that is returned whole, as it
 // was written.
 
+import { parseObject } from "../base/json.ts";
 import type { DeadReason } from "../model/dead-letter.ts";
 import type { Trade } from "../model/trade.ts";
-import { type BadTrade, badTrade } from "../model/validate.ts";
+import { type BadTrade, badTrade, SYMBOL_LENGTH_MAX } from "../model/validate.ts";
 import { messagesIn } from "./frame-split.ts";
 import { elementTexts } from "./frame-text.ts";
 
@@ -147,4 +148,11 @@ function parseJson(text: string): unknown {
 
 function shortened(value: unknown, lengthMax: number): string {
   return typeof value === "string" ? value.slice(0, lengthMax).toWellFormed() : "";
+}
+
+/** The symbol that a refused trade names, as far as one can tell; null = none, or it is no trade at all. */
+export function refusedSymbol(payload: string): string | null {
+  const data = parseObject(payload)?.data;
+  const symbol = Array.isArray(data) && data.length === 1 && isObject(data[0]) ? data[0].s : undefined;
+  return typeof symbol === "string" && symbol !== "" ? symbol.slice(0, SYMBOL_LENGTH_MAX) : null;
 }

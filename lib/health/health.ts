@@ -10,6 +10,7 @@ import {
   type UnreceivedSymbol,
 } from "../contracts/feed.ts";
 import type { OutboxHealth } from "../contracts/log.ts";
+import type { IntakeSnapshot } from "../model/intake.ts";
 import { type AheadTrade, DAY_MS, MINUTE_MS } from "../model/trade.ts";
 import type { ClockStep } from "./clock-steps.ts";
 
@@ -78,6 +79,11 @@ export type LocalSnapshot = Readonly<{
 export const FEED_DISCONNECTED_MS_MAX = MINUTE_MS;
 /** A refusal of a bad moment has passed by then; of a later one somebody needs to know. */
 export const UNRECEIVED_MS_MAX = 5 * MINUTE_MS;
+const REFUSED_COUNT_MIN = 10;
+/** Symbols that the part lists. */
+const REFUSED_LISTED_MAX = 20;
+const REFUSED_SHARE_WARNED = 0.05;
+const REFUSED_SHARE_FAILING = 0.5;
 /** Symbols that one warning names; the part lists them all. */
 const UNRECEIVED_NAMED_MAX = 3;
 /** Three of the processor's triggers. */
@@ -140,6 +146,12 @@ export function feedPart(
     ({ kind, sinceMs }) => kind === "refused" && nowMs - sinceMs > UNRECEIVED_MS_MAX,
   );
   if (refused.length > 0) reasons.push(unreceivedText(refused, nowMs));
+  const intake = judgedIntake(feed.intake);
+  if (intake.reason !== null) reasons.push(intake.reason);
+  const warnings = [
+    ...(feed.unreceived.length === 0 ? [] : [unreceivedText(feed.unreceived, nowMs)]),
+    ...(intake.warning === null ? [] : [intake.warning]),
+  ];
   return {
     ...judged(reasons, lastFrameAtMs, nowMs),
     state,
@@ -156,7 +168,8 @@ export function feedPart(
       since: sinceMs,
       reason,
     })),
-    warning: feed.unreceived.length === 0 ? null : unreceivedText(feed.unreceived, nowMs),
+    intake: { ...feed.intake, symbols: feed.intake.symbols.slice(0, REFUSED_LISTED_MAX) },
+    warning: warnings.length === 0 ? null : warnings.join("; "),
     symbols: Object.fromEntries(
       symbols.map(({ symbol, lastTradeAtMs: lastAtMs }) => [
         symbol,
@@ -164,6 +177,23 @@ export function feedPart(
       ]),
     ),
   };
+}
+
+/** Beyond a share of what came lately somebody should know; beyond half of it the feed is of no use. */
+function judgedIntake(intake: IntakeSnapshot): Readonly<{ reason: string | null; warning: string | null }> {
+  const { minutes, taken, refused, symbols } = intake;
+  const share = refused / (taken + refused);
+  // Of a few odd frames no share can be told.
+  const isMuch = refused >= REFUSED_COUNT_MIN && share > REFUSED_SHARE_WARNED;
+  const dead = symbols.filter((one) => one.taken === 0 && one.refused >= REFUSED_COUNT_MIN);
+  if (!isMuch && dead.length === 0) return { reason: null, warning: null };
+  const named = (isMuch ? symbols : dead)
+    .slice(0, UNRECEIVED_NAMED_MAX)
+    .map((one) => `${one.symbol} ${one.refused} of ${one.taken + one.refused} (${one.reason})`);
+  const text = `${refused} of ${taken + refused} trades of the last ${minutes} minutes were refused${named.length === 0 ? "" : `: ${named.join(", ")}`}; they are kept as dead letters`;
+  return isMuch && share > REFUSED_SHARE_FAILING
+    ? { reason: text, warning: null }
+    : { reason: null, warning: text };
 }
 
 function unreceivedText(unreceived: readonly UnreceivedSymbol[], nowMs: number): string {

@@ -274,6 +274,21 @@ describe("receiving", () => {
     expect(opened.feed.health()).toMatchObject({ lastFrameAtMs: NOON_MS, lastTradeAtMs: NOON_MS });
   });
 
+  test("health tells how much of what came lately was refused, of which symbols and why", async () => {
+    await using server = serveSockets();
+    using opened = openFeed(server.url);
+    const read = readAll(opened.feed);
+    const connection = await server.connections.nth(1);
+    connection.send(tradeFrame({ s: "A", p: -1e31 }, { s: "B", p: 1 }));
+    connection.send(tradeFrame({ s: "A", p: 2 }, { s: "A", t: 1 }, { s: "A", t: 1 }));
+    connection.send("garbage");
+    await read.items.nth(1, (item) => item.kind === "dead" && item.reason === "garbage_frame");
+    const symbols = [{ symbol: "A", taken: 1, refused: 3, reason: "impossible_time" }];
+    expect(opened.feed.health().intake).toEqual({ minutes: 10, taken: 2, refused: 4, symbols });
+    opened.clock.advance(10 * 60_000);
+    expect(opened.feed.health().intake).toMatchObject({ taken: 0, refused: 0, symbols: [] });
+  });
+
   test("suspected copies are counted and handed on", async () => {
     await using server = serveSockets();
     using opened = openFeed(server.url);

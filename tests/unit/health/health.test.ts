@@ -34,6 +34,7 @@ const feed: FeedHealth = {
   subscribed: ["AAPL"],
   unsubscribed: [],
   unreceived: [],
+  intake: { minutes: 10, taken: 0, refused: 0, symbols: [] },
 };
 const outbox: OutboxSnapshot = { recordCount: 3, bytes: 400, bytesMax: 1_000, oldestAtMs: NOON_MS - 2_000 };
 const publish: IngestSnapshot = {
@@ -295,4 +296,34 @@ test("a clock that stepped back makes no age negative and nothing fail", () => {
 test("a symbol named like a part of an object is a symbol", () => {
   const part = feedPart(feed, [{ symbol: "__proto__", lastTradeAtMs: 1 }], STARTED_AT_MS, NOON_MS);
   expect(JSON.stringify(part.symbols)).toContain('"__proto__"');
+});
+
+const intakeOf = (taken: number, refused: number, symbols: FeedHealth["intake"]["symbols"] = []) =>
+  feedWith({ intake: { minutes: 10, taken, refused, symbols } });
+
+test("a share of a few percent that is refused is a warning, more than half of all fails; a few odd frames are neither", () => {
+  for (const [taken, refused, ok, isWarned] of [
+    [0, 9, true, false],
+    [190, 10, true, false],
+    [189, 10, true, true],
+    [10, 10, true, true],
+    [9, 10, false, false],
+    [0, 10, false, false],
+  ] as const) {
+    const { ok: isOk, warning } = intakeOf(taken, refused);
+    expect([taken, refused, isOk, warning !== null]).toEqual([taken, refused, ok, isWarned]);
+  }
+});
+
+test("what is refused is told with its symbols and reasons, and a symbol of which nothing is taken is never just quiet", () => {
+  const eur = { symbol: "OANDA:EUR_USD", taken: 0, refused: 40, reason: "bad_volume" };
+  const half = { symbol: "AAPL", taken: 60, refused: 60, reason: "bad_price" };
+  expect(intakeOf(10_000, 40, [eur]).warning).toBe(
+    "40 of 10040 trades of the last 10 minutes were refused: OANDA:EUR_USD 40 of 40 (bad_volume); they are kept as dead letters",
+  );
+  const { reason, intake } = intakeOf(60, 100, [half, eur]);
+  expect(reason).toBe(
+    "100 of 160 trades of the last 10 minutes were refused: AAPL 60 of 120 (bad_price), OANDA:EUR_USD 40 of 40 (bad_volume); they are kept as dead letters",
+  );
+  expect(intake).toEqual({ minutes: 10, taken: 60, refused: 100, symbols: [half, eur] });
 });
