@@ -21,6 +21,8 @@ const START_MS_MAX = 120_000;
 const TEST_MS_MAX = 60_000;
 /** An operator is promised 2 s; here other tests have the cores, and whether it comes at all is what counts. */
 const EFFECT_MS_MAX = 20_000;
+/** Well below the 15 s that a lease lasts. */
+const AT_ONCE_MS_MAX = 10_000;
 
 describe.skipIf(!services.available)("the tickers' topic", () => {
   let settings: KafkaDeps["settings"];
@@ -78,7 +80,7 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
     watchlist.list().flatMap((one) => (one.wanted ? one.symbol : []));
 
   test(
-    "a change is known to another process within 2 s and to one that starts later, a removal as a record",
+    "a change is known to another process soon and to one that starts later, a removal as a record",
     async () => {
       const topic = await makeTopic();
       await using admin = await follow(topic);
@@ -216,9 +218,9 @@ describe.skipIf(!services.available)("the tickers' topic", () => {
       await lease.release();
       expect(lease.isConfirmed()).toBe(false);
       const next = await take(other, "c");
-      expect(next.tookMs).toBeLessThan(EFFECT_MS_MAX);
+      expect(next.tookMs).toBeLessThan(AT_ONCE_MS_MAX);
       const restarted = await take(one, "d", "c");
-      expect(restarted.tookMs).toBeLessThan(EFFECT_MS_MAX);
+      expect(restarted.tookMs).toBeLessThan(AT_ONCE_MS_MAX);
       // The one before was not dead at all, as with a copied DATA_DIR: it is told.
       const lost = next.lease.run(stopped.signal).catch((error: unknown) => error);
       expect(await lost).toBeInstanceOf(SetupError);
