@@ -78,7 +78,9 @@ function printVerified(
       `${open === 0 ? "" : `; ${open} not compared: they closed just now, or have not closed yet`}`,
   );
   if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
-  return differences === 0 ? 0 : 1;
+  const isNothingProven = compared === 0 && skipped.length > 0;
+  if (isNothingProven) printLine("no window could be compared, so nothing is proven: see what was skipped");
+  return differences === 0 && !isNothingProven ? 0 : 1;
 }
 
 export function printReplayed(replayed: Replayed, range: TimeRange, isJson: boolean): void {
