@@ -1,6 +1,6 @@
 // Puts windows so that none stays below what a forced repair wrote, and none leaves out what a command has put into the
 // trades table beside this process. A window that closed a while ago may have been forced or replayed, so its stored row is
-// read before it is put; a fresh one that comes from memory may not, so the live path reads nothing. A window that others
+// read before it is put; a fresh one may not, so the live path reads nothing. A window that others
 // have written too is computed from the table alone: memory may lack a trade of theirs, or hold the one that was deleted.
 //
 // Why no trade is left out: its row is stored before the writer reads the stored window. Either the other had written by
@@ -46,7 +46,7 @@ export async function putOverGenerations(
   put: (rows: readonly WindowRow[]) => Promise<void>,
 ): Promise<void> {
   const isLate = (window: Window) => windowEndMs(window) <= nowMs - LATE_AFTER_MS;
-  const readFirst = made.filter(({ row, from }) => from !== "memory" || isLate(windowOf(row)));
+  const readFirst = made.filter(({ row }) => isLate(windowOf(row)));
   const before = await readStored(
     deps.store,
     readFirst.map(({ row }) => windowOf(row)),

@@ -212,7 +212,7 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: LATE_WINDOWS,
-        find: 'made.filter(({ row, from }) => from !== "memory" || isLate(windowOf(row)))',
+        find: "made.filter(({ row }) => isLate(windowOf(row)))",
         replace: "made.filter(({ row }) => isLate(windowOf(row)) && false)",
       },
     ],
