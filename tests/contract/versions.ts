@@ -166,7 +166,7 @@ class History {
   }
 
   verify(repair: "nothing" | "force") {
-    const report = { onDifference() {}, onSkipped() {} };
+    const report = { expires: "rows" as const, onDifference() {}, onSkipped() {} };
     const { store, symbol } = this;
     return verifyWindows({ ...deps, ...report, store, symbol, range: ALL, repair, isLive: true });
   }

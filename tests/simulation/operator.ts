@@ -93,6 +93,7 @@ export class Operator {
       retentionDays: 30,
       repair: "force",
       isLive: true,
+      expires: "rows",
       onDifference() {},
       onSkipped() {},
       signal: SIGNAL,
