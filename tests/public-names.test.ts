@@ -558,6 +558,8 @@ async function eventsOfGap(metrics: Metrics, fault: "is away each other time" | 
       putEvents: faulty("putEvents", (rows) => store.putEvents(rows)),
       putDead: faulty("putDead", (letters) => store.putDead(letters)),
       putWindows: faulty("putWindows", (windows) => store.putWindows(windows)),
+      putWindowAt: (stored) => store.putWindowAt(stored),
+      scanWindows: (kind, symbol, range) => store.scanWindows(kind, symbol, range),
     },
     clock: systemClock,
     logger: silentLogger,

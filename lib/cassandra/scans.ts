@@ -28,7 +28,7 @@ const BUCKETS_AHEAD = 4;
 export function scansOf(
   cassandra: Cassandra,
   keyspace: string,
-): Pick<StoreWriter, "isEmpty" | "scanTrades"> & Pick<StoreMender, "scanHours" | "scanWindows"> {
+): Pick<StoreWriter, "isEmpty" | "scanTrades" | "scanWindows"> & Pick<StoreMender, "scanHours"> {
   const anyTradeQuery = `SELECT symbol FROM ${keyspace}.trades LIMIT 1`;
   const tradesQuery =
     `SELECT ${TRADE_COLUMNS} FROM ${keyspace}.trades WHERE symbol = ? AND hour = ? ` +

@@ -77,10 +77,6 @@ function printVerified(
       `${repair === "nothing" || differences === 0 ? "" : `, ${repaired} repaired`}` +
       `${open === 0 ? "" : `; ${open} not compared: they closed just now, or have not closed yet`}`,
   );
-  if (repair === "force" && repaired > 0)
-    printLine(
-      "a window that was repaired by force may not count trades that arrive later; after a late trade, run --repair --force again",
-    );
   if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
   const isNothingProven = compared === 0 && skipped.length > 0;
   if (isNothingProven) printLine("no window could be compared, so nothing is proven: see what was skipped");

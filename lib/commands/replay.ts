@@ -15,7 +15,9 @@ import { tradeUuids } from "../model/identity.ts";
 import { paneStart } from "../model/panes.ts";
 import { type TradeRow, tradeRow } from "../model/trade.ts";
 import { badTrade, knownAtMs } from "../model/validate.ts";
+import { timeOfRow } from "../model/windows.ts";
 import { deadLetterOf } from "../processing/decode.ts";
+import { putOverGenerations } from "../processing/late-windows.ts";
 import { recomputeAround } from "../processing/recompute.ts";
 import { isMessageExpired } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
@@ -53,6 +55,8 @@ const ROWS_BUFFERED_MAX = 20_000;
 /** Panes whose windows wait to be computed; when there are more, reading pauses until they are. */
 const PANES_TOUCHED_MAX = 20_000;
 const WINDOWS_PER_PUT_MAX = 500;
+/** A window that a processor keeps adding to is left to it: by then it has seen the row of the command. */
+const TURNS_MAX = 5;
 
 /** Writes the rows of every message that was received in the range, and then the windows of these rows. */
 export async function replayRows(
@@ -111,7 +115,7 @@ export function nothingReplayed(): Replayed {
   return { records: 0, messages: 0, rows: 0, expired: 0, unfit: 0, refused: 0, windows: 0 };
 }
 
-/** Puts rows, and then the windows of their panes: read from the table, at the fuller row's versions. */
+/** Puts rows, and then the windows of their panes: read from the table, in their generation. */
 export class ReplayWriter {
   readonly #deps: ReplayDeps;
   /** What is put is counted there. */
@@ -159,11 +163,24 @@ export class ReplayWriter {
     this.#panes = new Map();
     this.#paneCount = 0;
     for (const [symbol, starts] of panes) {
-      for await (const windows of recomputeAround(store, clock, symbol, starts)) {
-        for (let from = 0; from < windows.length; from += WINDOWS_PER_PUT_MAX) {
-          await this.#putWindows(windows.slice(from, from + WINDOWS_PER_PUT_MAX));
+      const written = new Map<string, number>();
+      // Read again after the write: a processor that had not seen these rows may have stored a trade beside them meanwhile.
+      for (let turn = 0; turn < TURNS_MAX; turn++) {
+        let isChanged = false;
+        for await (const all of recomputeAround(store, clock, symbol, starts)) {
+          const windows = all.filter((one) => {
+            const key = `${one.kind} ${timeOfRow(one)}`;
+            const isFuller = one.row.trade_count > (written.get(key) ?? 0);
+            written.set(key, one.row.trade_count);
+            return isFuller;
+          });
+          for (let from = 0; from < windows.length; from += WINDOWS_PER_PUT_MAX) {
+            await this.#putWindows(windows.slice(from, from + WINDOWS_PER_PUT_MAX));
+          }
+          isChanged ||= windows.length > 0;
+          signal.throwIfAborted();
         }
-        signal.throwIfAborted();
+        if (!isChanged) break;
       }
     }
   }
@@ -201,8 +218,11 @@ export class ReplayWriter {
 
   async #putWindows(windows: readonly WindowRow[]): Promise<void> {
     const { store, clock, logger, signal } = this.#deps;
+    const made = windows.map((row) => ({ row, from: "table" }) as const);
     try {
-      await retryForOperator(clock, signal, () => store.putWindows(windows));
+      await retryForOperator(clock, signal, () =>
+        putOverGenerations({ store, clock }, made, clock.now(), (inPlace) => store.putWindows(inPlace)),
+      );
       this.#replayed.windows += windows.length;
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;

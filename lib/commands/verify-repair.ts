@@ -1,11 +1,13 @@
 // What differs between two rows of one window, and the repair of a difference: fuller rows are written as a processor
-// writes them, and by force any other row or removal, at an odd version of its own. What is in doubt stays as it is.
+// writes them, and by force any other row or removal, in the next generation. What is in doubt stays as it is.
 
+import type { Clock } from "../base/clock.ts";
 import type { StoredWindow, StoreMender, StoreWriter } from "../contracts/store.ts";
 import { SHAPES, type WindowRow } from "../model/aggregates.ts";
 import { DAY_MS } from "../model/trade.ts";
-import { type Window, windowEndMs, windowVersion } from "../model/windows.ts";
-import { PANE_IDLE_MS } from "../processing/partition-state.ts";
+import { generationOf, versionAt, type Window, windowEndMs, windowVersion } from "../model/windows.ts";
+import { LATE_AFTER_MS, putFromTable } from "../processing/late-windows.ts";
+import type { Trades } from "../processing/recompute.ts";
 
 /**
  * `found`: nothing was to be repaired. `needs_force`: it is no fuller row. `too_young`: a process may hold its panes
@@ -18,63 +20,55 @@ export type Outcome = "found" | "repaired" | "needs_force" | "too_young" | "may_
 export type Reading = Readonly<{ stored: StoredWindow | null; computed: WindowRow | null }>;
 
 type RepairDeps = Readonly<{
-  store: StoreMender & Pick<StoreWriter, "putWindows">;
+  store: Trades & StoreMender & Pick<StoreWriter, "putWindowAt" | "scanWindows">;
+  clock: Clock;
   /** Whether any row may be written, and not only a fuller one. */
   isForced: boolean;
   /** Whether a processor may be writing to the store. */
   isLive: boolean;
-  nowMs: () => number;
   retentionMs: number;
   /** The one owner of repetition. */
   retry: <T>(work: () => Promise<T>) => Promise<T>;
   readAgain: () => Promise<Reading>;
 }>;
 
-/** Older than any pane in memory: nobody touched it for PANE_IDLE_MS, and a trigger has dropped it since. */
-const FORCE_AFTER_MS = PANE_IDLE_MS + 60_000;
+/** By then a processor takes the window for a late one, and reads its version before it writes. */
+const FORCE_AFTER_MS = LATE_AFTER_MS + 60_000;
 /** Sums and averages; counts, prices and times are exact. */
 const RELATIVE_ERROR_MAX = 1e-9;
-/** 2^32 trades in a window are beyond anything; it bounds a search. */
-const VERSION_STEPS_MAX = 32;
-
 /** Writes what the trades say of the window, as far as it is allowed, and reads whether that has helped. */
 export async function repairWindow(deps: RepairDeps, window: Window, reading: Reading): Promise<Outcome> {
-  const { store, isForced, isLive, nowMs, retentionMs, retry } = deps;
+  const { store, clock, isForced, isLive, retentionMs, retry } = deps;
   const { stored, computed } = reading;
-  if (computed !== null && (stored === null || windowVersion(computed) > stored.version)) {
-    await retry(() => store.putWindows([computed]));
+  if (computed !== null && (stored === null || countOf(computed) > countOf(stored.window))) {
+    const generation = stored === null ? 0 : generationOf(window, stored.version);
+    await retry(() => store.putWindowAt({ window: computed, version: windowVersion(computed, generation) }));
     if (isEqualWindow(await deps.readAgain())) return "repaired";
   }
   if (!isForced) return "needs_force";
-  if (isLive && nowMs() < windowEndMs(window) + FORCE_AFTER_MS) return "too_young";
-  const countsMore = stored !== null && stored.window.row.trade_count > (computed?.row.trade_count ?? 0);
+  if (isLive && clock.now() < windowEndMs(window) + FORCE_AFTER_MS) return "too_young";
+  const countsMore = stored !== null && countOf(stored.window) > (computed === null ? 0 : countOf(computed));
   // A trade may be dated a day ahead of its receipt, by which it expires.
-  if (countsMore && window.startMs < nowMs() - retentionMs + DAY_MS) return "may_have_expired";
+  if (countsMore && window.startMs < clock.now() - retentionMs + DAY_MS) return "may_have_expired";
   return forceWindow(deps, window, reading);
 }
 
-async function forceWindow(deps: RepairDeps, window: Window, reading: Reading): Promise<Outcome> {
-  const { store, retry, readAgain } = deps;
-  const { stored, computed } = reading;
-  if (stored !== null) {
-    const version = nextOdd(stored.version);
-    if (computed === null) await retry(() => store.removeWindow(window, version));
-    else await retry(() => store.putWindowAt({ window: computed, version }));
-    return isEqualWindow(await readAgain()) ? "repaired" : "unrepaired";
-  }
-  if (computed === null) return "unrepaired";
-  // A removed window keeps out what is below the removal, and nobody can read at which version that was.
-  for (let step = 1; step <= VERSION_STEPS_MAX; step++) {
-    const version = windowVersion(computed) + 2 ** step - 1;
-    await retry(() => store.putWindowAt({ window: computed, version }));
-    if (isEqualWindow(await readAgain())) return "repaired";
-  }
-  return "unrepaired";
+/** The next generation. What is written is read again: a trade that came meanwhile was counted below it. */
+async function forceWindow(
+  deps: RepairDeps,
+  window: Window,
+  { stored, computed }: Reading,
+): Promise<Outcome> {
+  const { store, clock, retry, readAgain } = deps;
+  if (stored === null && computed === null) return "unrepaired";
+  const generation = stored === null ? 1 : generationOf(window, stored.version) + 1;
+  if (computed === null) await retry(() => store.removeWindow(window, versionAt(window, generation, 0)));
+  await retry(() => putFromTable({ store, clock }, window, generation));
+  return isEqualWindow(await readAgain()) ? "repaired" : "unrepaired";
 }
 
-/** Repairs have the odd versions: between what a processor wrote and what it writes with one trade more. */
-function nextOdd(version: number): number {
-  return version % 2 === 0 ? version + 1 : version + 2;
+function countOf({ row }: WindowRow): number {
+  return row.trade_count;
 }
 
 // --- The comparison --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import {
 } from "./verify-repair.ts";
 
 export type VerifyDeps = Readonly<{
-  store: Trades & StoreMender & Pick<StoreWriter, "putWindows">;
+  store: Trades & StoreMender & Pick<StoreWriter, "putWindowAt" | "scanWindows">;
   clock: Clock;
   /** Every window that overlaps it is compared. */
   range: TimeRange;
@@ -257,7 +257,7 @@ class Verification {
         store,
         isForced: repair === "force",
         isLive,
-        nowMs: () => clock.now(),
+        clock,
         retentionMs: this.#retentionMs,
         retry: (work) => this.#retry(work),
         readAgain: () => this.#readAgain(window),

@@ -3,7 +3,7 @@
 // Every put is idempotent: the same rows may be put any number of times, by any process, in any order. A put
 // resolves when all its rows are stored. It rejects with StoreUnavailableError when trying again may help
 // (any part of it may have been written), with RowRefusedError when one of its rows is invalid.
-// Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one.
+// Aggregates carry a version (windowVersion): a poorer row never replaces a fuller one of its generation.
 
 import type {
   AverageKind,
@@ -36,6 +36,13 @@ export interface StoreWriter {
   readonly putsInFlightMax: number;
   putTrades(rows: readonly TradeRow[]): Promise<void>;
   putWindows(windows: readonly WindowRow[]): Promise<void>;
+  /** The whole row at this version, its nulls written. Changes nothing where a larger version is stored. */
+  putWindowAt(stored: StoredWindow): Promise<void>;
+  /**
+   * Pages, in any order: every stored window of that kind whose window_end (average) or window_start (candle) lies
+   * in the range, the open and the future ones too, as it stands when its page is read.
+   */
+  scanWindows(kind: WindowKind, symbol: string, range: TimeRange): AsyncIterable<readonly StoredWindow[]>;
   putEvents(rows: readonly FeedEventRow[]): Promise<void>;
   putDead(deadLetters: readonly DeadLetter[]): Promise<void>;
   /** Whether `trades` holds no row at all. */
@@ -71,8 +78,7 @@ export type SymbolHour = Readonly<{ symbol: string; hour: number }>;
 export type StoredWindow = Readonly<{ window: WindowRow; version: number }>;
 
 /**
- * What the operator's verification needs beside StoreWriter. The repair chooses the version: windowVersion for a fuller
- * row, the next odd number above the stored version for a row that must win all the same.
+ * What the operator's verification needs beside StoreWriter. A forced repair begins the next generation of a window.
  */
 export interface StoreMender {
   /**
@@ -81,13 +87,6 @@ export interface StoreMender {
    * hours too, and an hour more than once.
    */
   scanHours(range: TimeRange, symbol?: string): AsyncIterable<readonly SymbolHour[]>;
-  /**
-   * Pages, in any order: every stored window of that kind whose window_end (average) or window_start (candle) lies
-   * in the range, the open and the future ones too, as it stands when its page is read.
-   */
-  scanWindows(kind: WindowKind, symbol: string, range: TimeRange): AsyncIterable<readonly StoredWindow[]>;
-  /** The whole row at this version, its nulls written. Changes nothing where a larger version is stored. */
-  putWindowAt(stored: StoredWindow): Promise<void>;
   /**
    * The window has no row any more, for every reader, until a put at a larger version brings one: what was written
    * or is still to be written below this version stays unseen. Changes nothing where a larger version is stored.

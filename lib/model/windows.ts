@@ -105,10 +105,24 @@ function candleRow(
   };
 }
 
+/** Above 2 x the trades of any window, and so much that a million generations stay exact in a double. */
+const GENERATION_STEP = 2 ** 32;
 /**
- * The write timestamp of an aggregate row, microseconds: window end + 2 x trade_count. Rows are never deleted,
- * so of two versions of a window the one that counts more is the truer; the odd numbers belong to repairs.
+ * The write timestamp of an aggregate row, microseconds: window end + generation x 2^32 + 2 x trade_count. Within one
+ * generation trades are only added, so of two rows the one that counts more is the truer. A forced repair begins the next
+ * generation, because rows were deleted or were wrong. Odd numbers are those of forced repairs of older releases.
  */
-export function windowVersion(stored: WindowRow): number {
-  return windowEndMs(windowOf(stored)) * 1_000 + 2 * stored.row.trade_count;
+export function windowVersion(stored: WindowRow, generation = 0): number {
+  return versionAt(windowOf(stored), generation, stored.row.trade_count);
+}
+
+export function versionAt(window: Window, generation: number, tradeCount: number): number {
+  return windowEndMs(window) * 1_000 + generation * GENERATION_STEP + 2 * tradeCount;
+}
+
+/** The lowest generation in which every trade more stands above what was written at this version. */
+export function generationOf(window: Window, version: number): number {
+  const above = version - versionAt(window, 0, 0);
+  const generation = Math.max(0, Math.floor(above / GENERATION_STEP));
+  return version % 2 === 0 ? generation : generation + 1;
 }

@@ -53,6 +53,8 @@ export class PartitionState {
   committedOffset: number;
   /** Whether there is a flush whose windows are neither all stored nor dirty again. */
   isFlushing = false;
+  /** Of all rows of this epoch, by the clocks of their producers. */
+  newestReceiptMs = 0;
 
   readonly #horizonAtStartMs: number;
   readonly #panesMax: number;
@@ -108,6 +110,7 @@ export class PartitionState {
   acknowledgeRow({ row, inFlight, isResend }: PendingRow, nowMs: number): void {
     const startMs = paneStart(row.trade_timestamp);
     const memory = this.#symbol(row.symbol);
+    this.newestReceiptMs = Math.max(this.newestReceiptMs, row.ingest_timestamp);
     // Whether this row is in the pane already cannot be known, so the pane is read from the table from now on.
     if (isResend) this.#raiseHorizon(memory, startMs);
     if (startMs > memory.horizonMs) {

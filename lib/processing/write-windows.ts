@@ -1,5 +1,5 @@
 // Computes and writes the rows of dirty windows: from memory where memory may answer, from the trades table where it
-// may not. Rows are written at versions that let the fuller row win. It commits nothing.
+// may not. Rows are written at versions that let the fuller row of a generation win. It commits nothing.
 
 import { type Clock, createYielder } from "../base/clock.ts";
 import { RowRefusedError } from "../base/errors.ts";
@@ -8,7 +8,8 @@ import type { Metrics } from "../base/metrics.ts";
 import type { StoreWriter } from "../contracts/store.ts";
 import { AGGREGATES, type WindowRow } from "../model/aggregates.ts";
 import { addTrade, newPane, PANE_MS, type Pane } from "../model/panes.ts";
-import { type Window, windowRow } from "../model/windows.ts";
+import { panesOfWindow, type Window, windowRow } from "../model/windows.ts";
+import { type MadeRow, putOverGenerations } from "./late-windows.ts";
 import { type PartitionState, paneKey } from "./partition-state.ts";
 
 type WriteWindowsDeps = Readonly<{
@@ -38,14 +39,14 @@ export async function writeWindows(
   const yieldIfDue = createYielder(clock);
   for (let index = 0; index < windows.length && isWanted(); index += WINDOWS_PER_PUT_MAX) {
     const slice = windows.slice(index, index + WINDOWS_PER_PUT_MAX);
-    const rows: WindowRow[] = [];
+    const rows: MadeRow[] = [];
     for (const window of slice) {
       const row = await rowOf(window);
-      if (row !== null) rows.push(row);
+      if (row !== null) rows.push({ row, from: sourceOf(window) });
       await yieldIfDue();
     }
     if (!isWanted()) return;
-    await put(rows);
+    await putAll(rows);
     onWritten(index + slice.length);
   }
 
@@ -60,6 +61,15 @@ export async function writeWindows(
     }
   }
 
+  /** What an earlier flush has read counts as memory: others may have put trades since. */
+  function sourceOf(window: Window): MadeRow["from"] {
+    if (readNow.size === 0) return "memory";
+    const starts = panesOfWindow(window);
+    const readCount = starts.filter((startMs) => readNow.has(paneKey(window.symbol, startMs))).length;
+    if (readCount === 0) return "memory";
+    return readCount === starts.length ? "table" : "partly";
+  }
+
   async function readPane(symbol: string, startMs: number): Promise<Pane> {
     const read = partition.beginRead(symbol, startMs);
     const pane = newPane();
@@ -71,22 +81,24 @@ export async function writeWindows(
     return pane;
   }
 
-  async function put(rows: readonly WindowRow[]): Promise<void> {
+  async function putAll(made: readonly MadeRow[]): Promise<void> {
+    // A clock that was set back must not take a late window for a fresh one.
+    const nowMs = Math.max(clock.now(), partition.newestReceiptMs);
     try {
-      await store.putWindows(rows);
+      await putOverGenerations({ store, clock }, made, nowMs, (inPlace) => store.putWindows(inPlace));
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
-      if (rows.length > 1) {
-        for (const row of rows) await put([row]);
+      if (made.length > 1) {
+        for (const one of made) await putAll([one]);
         return;
       }
       // A retry would be refused for ever and block every commit: it is logged, counted and left to `verify`.
       metrics.refusedForGoodTotal.inc({ kind: "window" });
-      logger.error("the store refuses an aggregate for good", { error, window: rows[0] });
+      logger.error("the store refuses an aggregate for good", { error, window: made[0]?.row });
       return;
     }
     for (const { kind } of AGGREGATES) {
-      const count = rows.filter((row) => row.kind === kind).length;
+      const count = made.filter(({ row }) => row.kind === kind).length;
       metrics.windowsWrittenTotal.inc({ kind }, count);
     }
   }

@@ -39,7 +39,9 @@ type NextHour = (symbol: string, hour: number) => SymbolHour | null;
 export function aggregatesOf(
   db: Database,
   lock: WriteLock,
-): Pick<StoreWriter, "putWindows"> & Pick<StoreReader, "listAverages" | "listCandles"> & StoreMender {
+): Pick<StoreWriter, "putWindows" | "putWindowAt" | "scanWindows"> &
+  Pick<StoreReader, "listAverages" | "listCandles"> &
+  StoreMender {
   const put = putter(db);
   const tables = hourTables(db);
   return {

@@ -3,7 +3,7 @@
 // kind.
 
 import { RowRefusedError, StoreUnavailableError } from "../../lib/base/errors.ts";
-import type { StoreWriter, TimeRange } from "../../lib/contracts/store.ts";
+import type { StoreMender, StoreWriter, TimeRange } from "../../lib/contracts/store.ts";
 import { aggregateOf, type WindowRow } from "../../lib/model/aggregates.ts";
 import type { DeadLetter } from "../../lib/model/dead-letter.ts";
 import type { FeedEventRow, TradeRow } from "../../lib/model/trade.ts";
@@ -33,6 +33,9 @@ export type FakeStoreOptions = Readonly<{
 
 const HOUR_MS = 3_600_000;
 
+type Cell = Readonly<{ value: string | number | null; version: number; second: number }>;
+type StoredCells = { removedAt: number; cells: Map<string, Cell>; window: WindowRow | null };
+
 export class FakeStore {
   readonly faults: Faults<StoreOperation>;
   /** By primary key. */
@@ -51,6 +54,9 @@ export class FakeStore {
   readonly scans: string[] = [];
   readonly #world: World;
   readonly #options: Required<FakeStoreOptions>;
+  readonly #cells = new Map<string, StoredCells>();
+  /** Of each version of a window, what was written at it. */
+  readonly #contents = new Map<string, Set<string>>();
   /** Rows of one hour of one symbol, by key. */
   readonly #byHour = new Map<string, Map<string, TradeRow>>();
 
@@ -99,8 +105,14 @@ export class FakeStore {
       putWindows: (windows) =>
         put("putWindows", windows, (window) => {
           if (this.refusesWindow(window)) throw new RowRefusedError("the fake store refuses a window");
-          this.#putWindow(window);
+          this.#putWindow(window, versionOf(window));
         }),
+      putWindowAt: ({ window, version }) =>
+        put("putWindows", [window], (one) => {
+          if (this.refusesWindow(one)) throw new RowRefusedError("the fake store refuses a window");
+          this.#putWindow(one, version);
+        }),
+      scanWindows: (kind, symbol, range) => this.#scanWindows(machine, kind, symbol, range),
       putEvents: (rows) =>
         put("putEvents", rows, (row) => {
           this.events.set(`${row.event_timestamp} ${row.session} ${row.sequence}`, row);
@@ -137,12 +149,108 @@ export class FakeStore {
     ofHour.set(key, row);
   }
 
-  /** Poorer never replaces fuller. */
-  #putWindow(window: WindowRow): void {
+  /** The store as the operator's verification sees it. */
+  mender(machine: Machine): StoreWriter & StoreMender {
+    const ask = <Result>(work: () => Result) =>
+      request(machine, this.faults, "scanTrades", { work, lost: unavailable });
+    const store = this;
+    return {
+      ...this.connect(machine),
+      async *scanHours({ fromMs, toMs }, symbol) {
+        yield await ask(() =>
+          [...store.#byHour.keys(), ...store.windows.values().map(({ window }) => hourNameOf(window))]
+            .map((name) => name.split(" ") as [string, string])
+            .map(([of, hour]) => ({ symbol: of, hour: Number(hour) }))
+            .filter((one) => symbol === undefined || one.symbol === symbol)
+            .filter(({ hour }) => hour + HOUR_MS > fromMs && hour < toMs),
+        );
+      },
+      removeWindow: ({ kind, symbol, startMs }, version) =>
+        request(machine, this.faults, "putWindows", {
+          work: () => {
+            const { shape, widthMs } = aggregateOf(kind);
+            const key = `${kind} ${symbol} ${shape === "average" ? startMs + widthMs : startMs}`;
+            const stored = this.#storedAs(key);
+            stored.removedAt = Math.max(stored.removedAt, version);
+            this.#look(key);
+          },
+          part: () => {},
+          lost: unavailable,
+        }),
+    };
+  }
+
+  /** By hand, with the store's own shell. */
+  deleteTrade(row: TradeRow): void {
+    this.rows.delete(keyOf(row));
+    this.uuids.delete(row.uuid);
+    this.#byHour.get(`${row.symbol} ${row.hour}`)?.delete(keyOf(row));
+  }
+
+  /** Windows that stand at a version at which two contents were written. */
+  mixed(): string[] {
+    return [...this.windows]
+      .filter(([key, { version }]) => (this.#contents.get(`${key} ${version}`)?.size ?? 0) > 1)
+      .map(([key, { version }]) => `${key} stands at ${version}, which two contents share`);
+  }
+
+  #storedAs(key: string): StoredCells {
+    let stored = this.#cells.get(key);
+    if (stored === undefined) {
+      stored = { removedAt: 0, cells: new Map(), window: null };
+      this.#cells.set(key, stored);
+    }
+    return stored;
+  }
+
+  #putWindow(window: WindowRow, version: number): void {
     const key = windowKey(window);
-    const version = versionOf(window);
-    const stored = this.windows.get(key);
-    if (stored === undefined || version >= stored.version) this.windows.set(key, { window, version });
+    const atVersion = `${key} ${version}`;
+    const contents = this.#contents.get(atVersion) ?? new Set();
+    this.#contents.set(atVersion, contents.add(JSON.stringify(window.row)));
+    const stored = this.#storedAs(key);
+    stored.window = window;
+    // Every row has the table's time to live, so the second of its expiry is that of its writing.
+    const second = Math.floor(this.#world.nowMs / 1_000);
+    for (const [column, value] of Object.entries(window.row)) {
+      const cell = { value, version, second };
+      const before = stored.cells.get(column);
+      if (before === undefined || wins(cell, before)) stored.cells.set(column, cell);
+    }
+    this.#look(key);
+  }
+
+  /** What a reader sees: each column by itself. */
+  #look(key: string): void {
+    const { cells, removedAt, window } = this.#storedAs(key);
+    const count = cells.get("trade_count");
+    if (window === null || count === undefined || count.version <= removedAt) {
+      this.windows.delete(key);
+      return;
+    }
+    const row = Object.fromEntries([...cells].map(([column, { value }]) => [column, value]));
+    this.windows.set(key, { window: { kind: window.kind, row } as WindowRow, version: count.version });
+  }
+
+  async *#scanWindows(
+    machine: Machine,
+    kind: WindowRow["kind"],
+    symbol: string,
+    { fromMs, toMs }: TimeRange,
+  ) {
+    const page = await request(machine, this.faults, "scanTrades", {
+      work: () => {
+        const { shape, stepMs } = aggregateOf(kind);
+        const found: StoredWindow[] = [];
+        for (let atMs = Math.ceil(fromMs / stepMs) * stepMs; atMs < toMs; atMs += stepMs) {
+          const stored = this.windows.get(`${kind} ${symbol} ${atMs}`);
+          if (stored !== undefined) found.push(stored);
+        }
+        return shape === "average" ? found.reverse() : found;
+      },
+      lost: unavailable,
+    });
+    if (page.length > 0) yield page;
   }
 
   /** Pages follow the key of the last row, so a row put meanwhile is in or not, and none comes twice. */
@@ -209,6 +317,30 @@ export class FakeStore {
 /** The primary key of `trades`, in the order of a scan (times have 13 digits). */
 function keyOf({ symbol, hour, trade_timestamp, uuid }: TradeRow): string {
   return `${symbol} ${hour} ${trade_timestamp} ${uuid}`;
+}
+
+/**
+ * As Cassandra 5 decides between two writes of one column: the larger timestamp, among equal ones a null, then the later
+ * second of expiry, then the larger bytes.
+ */
+function wins(one: Cell, before: Cell): boolean {
+  if (one.version !== before.version) return one.version > before.version;
+  if (one.value === null || before.value === null) return one.value === null;
+  if (one.second !== before.second) return one.second > before.second;
+  return (
+    typeof one.value === "number" && Buffer.compare(bytesOf(one.value), bytesOf(Number(before.value))) > 0
+  );
+}
+
+function bytesOf(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeDoubleBE(value);
+  return bytes;
+}
+
+function hourNameOf(window: WindowRow): string {
+  const atMs = timeOf(window.row);
+  return `${window.row.symbol} ${atMs - (atMs % HOUR_MS)}`;
 }
 
 export function windowKey({ kind, row }: WindowRow): string {

@@ -63,6 +63,10 @@ export const KINDS = [
   "clock_jump_forward",
   "clock_jump_back",
   "extra_trigger",
+  // The operator.
+  "trade_deleted",
+  "repair_forced",
+  "trade_imported",
   // The embedded shape: one process on real SQLite files.
   "local_killed",
   "local_stopped",

@@ -14,6 +14,7 @@ import { Chronicle, KINDS, type Kind, rule, type Weather } from "./faults.ts";
 import { type Host, logger, metrics, newHost } from "./hosts.ts";
 import { Received } from "./ledger.ts";
 import { type Peak, watchMemory } from "./memory.ts";
+import { Operator } from "./operator.ts";
 import { Outbox } from "./outbox.ts";
 import { type Outcome, SETTLED_MS_MAX } from "./outcome.ts";
 import {
@@ -57,6 +58,7 @@ export class GroupRun {
   readonly #storeWeather: Weather;
   readonly #received: Received;
   readonly #upstream: Upstream;
+  readonly #operator: Operator;
   readonly #symbols: readonly string[];
   readonly #limits: ProcessorLimits;
   readonly #queueWeightMax: number;
@@ -137,6 +139,14 @@ export class GroupRun {
     this.#upstream = new Upstream(world, this.chronicle, this.#storeWeather, {
       symbols: this.#symbols,
       framesPerSecond: world.between(0.5, 2),
+    });
+    this.#operator = new Operator({
+      world,
+      chronicle: this.chronicle,
+      store: this.#store,
+      received: this.#received,
+      upstream: this.#upstream,
+      fail: (error) => this.#failures.push(String(error)),
     });
     this.#upstream.onHanded = (machine, text) => {
       const producer = producerOf(this.#producers, machine);
@@ -446,6 +456,8 @@ export class GroupRun {
         host.machine.sleep();
         world.after(world.between(100, 40_000), () => host.machine.wake());
       },
+      trade_deleted: () => this.#operator.deleteTrade(),
+      trade_imported: () => this.#operator.importTrade(),
       clock_jump_forward: () => jump(1, "clock_jump_forward"),
       clock_jump_back: () => jump(-1, "clock_jump_back"),
       log_full: () => {
@@ -582,6 +594,7 @@ export class GroupRun {
       world.run(SETTLED_MS_MAX - LATE_MS_MAX);
       if (!isSettled()) recoveryMs = null;
     }
+    this.#operator.settle();
     return recoveryMs;
   }
 
@@ -607,6 +620,7 @@ export class GroupRun {
       failures: [
         ...this.#failures,
         ...this.#store.problems,
+        ...this.#store.mixed(),
         ...this.#outbox.failures,
         ...this.#outbox.brokers.problems,
       ],

@@ -59,6 +59,10 @@ export class Received {
   readonly #poisons = new Set<Uint8Array>();
   readonly #checked = new Map<PartitionId, { offset: number; windows: Map<string, Set<string>> }>();
 
+  /** Trades that an operator has deleted by hand; a repeat from the log may bring them back. */
+  readonly #deleted = new Set<string>();
+  readonly #imported = new Set<string>();
+
   constructor(store: StoredWorld, firstOffset = 0) {
     this.#store = store;
     this.#firstOffset = firstOffset;
@@ -71,6 +75,17 @@ export class Received {
   /** These bytes are going to be appended, and are no message. */
   poison(value: Uint8Array): void {
     this.#poisons.add(value);
+  }
+
+  noteDeleted(uuid: string): void {
+    this.#deleted.add(uuid);
+    for (const { windows } of this.#checked.values())
+      for (const identities of windows.values()) identities.delete(uuid);
+  }
+
+  /** A row that no log had: a command puts it. */
+  noteImported({ uuid }: TradeRow): void {
+    this.#imported.add(uuid);
   }
 
   /** The highest offset that a commit has passed. */
@@ -147,6 +162,7 @@ export class Received {
         break;
       }
       for (const row of record.rows) {
+        if (this.#deleted.has(row.uuid)) continue;
         if (!this.#store.hasRow(row.uuid)) {
           if (this.#store.hasLetter(row.deadLetter)) continue;
           this.passedRows += 1;
@@ -210,15 +226,21 @@ export class Received {
         if (seen.has(owed.uuid)) continue;
         seen.add(owed.uuid);
         const row = byUuid.get(owed.uuid);
+        if (row === undefined && this.#deleted.has(owed.uuid)) continue;
         if (row === undefined ? this.#store.hasLetter(owed.deadLetter) : isSame(row, owed)) continue;
         lost += 1;
         this.problem(`${row === undefined ? "no row" : "another row"} for ${JSON.stringify(owed)}`);
       }
     }
     for (const uuid of byUuid.keys()) {
-      if (this.#ever.has(uuid)) continue;
+      if (this.#ever.has(uuid) || this.#imported.has(uuid)) continue;
       doubled += 1;
       this.problem(`row ${uuid} was never received`);
+    }
+    for (const uuid of this.#imported) {
+      if (byUuid.has(uuid) || this.#deleted.has(uuid)) continue;
+      lost += 1;
+      this.problem(`row ${uuid} of a command is lost`);
     }
     const wrongWindows = this.passedWindows + this.#wrongWindows(stored, windows);
     return { trades: this.#ever.size, lost, doubled, wrongWindows };

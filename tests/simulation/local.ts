@@ -248,6 +248,11 @@ export class LocalRun {
           for (const { uuid } of rows) this.#uuids.add(uuid);
         }),
       putWindows: (windows) => ask("putWindows", () => store.putWindows(windows)),
+      putWindowAt: (stored) => ask("putWindows", () => store.putWindowAt(stored)),
+      async *scanWindows(kind, symbol, range) {
+        await ask("scanTrades", async () => {});
+        yield* store.scanWindows(kind, symbol, range);
+      },
       putEvents: (rows) =>
         ask("putEvents", async () => {
           await store.putEvents(rows);

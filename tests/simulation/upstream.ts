@@ -83,6 +83,8 @@ export type UpstreamOptions = Readonly<{ symbols: readonly string[]; framesPerSe
 export class Upstream {
   onHanded: (machine: Machine, text: string) => void = () => {};
   /** Whether it trades. It pings for ever. */
+  /** Where an operator was at work, late trades come too; null: nowhere. */
+  lateAtMs: number | null = null;
   isTrading = true;
   readonly #world: World;
   readonly #record: Chronicle;
@@ -241,7 +243,9 @@ export class Upstream {
     const world = this.#world;
     let t = world.nowMs - world.pick(3) * world.pick(1_500);
     if (world.chance(0.3)) t -= t % 1_000;
-    if (this.#has("trade_hour_late", 0.03)) {
+    if (this.lateAtMs !== null && world.chance(0.1)) {
+      t = this.lateAtMs - (this.lateAtMs % 15_000) + world.pick(15_000);
+    } else if (this.#has("trade_hour_late", 0.03)) {
       this.#record.fire("trade_hour_late");
       t -= HOUR_MS + world.pick(120_000);
     }

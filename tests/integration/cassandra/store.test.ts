@@ -28,6 +28,7 @@ import {
   scanAll,
   storeContract,
 } from "../../contract/store.ts";
+import { versionContract } from "../../contract/versions.ts";
 import { NOON_MS } from "../../support/builders.ts";
 import {
   connectTo,
@@ -65,6 +66,22 @@ describe.skipIf(!services.available)("on a real node", () => {
     scanPageRows: 900,
     timeoutMs: TIMEOUT_MS,
     open: () => openTestStore(node),
+  });
+  versionContract("cassandra", {
+    timeoutMs: TIMEOUT_MS,
+    async open() {
+      const open = await openTestStore(node, clockAt(NOON_MS));
+      const { cassandra, name } = open.keyspace;
+      return {
+        store: open.store,
+        async deleteTrade({ symbol, hour, trade_timestamp, uuid }) {
+          const where = "symbol = ? AND hour = ? AND trade_timestamp = ? AND uuid = ?";
+          const key = [symbol, hour, trade_timestamp, uuid];
+          await cassandra.execute(`DELETE FROM ${name}.trades WHERE ${where}`, key);
+        },
+        [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
+      };
+    },
   });
 
   // --- How long rows live ----------------------------------------------------------------------------------------

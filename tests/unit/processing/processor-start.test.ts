@@ -49,6 +49,8 @@ function openStartup() {
     putsInFlightMax: 1,
     putTrades: nothing,
     putWindows: nothing,
+    putWindowAt: nothing,
+    async *scanWindows() {},
     putEvents: nothing,
     putDead: nothing,
     isEmpty: async () => true,

@@ -20,6 +20,7 @@ import {
   scanAll,
   storeContract,
 } from "../../contract/store.ts";
+import { versionContract } from "../../contract/versions.ts";
 import { NOON_MS, seeded, temporaryDirectory } from "../../support/builders.ts";
 
 const MINUTE_MS = 60_000;
@@ -57,6 +58,29 @@ menderContract("sqlite", {
     const store = openStore(directory.path);
     return {
       store,
+      async [Symbol.asyncDispose]() {
+        store[Symbol.dispose]();
+        directory[Symbol.dispose]();
+      },
+    };
+  },
+});
+
+versionContract("sqlite", {
+  timeoutMs: 20_000,
+  async open() {
+    const directory = temporaryDirectory();
+    const store = openStore(directory.path);
+    return {
+      store,
+      async deleteTrade({ uuid }) {
+        const db = new Database(join(directory.path, "market.sqlite"));
+        try {
+          db.run("DELETE FROM trades WHERE uuid = ?", [uuid]);
+        } finally {
+          db.close();
+        }
+      },
       async [Symbol.asyncDispose]() {
         store[Symbol.dispose]();
         directory[Symbol.dispose]();
