@@ -104,7 +104,12 @@ function createProgram(service: Service): Program {
       .description(command.usage)
       .helpOption("--help", "print this")
       .allowExcessArguments(false)
-      .action(async (options: CommandOptions) => process.exit(await runProcess(service, command, options)));
+      .action(async (...given: unknown[]) => {
+        // commander gives the operands, if the command takes any, then the options.
+        const operands = command.operands === undefined ? [] : (given.shift() as string[]);
+        process.exit(await runProcess(service, command, given[0] as CommandOptions, operands));
+      });
+    if (command.operands !== undefined) subcommand.argument(command.operands);
     for (const [flags, description] of command.options) subcommand.option(flags, description);
   }
   return program;
@@ -115,6 +120,7 @@ async function runProcess(
   service: Service,
   command: Command | null,
   options: CommandOptions = {},
+  operands: readonly string[] = [],
 ): Promise<number> {
   const { name } = service;
   const config = readConfig();
@@ -126,7 +132,7 @@ async function runProcess(
   keepLoopLag(metrics, clock);
   const context = { config, clock, logger, metrics, signal: stop.signal };
   try {
-    if (command !== null) return await command.main(context, options);
+    if (command !== null) return await command.main(context, options, operands);
     logger.info("starting", { version, pid: process.pid });
     await serve(service, context);
   } catch (error) {

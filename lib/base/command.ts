@@ -19,10 +19,12 @@ export type Context = Readonly<{
 export type Command = Readonly<{
   name: string;
   usage: string;
+  /** What stands on the command line behind the options, in the notation of commander: `<files...>`. Absent: nothing may. */
+  operands?: string;
   /** In the notation of commander, `--from <time>`, with a description. */
   options: readonly (readonly [flags: string, description: string])[];
   /** `options`: texts by name, true for a flag, absent when not given. Resolves with the exit code. */
-  main(context: Context, options: CommandOptions): Promise<number>;
+  main(context: Context, options: CommandOptions, operands: readonly string[]): Promise<number>;
 }>;
 
 export type CommandOptions = Readonly<Record<string, string | true | undefined>>;

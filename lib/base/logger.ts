@@ -259,6 +259,12 @@ export function printLine(text: string): void {
   writeAll(STDOUT, `${text}\n`);
 }
 
+/** Standard error as a terminal, for a line that is written over; null where nobody watches: a file, a pipe, a journal. */
+export function terminal(): Readonly<{ columns: number; write(text: string): void }> | null {
+  const { isTTY, columns = 80 } = process.stderr;
+  return isTTY ? { columns, write: (text) => writeAll(STDERR, text) } : null;
+}
+
 /** Prints a plain sentence on standard error, for a person: a mistake in the settings, a refusal to start. */
 export function printError(text: string, secrets: readonly string[] = []): void {
   const clean = createGuard(secrets).text(text);

@@ -95,6 +95,7 @@ export function listsOf(cassandra: Cassandra, keyspace: string, clock: Clock): S
     },
 
     listAverages: (query, kind = "average") => listWindows(kind, query, averageRowOf),
+    candleDaysMax: BUCKETS_ASKED_MAX,
     listCandles: (query, kind = "candle") => listWindows(kind, query, candleRowOf),
 
     listEvents({ range, limit }) {

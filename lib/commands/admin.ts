@@ -14,11 +14,18 @@ import { createDeadWriter, createKafkaWriter } from "../kafka/writer.ts";
 import { decodeDeadLetter } from "../model/codec.ts";
 import type { DeadLetter } from "../model/dead-letter.ts";
 import { HOUR_MS } from "../model/trade.ts";
-import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import {
+  IMPORT_FLAGS,
+  REPLAY_FLAGS,
+  readRange,
+  readRepair,
+  readReplayRange,
+  VERIFY_FLAGS,
+} from "./arguments.ts";
+import { IMPORT_USAGE, runImport } from "./import-command.ts";
 import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
 import { redriveAll } from "./redrive.ts";
 import { replayRows } from "./replay.ts";
-import { retentionStartMs } from "./retention.ts";
 
 /** How far a producer's clock may be ahead of its broker's: a record may then look older than its receipt. */
 const CLOCKS_APART_MS = HOUR_MS;
@@ -42,19 +49,29 @@ export const adminCommands: readonly Command[] = [
     options: REPLAY_FLAGS,
     main: replay,
   },
+  {
+    name: "import",
+    usage: `${IMPORT_USAGE}\nIt may run at any time; trades of the last hour are refused, since processors may still write their windows.`,
+    operands: "<files...>",
+    options: IMPORT_FLAGS,
+    main: importTrades,
+  },
 ];
 
 async function verify(context: Context, options: CommandOptions): Promise<number> {
   const { config, clock, signal } = context;
   const { retentionDays } = config;
   const nowMs = clock.now();
-  const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
+  const range = readRange(options, nowMs, 0);
   const repair = readRepair(options);
   if (repair === "force") await refuseWhileBehind(context);
   await using store = await openStore(context, async () => {
     throw new Error("a verification makes no dead letters");
   });
-  return await verifyAndPrint({ store, clock, range, retentionDays, repair, isLive: true, signal }, options);
+  return await verifyAndPrint(
+    { store, clock, range, retentionDays, expires: "rows", repair, isLive: true, signal },
+    options,
+  );
 }
 
 /** A processor with a backlog has old panes in memory, and would write over what is repaired by force. */
@@ -100,6 +117,22 @@ async function replay(context: Context, options: CommandOptions): Promise<number
   const deps = { store, clock, logger, retentionDays, signal };
   printReplayed(await replayRows(deps, records, range), range, isJson);
   return 0;
+}
+
+async function importTrades(
+  context: Context,
+  options: CommandOptions,
+  paths: readonly string[],
+): Promise<number> {
+  const { config, clock, logger } = context;
+  const names = topicNames(namesOf(config, config.source).topic);
+  await using opened = new AsyncDisposableStack();
+  return await runImport(context, options, paths, clock.now() - HOUR_MS, async () => {
+    const kafka = { settings: config.kafka, clientId: "admin", clock, logger };
+    const sender = opened.use(openKafkaSender({ ...kafka, topic: names.trades }));
+    await sender.ready();
+    return opened.use(await openStore(context, createDeadWriter(createKafkaWriter(sender))));
+  });
 }
 
 async function* deadLettersIn(

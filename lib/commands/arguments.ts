@@ -29,6 +29,41 @@ export const REPLAY_FLAGS: readonly Flag[] = [
   JSON_FLAG,
 ];
 
+export const IMPORT_FLAGS: readonly Flag[] = [
+  [
+    "--format <name>",
+    "how the files are to be read; without it each file is looked at (docs/IMPORT.md lists them)",
+  ],
+  ["--symbol <symbol>", "the symbol of every trade, where the files name none or another"],
+  [
+    "--map <ours=theirs>",
+    "columns by other names: time=exchange_ts,price=px (symbol, time, price, volume, conditions, id)",
+  ],
+  ["--dry-run", "store nothing: show what the files would give, what would be refused, and why"],
+  JSON_FLAG,
+];
+
+const MAPPED = ["symbol", "time", "price", "volume", "conditions", "id"];
+
+/** Throws a SetupError for a map that names what is not ours. */
+export function readImportOptions(options: CommandOptions) {
+  const { format, symbol, map } = options;
+  const pairs = typeof map === "string" ? map.split(",").map((pair) => pair.split("=")) : [];
+  for (const [ours = "", theirs = ""] of pairs) {
+    if (MAPPED.includes(ours) && theirs !== "") continue;
+    throw new SetupError(
+      `--map ${[ours, theirs].join("=")} names no field of ours`,
+      `write ours=theirs, separated by commas; ours is one of ${MAPPED.join(", ")}`,
+    );
+  }
+  return {
+    format: typeof format === "string" ? format : null,
+    symbol: typeof symbol === "string" ? symbol : null,
+    map: Object.fromEntries(pairs.map(([ours, theirs]) => [ours, theirs] as [string, string])),
+    isDry: options.dryRun === true,
+  };
+}
+
 /** The range of `replay`; null = the dead letters. Throws a SetupError as readRange does. */
 export function readReplayRange(options: CommandOptions, nowMs: number): TimeRange | null {
   if (!options.dead) return readRange(options, nowMs, null);

@@ -1,7 +1,7 @@
 // The operator's commands of local, on the store and the log of its own DATA_DIR: verify, which may run beside it, and
 // those that write, which may not. It decides nothing about a trade.
 
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Command, CommandOptions, Context } from "../base/command.ts";
@@ -12,11 +12,18 @@ import type { LogWriter } from "../contracts/log.ts";
 import { type CommitStore, openSqliteLog, type SqliteLog } from "../outbox/log.ts";
 import { createProcessor, type Processor } from "../processing/processor.ts";
 import { openSqliteStore, type SqliteStore } from "../sqlite/store.ts";
-import { REPLAY_FLAGS, readRange, readRepair, readReplayRange, VERIFY_FLAGS } from "./arguments.ts";
+import {
+  IMPORT_FLAGS,
+  REPLAY_FLAGS,
+  readRange,
+  readRepair,
+  readReplayRange,
+  VERIFY_FLAGS,
+} from "./arguments.ts";
+import { IMPORT_USAGE, runImport } from "./import-command.ts";
 import { printRedriveCounts, printReplayed, verifyAndPrint } from "./output.ts";
 import { redriveAll } from "./redrive.ts";
 import { type ReplayRecord, replayRows, replayWindows } from "./replay.ts";
-import { retentionStartMs } from "./retention.ts";
 import { retryForOperator } from "./retry.ts";
 
 const POLL_MS = 5;
@@ -42,19 +49,26 @@ export const localCommands: readonly Command[] = [
     options: REPLAY_FLAGS,
     main: replay,
   },
+  {
+    name: "import",
+    usage: `${IMPORT_USAGE}\nNo local may run on this DATA_DIR meanwhile.`,
+    operands: "<files...>",
+    options: IMPORT_FLAGS,
+    main: importTrades,
+  },
 ];
 
 async function verify(context: Context, options: CommandOptions): Promise<number> {
   const { config, clock, signal } = context;
   const { retentionDays } = config;
   const nowMs = clock.now();
-  const range = readRange(options, nowMs, retentionStartMs(nowMs, retentionDays));
+  const range = readRange(options, nowMs, 0);
   const repair = readRepair(options);
   const { directory } = placeOf(config);
   using _alone = repair === "nothing" ? null : takeAlone(directory, "verify --repair");
   using store = await openStore(context, directory);
   return await verifyAndPrint(
-    { store, clock, range, retentionDays, repair, isLive: repair === "nothing", signal },
+    { store, clock, range, retentionDays, expires: "hours", repair, isLive: repair === "nothing", signal },
     options,
   );
 }
@@ -106,6 +120,27 @@ async function replay(context: Context, options: CommandOptions): Promise<number
     stopped.abort();
     await running;
   }
+}
+
+async function importTrades(
+  context: Context,
+  options: CommandOptions,
+  paths: readonly string[],
+): Promise<number> {
+  const source = chooseSource(context.config, "local");
+  if (source.kind === "simulator") {
+    throw new SetupError(
+      "these settings are those of simulated data, and trades that really happened would lie among them",
+      "set FINNHUB_API_TOKEN as for a local that receives real trades, and DATA_DIR if it is to be another one",
+    );
+  }
+  const { dataDirectory: directory } = namesOf(context.config, source);
+  await using opened = new AsyncDisposableStack();
+  return await runImport(context, options, paths, Number.POSITIVE_INFINITY, async () => {
+    mkdirSync(directory, { recursive: true });
+    opened.use(takeAlone(directory, "import"));
+    return opened.use(await openStore(context, directory));
+  });
 }
 
 function placeOf(config: Context["config"]): { directory: string; topic: string } {

@@ -82,7 +82,9 @@ function printVerified(
       "a window that was repaired by force may not count trades that arrive later; after a late trade, run --repair --force again",
     );
   if (isJson) printLine(JSON.stringify({ verb: "verify", ...range, ...verified, skipped }));
-  return differences === 0 ? 0 : 1;
+  const isNothingProven = compared === 0 && skipped.length > 0;
+  if (isNothingProven) printLine("no window could be compared, so nothing is proven: see what was skipped");
+  return differences === 0 && !isNothingProven ? 0 : 1;
 }
 
 export function printReplayed(replayed: Replayed, range: TimeRange, isJson: boolean): void {

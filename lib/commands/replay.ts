@@ -107,12 +107,12 @@ function isReceivedIn({ fromMs, toMs }: TimeRange, receivedAtMs: number): boolea
   return receivedAtMs >= fromMs && receivedAtMs < toMs;
 }
 
-function nothingReplayed(): Replayed {
+export function nothingReplayed(): Replayed {
   return { records: 0, messages: 0, rows: 0, expired: 0, unfit: 0, refused: 0, windows: 0 };
 }
 
 /** Puts rows, and then the windows of their panes: read from the table, at the fuller row's versions. */
-class ReplayWriter {
+export class ReplayWriter {
   readonly #deps: ReplayDeps;
   /** What is put is counted there. */
   readonly #replayed: Replayed;

@@ -3,10 +3,6 @@
 import { isPlaceholder } from "../model/dead-letter.ts";
 import { DAY_MS, keptFromMs, type Message } from "../model/trade.ts";
 
-export function retentionStartMs(nowMs: number, retentionDays: number): number {
-  return Math.max(0, nowMs - retentionDays * DAY_MS);
-}
-
 /** `<=`: a time to live of 0 would be for ever. */
 export function isExpired(keptFromMs: number, retentionDays: number, nowMs: number): boolean {
   return keptFromMs + retentionDays * DAY_MS <= nowMs;

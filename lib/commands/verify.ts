@@ -27,6 +27,8 @@ export type VerifyDeps = Readonly<{
   /** Only this symbol; without it all. */
   symbol?: string;
   retentionDays: number;
+  /** What the store lets expire at a time: each row by itself, or the rows of a symbol's hour with their aggregates. */
+  expires: "rows" | "hours";
   /** `fuller`: rows that count less than the table. `force`: every other difference too, see Outcome. */
   repair: "nothing" | "fuller" | "force";
   /** Whether a processor may be writing to the store: then a difference is given time, and young rows no force. */
@@ -146,12 +148,23 @@ class Verification {
       const endMs = windowEndMs(window);
       if (window.startMs >= range.toMs || endMs <= range.fromMs) continue;
       if (endMs + CLOSED_AFTER_MS > clock.now()) this.#verified.open += 1;
-      else if (window.startMs < clock.now() - this.#retentionMs + TRADE_AHEAD_MS) this.#skip(window, endMs);
+      else if (this.#mayHaveExpired(window, reading)) this.#skip(window, endMs);
       else {
         this.#verified.compared += 1;
         if (!isEqualWindow(reading)) this.#pending.push({ window, ...reading, reads: 1 });
       }
     }
+  }
+
+  /**
+   * Whether trades of the window may be gone, so that its row rightly counts more than the table. Retention counts from
+   * receipt: of a window of that age all that was received when it was traded is gone, and what is there came later.
+   */
+  #mayHaveExpired(window: Window, { stored, computed }: Reading): boolean {
+    const { clock, expires } = this.#deps;
+    if (window.startMs >= clock.now() - this.#retentionMs + TRADE_AHEAD_MS) return false;
+    if ((stored?.window.row.trade_count ?? 0) <= (computed?.row.trade_count ?? 0)) return false;
+    return expires === "rows" || hourOf(window.startMs) !== hourOf(windowEndMs(window) - 1);
   }
 
   /** Every window of the hour that its trades or the tables know. */

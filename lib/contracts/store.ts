@@ -57,6 +57,8 @@ export interface StoreReader {
   listTrades(query: TradeQuery): Promise<readonly TradeRow[]>;
   /** Windows whose window_end lies in the range; without a kind those of 15 seconds. */
   listAverages(query: WindowQuery, kind?: AverageKind): Promise<readonly AverageRow[]>;
+  /** Over how many days listCandles answers in some 100 ms, wherever in them the rows are. Absent: over any range. */
+  readonly candleDaysMax?: number;
   /** Windows whose window_start lies in the range; without a kind those of a minute. */
   listCandles(query: WindowQuery, kind?: CandleKind): Promise<readonly CandleRow[]>;
   listEvents(query: Readonly<{ range: TimeRange; limit: number }>): Promise<readonly FeedEventRow[]>;

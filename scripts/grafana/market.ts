@@ -20,10 +20,14 @@ import { PanelBuilder as StatBuilder } from "@grafana/grafana-foundation-sdk/sta
 import { PanelBuilder as TableBuilder } from "@grafana/grafana-foundation-sdk/table";
 import { PanelBuilder as TimeSeriesBuilder } from "@grafana/grafana-foundation-sdk/timeseries";
 import { CASSANDRA, cassandra, colour, dashboard, legend, newest, numbered, sorted } from "./parts.ts";
-import { CANDLES_SPAN, LAST_TRADES_MAX, QUERIES, SPAN } from "./queries.ts";
+import { CANDLES_SPAN, LAST_TRADES_MAX, QUERIES, RATE_SPAN, SPAN } from "./queries.ts";
 
 const SYMBOL = "BINANCE:BTCUSDT";
 const WIDTH = 24;
+/** Every other unit rounds: without one Grafana shows three figures, 1.38 for 1.37633. */
+const AS_IT_IS = "string";
+/** No line over a time without trades: a gap longer than this is one. */
+const GAP_MS = 60_000;
 
 export function market(): Dashboard {
   const built = dashboard("Finnhub Sample BTC Dashboard", "oaK8xaOVz", "500ms", `now-${SPAN}`)
@@ -45,10 +49,12 @@ export function market(): Dashboard {
         .allowCustomValue(true),
     )
     .annotation(gaps())
-    .withPanel(stat("Last price", "trade_timestamp", QUERIES.lastPrice))
+    .withPanel(stat("Last price", "trade_timestamp", QUERIES.lastPrice).unit(AS_IT_IS))
     .withPanel(
-      stat("Trades per second", "window_end", QUERIES.tradesPerSecond)
-        .description("Of the last closed window of 15 seconds.")
+      stat("Trades per second", "window_end", QUERIES.tradesPerSecond, RATE_SPAN)
+        .description(
+          "Of the last closed window of 15 seconds; nothing when there was no trade in half a minute.",
+        )
         .graphMode(BigValueGraphMode.Area)
         .decimals(1),
     )
@@ -60,15 +66,24 @@ export function market(): Dashboard {
     )
     .withPanel(
       series("Price", 9)
-        .description("The last trades, the average of 15 seconds, and the average weighted by volume.")
+        .description(
+          "The last trades, each of them: a panel of several queries would keep one of each millisecond.",
+        )
         .withTarget(cassandra("A", QUERIES.price, "trade"))
-        .withTarget(cassandra("B", QUERIES.averagePrice, "average of 15 s"))
-        .withTarget(cassandra("C", QUERIES.vwap, "VWAP of 15 s"))
-        .transformations([sorted("trade_timestamp"), sorted("window_end")])
+        .unit(AS_IT_IS)
+        .transformations([sorted("trade_timestamp")])
+        .colorScheme(colour("yellow")),
+    )
+    .withPanel(
+      series("Average price of 15 seconds", 9)
+        .description("The average of 15 seconds, and the average weighted by volume.")
+        .withTarget(cassandra("A", QUERIES.averagePrice, "average"))
+        .withTarget(cassandra("B", QUERIES.vwap, "VWAP"))
+        .unit(AS_IT_IS)
+        .transformations([sorted("window_end")])
         .legend(legend(true))
-        .overrideByQuery("A", fixed("yellow"))
-        .overrideByQuery("B", fixed("blue"))
-        .overrideByQuery("C", fixed("purple")),
+        .overrideByQuery("A", fixed("blue"))
+        .overrideByQuery("B", fixed("purple")),
     )
     .withPanel(
       new CandlestickBuilder()
@@ -79,6 +94,7 @@ export function market(): Dashboard {
         .height(9)
         .timeFrom(CANDLES_SPAN)
         .mode(VizDisplayMode.CandlesVolume)
+        .unit(AS_IT_IS)
         .fields(
           new CandlestickFieldMapBuilder()
             .open("open")
@@ -93,22 +109,29 @@ export function market(): Dashboard {
     )
     .withPanel(
       series("Volume", 8)
-        .description("What was traded in 15 seconds (bars), and by the last trades one by one (points).")
+        .description("What was traded in 15 seconds.")
         .withTarget(cassandra("A", QUERIES.windowVolume, "15 s"))
-        .withTarget(cassandra("B", QUERIES.volume, "trade"))
-        .transformations([sorted("window_end"), sorted("trade_timestamp")])
-        .legend(legend(true))
+        .unit(AS_IT_IS)
+        .transformations([sorted("window_end")])
         .min(0)
-        .overrideByQuery("A", [...fixed("green"), { id: "custom.drawStyle", value: GraphDrawStyle.Bars }])
-        .overrideByQuery("B", [
-          ...fixed("yellow"),
-          { id: "custom.drawStyle", value: GraphDrawStyle.Points },
-          { id: "custom.axisPlacement", value: "right" },
-        ]),
+        .drawStyle(GraphDrawStyle.Bars)
+        .colorScheme(colour("green")),
+    )
+    .withPanel(
+      series("Volume of each trade", 8)
+        .description("The last trades one by one.")
+        .withTarget(cassandra("A", QUERIES.volume, "trade"))
+        .unit(AS_IT_IS)
+        .transformations([sorted("trade_timestamp")])
+        .min(0)
+        .drawStyle(GraphDrawStyle.Points)
+        .showPoints(VisibilityMode.Always)
+        .colorScheme(colour("yellow")),
     )
     .withPanel(
       series("Average price*volume from last 15 seconds", 8)
         .withTarget(cassandra("A", QUERIES.averagePriceVolume, "average of price*volume"))
+        .unit(AS_IT_IS)
         .transformations([sorted("window_end")])
         .colorScheme(colour("orange")),
     )
@@ -119,6 +142,7 @@ export function market(): Dashboard {
         .span(WIDTH)
         .height(9)
         .timeFrom(SPAN)
+        .unit(AS_IT_IS)
         .withTarget(cassandra("A", QUERIES.lastTrades))
         .transformations([
           sorted("trade_timestamp", true),
@@ -144,17 +168,18 @@ function series(title: string, height: number): TimeSeriesBuilder {
     .timeFrom(SPAN)
     .showPoints(VisibilityMode.Never)
     .lineWidth(1)
+    .insertNulls(GAP_MS)
     .legend(legend(false));
 }
 
 /** A third of the width. */
-function stat(title: string, time: string, query: string): StatBuilder {
+function stat(title: string, time: string, query: string, span = SPAN): StatBuilder {
   return new StatBuilder()
     .title(title)
     .datasource(CASSANDRA)
     .span(WIDTH / 3)
     .height(4)
-    .timeFrom(SPAN)
+    .timeFrom(span)
     .graphMode(BigValueGraphMode.None)
     .colorScheme(colour("blue"))
     .noValue("no trade")

@@ -12,6 +12,8 @@ const AVERAGES = aggregateOf("average");
 const CANDLES = aggregateOf("candle");
 /** What every panel of a symbol shows. Panels state it as their own time range, so that picture and query agree. */
 export const SPAN = "15m";
+/** Two windows of 15 seconds: what a rate of now is read from. */
+export const RATE_SPAN = "30s";
 /** Candles are a minute each. */
 export const CANDLES_SPAN = "3h";
 /** Twice a second for each viewer: what a panel gets has an end, however much is traded. */
@@ -44,10 +46,10 @@ function trades(columns: string, span: string, rowsMax: number): string {
 }
 
 /** A window that is still open is not the average of 15 seconds yet: only closed ones are asked for. */
-function windows(columns: string, filter = ""): string {
+function windows(columns: string, filter = "", span = SPAN): string {
   return (
     `SELECT symbol, ${columns}, window_end FROM ${AVERAGES.table} WHERE symbol = ${SYMBOL} ` +
-    `AND hour IN (${hours(SPAN)}) AND window_end > current_timestamp() - ${SPAN} ` +
+    `AND hour IN (${hours(span)}) AND window_end > current_timestamp() - ${span} ` +
     `AND window_end <= current_timestamp()${filter && ` AND ${filter}`} PER PARTITION LIMIT ${WINDOWS_MAX}` +
     `${filter && " ALLOW FILTERING"}`
   );
@@ -61,7 +63,12 @@ export const QUERIES = {
   volume: trades("volume", SPAN, TRADES_MAX),
   windowVolume: windows("volume"),
   averagePriceVolume: windows("price_volume_multiply"),
-  tradesPerSecond: windows(`CAST(trade_count AS double) / ${AVERAGES.widthMs / 1_000} AS trades_per_second`),
+  // Of now, or nothing: a rate that was true a quarter of an hour ago is none.
+  tradesPerSecond: windows(
+    `CAST(trade_count AS double) / ${AVERAGES.widthMs / 1_000} AS trades_per_second`,
+    "",
+    RATE_SPAN,
+  ),
   lastPrice: trades("price", "1h", 1),
   latency: trades(
     "to_unix_timestamp(ingest_timestamp) - to_unix_timestamp(trade_timestamp) AS latency_ms",

@@ -5,18 +5,13 @@
 import type { StoreReader, TimeRange } from "../../contracts/store.ts";
 import { DAY_MS, MINUTE_MS } from "../../model/trade.ts";
 
-/**
- * Two years, as days of candles: as many buckets as a Cassandra is asked one by one, in some 100 ms. Further back it
- * would read the keys of the whole table, for seconds.
- */
-export const BACK_DAYS_MAX = 744;
 /** Each step reads a day of one symbol, which is some milliseconds; a page that is not full then says where to go on. */
 const STEPS_MAX = 32;
 /** A window or a trade of a candle's minute ends at most so long after its beginning. */
 const CANDLE_REACH_MS = 2 * MINUTE_MS;
 
 type Walk<Row> = Readonly<{
-  store: Pick<StoreReader, "listCandles">;
+  store: Pick<StoreReader, "listCandles" | "candleDaysMax">;
   symbol: string;
   /** Exclusive. */
   toMs: number;
@@ -29,13 +24,14 @@ type Walk<Row> = Readonly<{
 /** `untilMs`: rows before it may be missing, for there were too many steps; null = these are all, or enough. */
 type Walked<Row> = Readonly<{ rows: readonly Row[]; untilMs: number | null }>;
 
-export function floorOf(nowMs: number): number {
-  return Math.max(0, nowMs - (BACK_DAYS_MAX - 2) * DAY_MS);
+/** How far back the newest is looked for: as far as the store finds a day with candles in some 100 ms. */
+export function floorOf({ candleDaysMax }: Pick<StoreReader, "candleDaysMax">, nowMs: number): number {
+  return candleDaysMax === undefined ? 0 : Math.max(0, nowMs - (candleDaysMax - 2) * DAY_MS);
 }
 
 export async function walkBack<Row>(walk: Walk<Row>): Promise<Walked<Row>> {
   const { store, symbol, nowMs, limit, read } = walk;
-  const floorMs = floorOf(nowMs);
+  const floorMs = floorOf(store, nowMs);
   let { toMs } = walk;
   // The newest candle may not be written yet, so the last day is read without it.
   let fromMs = Math.max(0, Math.min(toMs, nowMs) - DAY_MS);

@@ -67,8 +67,7 @@ async function listCandles(
 ): Promise<Page<CandleRow>> {
   const { symbol, interval = "1m", limit = PAGE_ITEMS_DEFAULT } = asked;
   const nowMs = clock.now();
-  // Days hold candles, and two years of days are a read like any other.
-  const from = asked.from ?? Math.min(floorOf(nowMs), (asked.to ?? nowMs) - DAY_MS);
+  const from = asked.from ?? Math.min(floorOf(store, nowMs), (asked.to ?? nowMs) - DAY_MS);
   const { fromMs, toMs } = rangeOf({ ...asked, from: Math.max(0, from) }, nowMs);
   const widthMs = INTERVALS_MS[interval]!;
   const range = { fromMs: alignedUp(fromMs, widthMs), toMs: alignedUp(toMs, widthMs) };

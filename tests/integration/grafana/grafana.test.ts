@@ -132,8 +132,9 @@ test("every question is one the plugin takes, ends by rows, names its partitions
 test("the partitions that a question names hold all of its span, whenever it is asked", () => {
   for (const { name, target } of questions) {
     const text = target.target ?? "";
-    const [, span] = /_(?:timestamp|end|start) > current_timestamp\(\) - (\d+[hm])/.exec(text) ?? [];
-    const spanMs = Number.parseInt(span ?? "", 10) * (span?.endsWith("h") ? HOUR_MS : 60_000);
+    const [, span] = /_(?:timestamp|end|start) > current_timestamp\(\) - (\d+[hms])/.exec(text) ?? [];
+    const unitMs = { h: HOUR_MS, m: 60_000, s: 1_000 }[span?.at(-1) ?? ""] ?? Number.NaN;
+    const spanMs = Number.parseInt(span ?? "", 10) * unitMs;
     // The one that it begins in and the one that it ends in: enough, since it is no longer than one of them.
     const isByHour = text.includes(
       `hour IN (floor(current_timestamp(), 1h), floor(current_timestamp() - ${span}, 1h))`,
@@ -153,7 +154,8 @@ test("every panel of the market sorts its rows by time, and shows its query's ow
       const time = /(\w+) FROM/.exec(target)?.[1];
       expect({ title, fields }).toEqual({ title, fields: expect.arrayContaining([time]) });
     }
-    expect({ title, timeFrom }).toEqual({ title, timeFrom: title === "Candles" ? "3h" : "15m" });
+    const own: Record<string, string> = { Candles: "3h", "Trades per second": "30s" };
+    expect({ title, timeFrom }).toEqual({ title, timeFrom: own[title] ?? "15m" });
   }
 });
 

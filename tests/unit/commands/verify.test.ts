@@ -57,7 +57,9 @@ async function openMarket(trades: readonly Trade[]): Promise<Market> {
   };
 }
 
-type Asked = Partial<Pick<VerifyDeps, "repair" | "isLive" | "range" | "symbol" | "retentionDays">> & {
+type Asked = Partial<
+  Pick<VerifyDeps, "repair" | "isLive" | "range" | "symbol" | "retentionDays" | "expires">
+> & {
   nowMs?: number;
   /** What happens while a difference is given its time. */
   meanwhile?: () => Promise<void>;
@@ -81,6 +83,7 @@ async function verify(store: SqliteStore, asked: Asked = {}) {
     clock,
     range: ALL,
     retentionDays: RETENTION_DAYS,
+    expires: "rows",
     repair: "nothing",
     isLive: false,
     onDifference: (difference) => differences.push(difference),
@@ -180,8 +183,6 @@ const FEW = [
 const WINDOWS_OF_A_TRADE = windowsPerTrade(AGGREGATES);
 const WINDOW_COUNT_OF_FEW = 2 * WINDOWS_OF_A_TRADE;
 const END_MS = NOON_MS + 5_000;
-/** The oldest window that the first trades are in. */
-const FIRST_START_MS = Math.min(...AGGREGATES.map(({ widthMs, stepMs }) => NOON_MS - widthMs + stepMs));
 
 type Plant = {
   title: string;
@@ -424,26 +425,43 @@ test("windows that are not closed for long enough are left out, and counted", as
   expect(await of(NOON_MS + 60_000 + CLOSED_AFTER_MS)).toEqual({ missing: WINDOWS_OF_A_TRADE, open: 0 });
 });
 
-test("windows whose trades may have expired are skipped, and named", async () => {
-  using market = await openMarket([...FEW, trade({ symbol: "MSFT", tradedAtMs: NOON_MS + HOUR_MS })]);
+test("of an old window only a row that counts more than the table is skipped, and named; all else is a difference", async () => {
+  using market = await openMarket(FEW);
+  const [average, candle] = [
+    await storedWindow(market.store, "average", END_MS),
+    await storedWindow(market.store, "candle", NOON_MS),
+  ];
+  const nowMs = NOON_MS + HOUR_MS + RETENTION_DAYS * DAY_MS;
+  const found = async (expires: VerifyDeps["expires"], parts: Asked = {}) => {
+    const {
+      found: differences,
+      skippedExpired,
+      compared,
+    } = await verify(market.store, { nowMs, expires, ...parts });
+    return [compared + skippedExpired, skippedExpired, outcomes(differences)];
+  };
+  const all = WINDOW_COUNT_OF_FEW;
+  expect(await found("rows")).toEqual([all, 0, []]);
+  // A hand in a row is seen, however old its trades are, if they came a minute ago.
+  await market.store.putWindowAt(tampered(average, { average_price: 99 }, 14));
+  expect(await found("rows")).toEqual([all, 0, [["differs", "found"]]]);
+  // A row that counts more may be right: the other trades have expired by themselves.
+  await market.store.putWindowAt(tampered(candle, { trade_count: 9 }, 14));
+  expect(await found("rows")).toEqual([all, 1, [["differs", "found"]]]);
+  // Where hours expire as a whole, none of an hour that has trades has.
+  expect((await found("hours"))[1]).toBe(0);
   await market.store.removeWindow(
     { kind: "candle", symbol: "AAPL", startMs: NOON_MS },
     Number.MAX_SAFE_INTEGER,
   );
-  const nowMs = NOON_MS + 60_000 + RETENTION_DAYS * DAY_MS;
-  expect(await verify(market.store, { nowMs, repair: "force" })).toMatchObject({
-    compared: WINDOW_COUNT_OF_FEW,
-    differences: 0,
-    skippedExpired: WINDOWS_OF_A_TRADE,
-    skipped: [
-      {
-        symbol: "AAPL",
-        windowCount: WINDOWS_OF_A_TRADE,
-        fromMs: FIRST_START_MS,
-        toMs: NOON_MS + 60_000,
-      },
+  expect(await found("rows", { symbol: "AAPL" })).toEqual([
+    all,
+    0,
+    [
+      ["differs", "found"],
+      ["missing", "found"],
     ],
-  });
+  ]);
 });
 
 test("force leaves alone what a process may hold in memory, and what may only have expired", async () => {
@@ -484,6 +502,7 @@ test("a verification that is told to stop ends, and says so by the signal's reas
     clock: systemClock,
     range: ALL,
     retentionDays: RETENTION_DAYS,
+    expires: "rows",
     repair: "nothing",
     isLive: false,
     onDifference: () => {},
