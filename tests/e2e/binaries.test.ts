@@ -21,7 +21,7 @@ const SERVICES = ["producer", "processor", "admin"] as const;
 const COMMANDS = {
   producer: ["healthcheck", "replay"],
   processor: ["healthcheck"],
-  admin: ["healthcheck", "init", "replay", "verify"],
+  admin: ["healthcheck", "import", "init", "replay", "verify"],
 };
 const PORTS = { producer: "PRODUCER_PORT", processor: "PROCESSOR_PORT", admin: "ADMIN_PORT" };
 const TEST_MS_MAX = 180_000;

@@ -1,7 +1,7 @@
 // Builders for the tests that need a real Kafka: settings of a client, the topics of one test, a log as the contract
 // suite drives it. Names are unique, so that tests can share one broker.
 
-import type { Kafka } from "kafkajs";
+import type { Admin, Kafka } from "kafkajs";
 import { systemClock } from "../../lib/base/clock.ts";
 import type { Config } from "../../lib/base/config.ts";
 import { silentLogger } from "../../lib/base/logger.ts";
@@ -41,6 +41,21 @@ export async function createTopics(deps: KafkaDeps, partitions: number): Promise
   await using topics = openTopics({ ...deps, topic });
   await topics.create({ partitions, retentionDays: 30, force: false });
   return topic;
+}
+
+const REMAKE_MS_MAX = 60_000;
+
+/** Deletes a topic and makes it again. A broker that has just done either may still say otherwise, for moments. */
+export async function remakeTopic(admin: Admin, topic: string, numPartitions: number): Promise<void> {
+  await admin.deleteTopics({ topics: [topic] });
+  const replicas = { numPartitions, replicationFactor: 1 };
+  await eventually(REMAKE_MS_MAX, `${topic} is made again`, () =>
+    admin.createTopics({ topics: [{ topic, ...replicas }], waitForLeaders: false }).catch(() => false),
+  );
+  await eventually(REMAKE_MS_MAX, `${topic} has leaders again`, async () => {
+    const metadata = await admin.fetchTopicMetadata({ topics: [topic] }).catch(() => null);
+    return metadata?.topics[0]?.partitions.filter(({ leader }) => leader >= 0).length === numPartitions;
+  });
 }
 
 const ALL_KINDS: readonly RecordKind[] = ["trades", "event", "dead"];

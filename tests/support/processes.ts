@@ -9,7 +9,7 @@ import type { Address } from "./services/server.ts";
 import { uniqueName } from "./services/shared.ts";
 
 const ROOT = join(import.meta.dir, "../..");
-const START_MS_MAX = 30_000;
+const START_MS_MAX = 90_000;
 const BUILD_MS_MAX = 60_000;
 const COMMAND_MS_MAX = 60_000;
 const QUIET_LOOKS = 50;
