@@ -1,4 +1,4 @@
-// `bun run bench [parse encode outbox panes store local page kafka cassandra pipeline grafana] [--json]`: each names a question,
+// `bun run bench [parse encode outbox panes store local page kafka cassandra pipeline grafana disk] [--json]`: each names a question,
 // all are asked without a name. Every question has a process of its own, so that no figure stands on what another one left in memory.
 // `--json`: one line a figure, nothing else on standard output. `--short`: the questions about Kafka and Cassandra with
 // a fifth of the work, for whoever changes something; such figures are not to be quoted.
@@ -7,6 +7,7 @@ import { cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cassandra } from "./cassandra.ts";
+import { disk } from "./disk.ts";
 import { encode } from "./encode.ts";
 import { grafana } from "./grafana.ts";
 import { kafka } from "./kafka.ts";
@@ -31,6 +32,7 @@ const QUESTIONS: Readonly<Record<string, (isShort: boolean) => Promise<Figure[]>
   cassandra,
   pipeline,
   grafana,
+  disk,
 };
 
 const { values, positionals } = parseArgs({

@@ -35,6 +35,7 @@ const PAGE = { folder: "web/page/", mayImport: ["web/live/protocol.ts"] };
 const CLIENTS: Readonly<Record<string, readonly string[]>> = {
   kafkajs: ["kafka/"],
   "cassandra-driver": ["cassandra/"],
+  "bun:ffi": ["base/supervisor.ts"],
   "bun:sqlite": ["base/sqlite.ts", "outbox/", "sqlite/"],
   avsc: ["model/codec.ts"],
   cron: ["app/jobs.ts"],

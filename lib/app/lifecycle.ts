@@ -24,6 +24,7 @@ import {
   type ServiceName,
   sourceFor,
   sourceWords,
+  supervisorSocket,
 } from "../base/config.ts";
 import { PipelineError, SetupError } from "../base/errors.ts";
 import { httpRequest, NO_ANSWER } from "../base/http-client.ts";
@@ -32,6 +33,7 @@ import { type Logger, openLogger, printError, printLine } from "../base/logger.t
 import { createMetrics, type Metrics } from "../base/metrics.ts";
 import { startJobs } from "./jobs.ts";
 import { type App, openStartup, type Startup } from "./startup.ts";
+import { startSupervised } from "./supervised.ts";
 
 declare const BUILD_VERSION: string | undefined;
 /** scripts/build.ts puts the version in; run from source it is that of package.json. */
@@ -155,6 +157,7 @@ async function runProcess(
 /** Opens the service's parts, runs them until a stop is requested, and releases everything in reverse order. */
 async function serve({ name, open }: Service, context: Context): Promise<void> {
   await using start = openStartup(context, name);
+  using supervised = startSupervised({ ...context, socketPath: supervisorSocket() }, start.health);
   const hasPage = name === "local" || name === "admin";
   const printAddress = () => printLine(hasPage ? `page: ${start.url}/` : `health: ${start.url}/health`);
   // local waits for no server: its address is printed when the page is there. The others may wait for a long time.
@@ -164,6 +167,7 @@ async function serve({ name, open }: Service, context: Context): Promise<void> {
   // Answers on their way need the app's store, so with a page the port is closed before the app.
   await using _port = app.web === undefined ? null : start;
   await using _jobs = startJobs(app.jobs, context.logger);
+  supervised.ready(() => app.health());
   if (name === "local") printAddress();
   await app.run(context.signal);
 }

@@ -31,6 +31,8 @@ export type Startup = AsyncDisposable &
   Readonly<{
     /** Where the port answers, without a slash at the end. */
     url: string;
+    /** What /health answers at the moment. */
+    health(): HealthDocument;
     /**
      * Retries the work until it succeeds. Meanwhile /health names it, with its last fault: that of a failed attempt, or
      * what work that retries by itself reports to onFault. Rejects with a fault that waiting cannot mend, and as soon as
@@ -67,6 +69,7 @@ export function openStartup(context: Context, service: ServiceName): Startup {
 
   return {
     url: server.url,
+    health: () => health(),
     async waitFor(what, work) {
       waits.set(what, null);
       const onFault = (error: Error) => waits.set(what, error.message);

@@ -53,6 +53,11 @@ export type Names = Readonly<{ dataDirectory: string; topic: string; groupId: st
 
 export type Config = Readonly<ReturnType<typeof arrange>>;
 
+/** Where systemd listens to what a process tells of itself (sd_notify(3)); null = nobody does. */
+export function supervisorSocket(given: Environment = process.env): string | null {
+  return given.NOTIFY_SOCKET || null;
+}
+
 export function readConfig(
   given: Environment = process.env,
   readFile: ReadFile = (path) => readFileSync(path, "utf8"),

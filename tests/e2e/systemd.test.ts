@@ -1,5 +1,6 @@
-// deploy/systemd, as far as it can be proven without a systemd that runs: that the units mean what our processes do
-// (exit codes, the time of a stop, places that README.md installs to), and that the settings arrive as from an .env.
+// deploy/systemd, as far as it can be proven without a systemd that runs (systemd-machine.test.ts has one): that the units
+// mean what our processes do (exit codes, the time of a stop, places that deploy/install.sh installs to), and that the
+// settings arrive as from an .env.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
@@ -48,6 +49,7 @@ const programOf = (one: { unit: Unit }) => serviceOf(one).ExecStart![0]!.split("
 const install = commandsOf("README.md", documentText("README.md"))
   .map(({ text }) => text)
   .filter((text) => text.startsWith("sudo "));
+const installer = documentText("deploy/install.sh");
 const lifecycle = documentText("lib/app/lifecycle.ts");
 
 /** A constant of lib/app/lifecycle.ts, which exports none. */
@@ -57,12 +59,13 @@ function constant(name: string): number {
   return Number(value.replaceAll("_", ""));
 }
 
-test("each binary that runs on and on has a unit, and README.md installs and enables them where they look", () => {
+test("each binary that runs on and on has a unit, and the installer and README.md place and enable them where they look", () => {
   const started = units.map((one) => basename(programOf(one)));
-  expect(started).toEqual(["admin", "processor", "producer"]);
-  const [, directory, binaries] = /^sudo install -D -t (\S+) (.*)$/.exec(install[0]!)!;
-  expect(binaries!.split(" ").sort()).toEqual(started);
-  const [, settings] = /^sudo install -D -m 600 \.env (\S+)$/.exec(install[1]!)!;
+  expect(started).toEqual(["admin", "local", "processor", "producer"]);
+  const [, programs] = /^PROGRAMS="(.*)"$/m.exec(installer)!;
+  expect(programs!.split(" ").sort()).toEqual(started);
+  const [, directory] = /^BINARIES=(.*)$/m.exec(installer)!;
+  const [, settings] = /^SETTINGS=(.*)$/m.exec(installer)!;
   for (const one of units) {
     const program = programOf(one);
     expect(program).toBe(`${directory}/${basename(program)}`);
@@ -71,7 +74,8 @@ test("each binary that runs on and on has a unit, and README.md installs and ena
   }
   const enabled = install.flatMap((line) => /^sudo systemctl enable --now (.*)$/.exec(line)?.[1] ?? [])[0];
   const enabledFiles = enabled!.split(" ").map((name) => `${name.replace(/@\d+$/, "@")}.service`);
-  expect([...new Set(enabledFiles)].sort()).toEqual(files);
+  // `local` is everything in one: never beside the others.
+  expect([...new Set(enabledFiles)].sort()).toEqual(files.filter((file) => file !== "finnhub-local.service"));
 
   // The verbs beside the units: their settings, and the producer's own directory and user.
   const commands = install.filter((line) => line.startsWith("sudo systemd-run "));
@@ -100,6 +104,21 @@ test("an exit code means to systemd what it means to us, and a stop has the time
     expect(one.unit.Unit!.StartLimitIntervalSec).toEqual(["0"]);
     // SIGTERM is what asks a process of ours to stop, and systemd's default.
     expect(service.KillSignal).toBeUndefined();
+  }
+});
+
+test("a process is ready when it says so, and one that says nothing any more is killed in every state", () => {
+  for (const one of units) {
+    expect({ file: one.file, ...serviceOf(one) }).toMatchObject({
+      Type: ["notify"],
+      // It waits for engines, however long.
+      TimeoutStartSec: ["infinity"],
+      // A stopped process takes no other signal.
+      WatchdogSignal: ["SIGKILL"],
+    });
+    const [, beatMs] = /^const BEAT_MS = ([\d_]+);$/m.exec(documentText("lib/app/supervised.ts"))!;
+    const watchdogMs = Number(serviceOf(one).WatchdogSec![0]) * 1_000;
+    expect(watchdogMs).toBeGreaterThanOrEqual(10 * Number(beatMs!.replaceAll("_", "")));
   }
 });
 
@@ -135,7 +154,7 @@ function analyzed(name: string, change: (text: string) => string = (text) => tex
     writeFileSync(join(place, file), change(text));
   }
   mkdirSync(join(place, "bin"));
-  for (const binary of ["admin", "processor", "producer"])
+  for (const binary of ["admin", "local", "processor", "producer"])
     copyFileSync("/bin/true", join(place, "bin", binary));
   const done = Bun.spawnSync([analyze!, "verify", join(place, name)], { timeout: CHECK_MS_MAX });
   const text = done.stdout.toString() + done.stderr.toString();

@@ -1,8 +1,8 @@
 // README.md's bare machine, by hand: the binaries in an empty directory, its .env as it is printed, real engines by
-// `npm run services`, and the verbs of the night. Its commands for systemd place their files below this directory.
+// `npm run services`, and the verbs of the night. Its commands for systemd run in systemd-machine.test.ts.
 
 import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { existsSync, linkSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import cassandra from "cassandra-driver";
 import { eventually } from "../../support/builders.ts";
@@ -247,39 +247,6 @@ export function bareMachine({ clone, machine, checkout }: Reader): void {
       expect(out).toStartWith("0 messages put back; ");
       return out;
     });
-
-    for (const [command, places] of [
-      [
-        "sudo install -D -t /opt/finnhub producer processor admin",
-        ["opt/finnhub/admin", "opt/finnhub/producer"],
-      ],
-      ["sudo install -D -m 600 .env /etc/finnhub/env", ["etc/finnhub/env"]],
-      [
-        "sudo cp deploy/systemd/finnhub-*.service /etc/systemd/system/",
-        ["etc/systemd/system/finnhub-processor@.service"],
-      ],
-    ] as const)
-      step(
-        walk,
-        command,
-        async (text) => {
-          mkdirSync(join(machine, "placed/etc/systemd/system"), { recursive: true });
-          if (!existsSync(join(machine, "deploy")))
-            symlinkSync(join(clone, "deploy"), join(machine, "deploy"));
-          await runIn(shell, text);
-          for (const place of places) expect(existsSync(join(machine, "placed", place))).toBe(true);
-          if (text.includes("-m 600"))
-            expect(statSync(join(machine, "placed/etc/finnhub/env")).mode & 0o777).toBe(0o600);
-          return "(nothing)";
-        },
-        // Into a directory of this test, which needs no rights.
-        {
-          changes: () => [
-            ["sudo ", ""],
-            [/ \/(?=etc|opt)/, ` ${machine}/placed/`],
-          ],
-        },
-      );
 
     look(walk, "a SIGTERM ends each with 0, and Control-C the engines", async () => {
       const codes = await Promise.all(["8080", "8082", "8083"].map((port) => jobs[port]!.terminate()));
