@@ -10,7 +10,9 @@ import { isBrowserThere, launchChromium, openContext, priceMoves, until } from "
 const browserTest = test.skipIf(!isBrowserThere("tests/e2e/page-tabs.test.ts"));
 const TEST_MS_MAX = 120_000;
 const TABS = 10;
-const ANSWER_MS_MAX = 1_000;
+/** A starved request waits for ever; how long one takes beside other tests says nothing, and is printed. */
+const ANSWER_MS_MAX = 20_000;
+const WAIT_MS_MAX = 60_000;
 const SYMBOLS = ["AAPL", "MSFT", "TSLA", "A&B=C"];
 
 let starting: Promise<Browser> | null = null;
@@ -77,7 +79,7 @@ browserTest(
     expect(wire.streamCount()).toBe(1);
     expect(Math.max(...answersMs)).toBeLessThan(ANSWER_MS_MAX);
 
-    expect(wire.readingCount()).toBeGreaterThan(3);
+    await eventually(WAIT_MS_MAX, "the page says that it reads", () => wire.readingCount() > 3);
 
     // Another symbol in one tab changes no other tab.
     await tabs[1]!.locator('[data-symbol="TSLA"] button').click();
@@ -92,7 +94,7 @@ browserTest(
     wire.reset();
     await lineMoves(tabs.at(-1)!);
     await tabs.at(-1)!.close();
-    await eventually(15_000, "the end of the stream", () => wire.streamCount() === 0);
+    await eventually(WAIT_MS_MAX, "the end of the stream", () => wire.streamCount() === 0);
     expect(opened.faults).toEqual([]);
   },
   TEST_MS_MAX,

@@ -11,7 +11,7 @@ export const FIFTY_TICKERS: readonly string[] = [
   ..."BTC ETH SOL XRP DOGE ADA LTC DOT AVAX LINK".split(" "),
 ].flatMap((coin) => ["USDT", "USDC", "EUR", "BTC", "FDUSD"].map((quote) => `BINANCE:${coin}${quote}`));
 
-export const WAIT_MS_MAX = 15_000;
+export const WAIT_MS_MAX = 45_000;
 
 /** Without a browser the tests of the page are skipped, and say so; with CI=true they fail instead. */
 export function isBrowserThere(file: string): boolean {
