@@ -127,9 +127,9 @@ export const CONTROLS: readonly Control[] = [
     edits: [
       {
         file: PARTITION_STATE,
-        find: "    const memory = this.#symbol(row.symbol);\n    // Whether",
+        find: "    // Whether this row is in the pane already",
         replace:
-          "    const memory = this.#symbol(row.symbol);\n    (memory.touched ??= new Set()).add(startMs);\n    // Whether",
+          "    (memory.touched ??= new Set()).add(startMs);\n    // Whether this row is in the pane already",
       },
       {
         file: PARTITION_STATE,
